@@ -1,0 +1,2 @@
+//! The `sidetone` binary: argv in, exit code out.
+fn main() {}
