@@ -1,1 +1,307 @@
-//! placeholder
+//! Durable memory: calls, messages, what was seen. Steps are committed as one [`Batch`]; "stored" means the commit returned.
+//!
+//! No SQL outside the engine folders. Queries take a tenant and answer for that tenant alone.
+
+use crate::{
+    base::{
+        fault::Fault,
+        ids::{CallId, MessageId, TenantId},
+        time::Wall,
+    },
+    vendor::EndReason,
+};
+use std::{future::Future, pin::Pin};
+
+/// A future that a trait object can return.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Status of a call, in the order in which it may move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CallStatus {
+    /// Outbound, asked of the vendor.
+    Initiated,
+    /// Outbound, rings.
+    Ringing,
+    /// Inbound, announced.
+    Incoming,
+    /// Picked up.
+    Answered,
+    /// Audio flows.
+    InProgress,
+    /// Over.
+    Ended,
+}
+
+impl CallStatus {
+    /// The word stored and shown.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Initiated => "initiated",
+            Self::Ringing => "ringing",
+            Self::Incoming => "incoming",
+            Self::Answered => "answered",
+            Self::InProgress => "in_progress",
+            Self::Ended => "ended",
+        }
+    }
+
+    /// Reads the word.
+    pub fn parse(word: &str) -> Option<Self> {
+        [
+            Self::Initiated,
+            Self::Ringing,
+            Self::Incoming,
+            Self::Answered,
+            Self::InProgress,
+            Self::Ended,
+        ]
+        .into_iter()
+        .find(|s| s.as_str() == word)
+    }
+}
+
+/// A row of `phone_calls`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CallRow {
+    /// Our id.
+    pub call_id: CallId,
+    /// The vendor's id, `pending:<call_id>` until it is known.
+    pub call_sid: String,
+    /// The one id of the call in logs, files and events: the vendor's id as prefix.
+    pub session_id: String,
+    /// The vendor's name.
+    pub vendor: String,
+    /// Whether the call came to us.
+    pub inbound: bool,
+    /// The far party.
+    pub customer_number: String,
+    /// Our number.
+    pub organization_number: String,
+    /// Where it stands.
+    pub status: CallStatus,
+    /// Why it ended.
+    pub end_reason: Option<EndReason>,
+    /// When it was announced or placed.
+    pub start_time: Wall,
+    /// When it was answered.
+    pub answered_at: Option<Wall>,
+    /// When it ended.
+    pub end_time: Option<Wall>,
+    /// Seconds from answer to end (0 when never answered).
+    pub duration: Option<i64>,
+    /// Whose call it is.
+    pub tenant_id: TenantId,
+    /// Name of the agent that serves it.
+    pub agent: String,
+    /// Recording file under the data root, if one was made.
+    pub recording: Option<String>,
+    /// JSON: accounting, `closed_without_stop`, fault counts.
+    pub metadata: serde_json::Value,
+}
+
+/// Who said a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// The caller.
+    Customer,
+    /// An agent or a person at a frontend.
+    Agent,
+}
+
+impl Sender {
+    /// The word stored.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Customer => "customer",
+            Self::Agent => "agent",
+        }
+    }
+}
+
+/// A row of `phone_call_messages`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MessageRow {
+    /// Our id.
+    pub message_id: MessageId,
+    /// The call.
+    pub call_id: CallId,
+    /// Order within the call, from 1; given by the call's task.
+    pub seq: i64,
+    /// `transcript` (heard) or `tts_audio` (said).
+    pub message_type: &'static str,
+    /// The words.
+    pub content: String,
+    /// Who said them.
+    pub sender_type: Sender,
+    /// A person's or agent's name.
+    pub sender_name: Option<String>,
+    /// Recogniser's confidence 0..1, where it means something.
+    pub confidence: Option<f32>,
+    /// Detected language.
+    pub detected_language: Option<String>,
+    /// `stored`, `heard`, `cut`, `failed` for what was said; `None` for what was heard.
+    pub delivery: Option<&'static str>,
+    /// How much of it the caller heard, in ms.
+    pub heard_ms: Option<u32>,
+    /// When it was said.
+    pub created_at: Wall,
+}
+
+/// One change.
+#[derive(Clone, Debug)]
+pub enum Write {
+    /// A new call.
+    Call(Box<CallRow>),
+    /// A call moved: every `Some` replaces.
+    CallChange(Box<CallChange>),
+    /// A new message.
+    Message(Box<MessageRow>),
+    /// What became of a message said to the caller.
+    Delivery {
+        /// Which.
+        message_id: MessageId,
+        /// `heard`, `cut`, `failed`.
+        delivery: &'static str,
+        /// How much was heard.
+        heard_ms: u32,
+    },
+    /// A webhook, by the key that recognises a repetition. A key seen before makes the whole batch void.
+    Seen {
+        /// The vendor.
+        vendor: &'static str,
+        /// The key.
+        key: String,
+    },
+    /// An event for frontends: takes the tenant's next event id.
+    Event {
+        /// Whose.
+        tenant: TenantId,
+        /// The call.
+        call_id: CallId,
+        /// JSON as the frontend will see it.
+        payload: String,
+    },
+}
+
+/// What changes in a call's row.
+#[derive(Clone, Debug, Default)]
+pub struct CallChange {
+    /// Which call.
+    pub call_id: Option<CallId>,
+    /// The vendor told its id.
+    pub call_sid: Option<String>,
+    /// The session id was made.
+    pub session_id: Option<String>,
+    /// It moved; the store never moves a row back.
+    pub status: Option<CallStatus>,
+    /// It ended.
+    pub end_reason: Option<EndReason>,
+    /// It was answered.
+    pub answered_at: Option<Wall>,
+    /// It ended.
+    pub end_time: Option<Wall>,
+    /// Seconds.
+    pub duration: Option<i64>,
+    /// A recording was made.
+    pub recording: Option<String>,
+    /// Replaces the metadata.
+    pub metadata: Option<serde_json::Value>,
+    /// The agent changed (handed to a person).
+    pub agent: Option<String>,
+}
+
+/// Changes that become durable together or not at all.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// In order.
+    pub writes: Vec<Write>,
+}
+
+/// What a commit says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// Durable. Ids of the batch's events, in order.
+    Done {
+        /// Event ids.
+        event_ids: Vec<i64>,
+    },
+    /// A [`Write::Seen`] key was there before: nothing was changed.
+    Duplicate,
+}
+
+/// A page of calls to read.
+#[derive(Clone, Debug, Default)]
+pub struct CallFilter {
+    /// Only these statuses; empty means all.
+    pub statuses: Vec<CallStatus>,
+    /// At most this many (the store caps it at 200).
+    pub limit: usize,
+    /// The cursor of the page before.
+    pub after: Option<String>,
+}
+
+/// A page of calls, newest first.
+#[derive(Clone, Debug, Default)]
+pub struct CallPage {
+    /// The calls.
+    pub calls: Vec<CallRow>,
+    /// Cursor of the next page.
+    pub next: Option<String>,
+}
+
+/// An event kept for frontends that reconnect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventRow {
+    /// Position in the tenant's order.
+    pub id: i64,
+    /// The call.
+    pub call_id: CallId,
+    /// JSON as stored.
+    pub payload: String,
+}
+
+/// The store. Commits queue and return when durable; queries read committed data.
+pub trait Store: Send + Sync {
+    /// Makes a batch durable. Takes its place in the queue before the future is first polled.
+    fn commit(&self, batch: Batch) -> BoxFuture<'static, Result<Committed, Fault>>;
+
+    /// One call by either id (`call_id` or `call_sid`).
+    fn call<'a>(&'a self, tenant: TenantId, id: &'a str) -> BoxFuture<'a, Result<Option<CallRow>, Fault>>;
+
+    /// Calls, newest first.
+    fn calls<'a>(&'a self, tenant: TenantId, filter: CallFilter) -> BoxFuture<'a, Result<CallPage, Fault>>;
+
+    /// Messages of a call in order.
+    fn messages<'a>(&'a self, tenant: TenantId, call_id: CallId) -> BoxFuture<'a, Result<Vec<MessageRow>, Fault>>;
+
+    /// Events after `after`, in order, at most `limit`; of one call if named.
+    fn events<'a>(
+        &'a self,
+        tenant: TenantId,
+        call_id: Option<CallId>,
+        after: i64,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<EventRow>, Fault>>;
+
+    /// Closes calls that a dead process left open: `ended`, `interrupted`, at the last time known of each. Returns how many.
+    fn close_open_calls<'a>(&'a self) -> BoxFuture<'a, Result<usize, Fault>>;
+
+    /// Whether writes are getting through, and how much waits.
+    fn health(&self) -> StoreHealth;
+
+    /// Flushes what is queued and closes. Idempotent.
+    fn close<'a>(&'a self) -> BoxFuture<'a, Result<(), Fault>>;
+}
+
+/// How the store is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreHealth {
+    /// Whether the last commit succeeded.
+    pub writable: bool,
+    /// Batches waiting.
+    pub queued: usize,
+    /// The bound of the queue.
+    pub capacity: usize,
+    /// Age of the oldest waiting batch, in ms.
+    pub oldest_ms: u64,
+}

@@ -1,1 +1,424 @@
-//! placeholder
+//! Neutral words for every vendor's dialect, and the traits a dialect implements. One folder per vendor, one line in [`VENDORS`].
+//!
+//! Dialects are pure: no sockets, no clock, no allocation per frame. A quirk is a fact in [`Caps`] or a few lines in the
+//! vendor's folder, never an `if vendor ==` elsewhere.
+
+use crate::base::{fault::Fault, format::AudioFormat, settings::Section};
+use bytes::BytesMut;
+use std::{fmt, sync::Arc, time::Duration};
+
+/// Every vendor sidetone speaks. Routes, configuration, metrics labels, conformance tests and simulation iterate it.
+pub static VENDORS: &[&Descriptor] = &[];
+
+/// The vendor of that name.
+pub fn by_name(name: &str) -> Option<&'static Descriptor> {
+    VENDORS.iter().copied().find(|v| v.name == name)
+}
+
+/// What a vendor is: facts and constructors.
+pub struct Descriptor {
+    /// Lower-case name: configuration section, REST path segment, metrics label, `provider` in JSON.
+    pub name: &'static str,
+    /// Facts about its media stream.
+    pub caps: &'static Caps,
+    /// `error_code` of `telephony_error` when this vendor is at fault.
+    pub error_code: &'static str,
+    /// Path of the media socket; a token may follow as one more segment.
+    pub stream_path: &'static str,
+    /// Paths of its webhooks.
+    pub hook_paths: &'static [HookPath],
+    /// Builds the codec of one media socket from its upgrade request.
+    pub codec: fn(&Upgrade) -> Box<dyn StreamCodec>,
+    /// Reads the vendor account from its configuration section.
+    pub trunk: fn(&Section<'_>) -> Arc<dyn Trunk>,
+    /// Makes the other end of the protocol, for simulation.
+    pub peer: fn(PeerCall) -> Box<dyn Peer>,
+}
+
+impl fmt::Debug for Descriptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// A webhook path and what arrives there.
+#[derive(Clone, Copy, Debug)]
+pub struct HookPath {
+    /// The path as routed.
+    pub path: &'static str,
+    /// What arrives.
+    pub kind: HookKind,
+}
+
+/// What a webhook path receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookKind {
+    /// A call that wants an answer document.
+    Call,
+    /// News about a call or stream; answered with an empty 2xx.
+    Status,
+}
+
+/// Facts about a vendor's media stream. The session obeys them.
+#[derive(Debug)]
+pub struct Caps {
+    /// What the vendor sends unless `start` says otherwise.
+    pub inbound: AudioFormat,
+    /// What it wants unless `start` says otherwise.
+    pub outbound: AudioFormat,
+    /// Milliseconds of audio in one of our outbound messages.
+    pub ptime_ms: u32,
+    /// Outbound payload lengths must be a multiple of this many bytes.
+    pub chunk_multiple: usize,
+    /// How far ahead of real time outbound audio may be queued at the vendor, in ms.
+    pub lead_ms: u32,
+    /// Whether the vendor reports marks.
+    pub mark: bool,
+    /// Whether the vendor drops its queue on command.
+    pub clear: bool,
+    /// Whether a stream ends with a message of its own.
+    pub stop: bool,
+    /// Whether the vendor opens a new socket for the same call after a loss.
+    pub reconnects: bool,
+    /// Whether the phone call ends when we close the socket and nothing follows in the answer document.
+    pub close_ends_call: bool,
+    /// The longest inbound message that is believed, in ms of audio.
+    pub max_inbound_ms: u32,
+}
+
+/// The upgrade request of a media socket, as far as a codec may need it.
+#[derive(Clone, Debug, Default)]
+pub struct Upgrade {
+    /// The path segment after the stream path, if any.
+    pub path_token: Option<String>,
+    /// Decoded query parameters in order.
+    pub query: Vec<(String, String)>,
+}
+
+/// What a media socket said. Borrows the message.
+#[derive(Debug)]
+pub enum StreamEvent<'a> {
+    /// A greeting that carries nothing.
+    Hello,
+    /// The stream begins. Once, before any media.
+    Start(Box<StreamStart>),
+    /// Audio from the call.
+    Media(Media<'a>),
+    /// A key was pressed: `0-9`, `*`, `#`, `A-D`.
+    Dtmf(char),
+    /// A mark of ours came back.
+    Mark(&'a str),
+    /// The stream ends.
+    Stop,
+    /// Understood or unknown, and of no consequence.
+    Ignored,
+}
+
+/// Audio from the call, still encoded.
+#[derive(Clone, Copy, Debug)]
+pub struct Media<'a> {
+    /// The audio.
+    pub payload: Payload<'a>,
+    /// Whether this is the caller's side. Our own audio played back to us is the other.
+    pub inbound: bool,
+    /// Presentation time in ms since the stream began, where the vendor says it.
+    pub at_ms: Option<u64>,
+}
+
+/// How audio travels in a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payload<'a> {
+    /// Base64 of the encoded samples (RFC 4648 §4, padding optional).
+    Base64(&'a [u8]),
+    /// The text between the brackets of a JSON array of 16-bit numbers.
+    Numbers(&'a [u8]),
+}
+
+/// What `start` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamStart {
+    /// The vendor's id of the stream.
+    pub stream_id: String,
+    /// The vendor's id of the call.
+    pub call_sid: String,
+    /// The vendor's id of the account, where it says.
+    pub account: Option<String>,
+    /// The token that binds the stream to an announced call, where it came in the message.
+    pub token: Option<String>,
+    /// Format of the audio from the call.
+    pub inbound: AudioFormat,
+    /// Format of the audio to the call.
+    pub outbound: AudioFormat,
+    /// The caller's number, where it says (`from` parameter).
+    pub from: Option<String>,
+    /// The called number, where it says (`to` parameter).
+    pub to: Option<String>,
+}
+
+/// What we say on a media socket.
+#[derive(Clone, Copy, Debug)]
+pub enum StreamCommand<'a> {
+    /// Audio to the call, encoded in the outbound format.
+    Media(&'a [u8]),
+    /// Ask to be told when all audio before this has been played.
+    Mark(&'a str),
+    /// Drop all queued audio.
+    Clear,
+}
+
+/// Why a message was refused. Small and `Copy`: it is made from untrusted bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WireError {
+    /// Not JSON.
+    NotJson,
+    /// JSON, and not a message of this dialect: the field named is missing or of the wrong type.
+    Shape(&'static str),
+    /// An audio format sidetone does not speak.
+    Format,
+}
+
+impl fmt::Display for WireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotJson => f.write_str("not JSON"),
+            Self::Shape(field) => write!(f, "{field} is missing or of the wrong type"),
+            Self::Format => f.write_str("unknown audio format or sample rate"),
+        }
+    }
+}
+
+impl std::error::Error for WireError {}
+
+/// Parses and formats the messages of one media socket.
+pub trait StreamCodec: Send {
+    /// Reads one text message.
+    fn parse<'a>(&mut self, message: &'a [u8]) -> Result<StreamEvent<'a>, WireError>;
+
+    /// Appends one text message. A command the dialect has no word for appends nothing (caps say which).
+    fn format(&mut self, command: StreamCommand<'_>, out: &mut BytesMut);
+}
+
+/// A webhook request as received.
+#[derive(Clone, Copy, Debug)]
+pub struct HookRequest<'a> {
+    /// `GET` or `POST`.
+    pub method: &'a str,
+    /// Path and query exactly as received.
+    pub path_and_query: &'a str,
+    /// Headers.
+    pub headers: &'a http::HeaderMap,
+    /// The raw body.
+    pub body: &'a [u8],
+    /// Our public base URL as configured at the vendor, without a trailing slash (`https://relay.example.com`).
+    pub public_base: &'a str,
+}
+
+/// News of a call, in neutral words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallUpdate {
+    /// The vendor's id of the call.
+    pub call_sid: String,
+    /// The calling party as the vendor writes it: E.164, SIP, `anonymous`.
+    pub from: String,
+    /// The called party.
+    pub to: String,
+    /// Whether the call came to us (as opposed to one we placed).
+    pub inbound: bool,
+    /// What happened.
+    pub news: CallNews,
+    /// A key under which a repetition of this very request is recognised.
+    pub dedup_key: String,
+    /// Call length as the vendor counts it, in seconds, on terminal news.
+    pub duration_s: Option<u32>,
+}
+
+/// What happened to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallNews {
+    /// It exists and is not ringing yet.
+    Initiated,
+    /// It rings.
+    Ringing,
+    /// It was answered.
+    Answered,
+    /// It is over.
+    Ended(EndReason),
+    /// The vendor could not carry the stream.
+    StreamFailed,
+    /// Nothing the record needs.
+    Other,
+}
+
+/// Why a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndReason {
+    /// Somebody hung up.
+    Completed,
+    /// The called party was busy.
+    Busy,
+    /// Nobody answered.
+    NoAnswer,
+    /// The network or the vendor failed.
+    Failed,
+    /// The caller gave up before an answer.
+    Canceled,
+    /// The media stream was lost and did not come back.
+    MediaLost,
+    /// The daemon died while the call was live.
+    Interrupted,
+}
+
+impl EndReason {
+    /// The word stored and shown.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Busy => "busy",
+            Self::NoAnswer => "no_answer",
+            Self::Failed => "failed",
+            Self::Canceled => "canceled",
+            Self::MediaLost => "media_lost",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// How to answer a call that wants a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Connect the call to our media socket.
+    Stream {
+        /// The socket's URL, token included where the dialect puts it there.
+        url: String,
+        /// The single-use token, for dialects that carry it as a parameter.
+        token: String,
+        /// Where stream status callbacks go.
+        status_url: String,
+    },
+    /// Tell the caller that we are busy.
+    Busy,
+    /// End the call.
+    HangUp,
+}
+
+/// A document that answers a webhook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// `Content-Type`.
+    pub content_type: &'static str,
+    /// The body.
+    pub body: String,
+}
+
+/// A REST request to a vendor, to be sent by `net::client`.
+#[derive(Clone, Debug)]
+pub struct ApiRequest {
+    /// `GET`, `POST`, `DELETE`.
+    pub method: http::Method,
+    /// The whole URL.
+    pub url: String,
+    /// Headers, credentials included; their values are marked sensitive.
+    pub headers: http::HeaderMap,
+    /// The body.
+    pub body: bytes::Bytes,
+    /// How long to wait for the whole answer.
+    pub timeout: Duration,
+}
+
+/// What we ask of a vendor about a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallAction<'a> {
+    /// Place a call that will be connected to our media socket.
+    Dial {
+        /// E.164 or a SIP address.
+        to: &'a str,
+        /// One of our numbers.
+        from: &'a str,
+        /// What the vendor fetches or is given when the call is answered.
+        answer: &'a Answer,
+        /// Where call status callbacks go.
+        status_url: &'a str,
+        /// How long it may ring.
+        ring: Duration,
+    },
+    /// End the call.
+    HangUp,
+    /// Hand the call to a phone number; ends our leg.
+    Transfer {
+        /// E.164 or a SIP address.
+        to: &'a str,
+    },
+    /// Send keys to the far end, where the vendor can without ending the stream.
+    Digits {
+        /// `0-9*#A-D`.
+        digits: &'a str,
+    },
+}
+
+/// A vendor account: verifies and reads its webhooks, answers them, and writes its REST requests.
+pub trait Trunk: Send + Sync {
+    /// Whether the request is from the vendor. The message of the fault says what failed and nothing secret.
+    fn verify(&self, request: &HookRequest<'_>) -> Result<(), Fault>;
+
+    /// Whether the upgrade request of a media socket is from the vendor, where the vendor signs it. `Ok` where it does not.
+    fn verify_upgrade(&self, request: &HookRequest<'_>) -> Result<(), Fault>;
+
+    /// Reads a verified request.
+    fn parse(&self, kind: HookKind, request: &HookRequest<'_>) -> Result<CallUpdate, Fault>;
+
+    /// Writes the answer document.
+    fn answer(&self, answer: &Answer) -> Document;
+
+    /// Writes the REST request for an action on `call_sid` (empty for `Dial`), or `None` where the vendor has no such command.
+    fn request(&self, call_sid: &str, action: &CallAction<'_>) -> Option<ApiRequest>;
+
+    /// Reads the reply to [`Trunk::request`]: the vendor's call id on success (empty where it tells none).
+    fn reply(&self, action: &CallAction<'_>, status: u16, body: &[u8]) -> Result<String, Fault>;
+
+    /// Whether credentials for REST are configured.
+    fn can_dial(&self) -> bool;
+}
+
+/// The call a simulated vendor carries.
+#[derive(Clone, Debug)]
+pub struct PeerCall {
+    /// The vendor's id of the call.
+    pub call_sid: String,
+    /// The token that our answer document gave, if any.
+    pub token: Option<String>,
+    /// The calling number.
+    pub from: String,
+    /// The called number.
+    pub to: String,
+}
+
+/// What our side said to a simulated vendor.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum PeerEvent<'a> {
+    /// Audio to play.
+    Media(Payload<'a>),
+    /// A mark to send back once all audio before it has been played.
+    Mark(&'a str),
+    /// Drop all queued audio and send all outstanding marks back.
+    Clear,
+    /// Nothing of consequence.
+    Other,
+}
+
+/// The vendor's end of a media socket: for simulation, and later for bots that speak the dialect.
+pub trait Peer: Send {
+    /// Format in which it sends and receives audio.
+    fn format(&self) -> AudioFormat;
+    /// The messages that open a stream, in order.
+    fn open(&mut self) -> Vec<String>;
+    /// Appends a message with `audio` (encoded) that begins `at_ms` into the stream.
+    fn media(&mut self, audio: &[u8], at_ms: u64, out: &mut String);
+    /// A key press.
+    fn dtmf(&mut self, digit: char) -> String;
+    /// A played mark.
+    fn mark(&mut self, name: &str) -> String;
+    /// The end of the stream.
+    fn stop(&mut self) -> String;
+    /// Reads one of our messages; refuses what the real vendor would refuse.
+    fn read<'a>(&mut self, message: &'a [u8]) -> Result<PeerEvent<'a>, WireError>;
+}
