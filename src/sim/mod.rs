@@ -1,1 +1,10 @@
-//! placeholder
+//! The other end of the telephone line: simulated callers and load over real sockets, in any vendor's dialect.
+//!
+//! Nothing here is known to the daemon: a simulated call takes the same webhook, the same answer document and the same media
+//! socket as a real one.
+
+mod frames;
+mod pace;
+
+pub mod floor;
+pub mod playout;
