@@ -4,9 +4,12 @@
 //! audio before it was played, at once when none is queued; a clear drops the queue and brings every mark back. The whole time line,
 //! silence included, is kept as encoded bytes.
 
-use crate::base::{
-    format::{AudioFormat, Encoding},
-    time::Mono,
+use crate::{
+    audio::codec,
+    base::{
+        format::{AudioFormat, Encoding},
+        time::Mono,
+    },
 };
 use std::{collections::VecDeque, time::Duration};
 
@@ -45,6 +48,8 @@ pub struct Playout {
     marks: VecDeque<(u64, String)>,
     returned: VecDeque<String>,
     heard: Vec<u8>,
+    /// Scratch.
+    pcm: Vec<i16>,
     /// Where the queue ran dry in the middle of something.
     dry_at: Option<u64>,
     /// The position of the last mark that came back.
@@ -65,6 +70,7 @@ impl Playout {
             marks: VecDeque::new(),
             returned: VecDeque::new(),
             heard: Vec::new(),
+            pcm: Vec::new(),
             dry_at: None,
             marked: 0,
             gaps: Vec::new(),
@@ -173,7 +179,7 @@ impl Playout {
         }
         let begin = self.heard.len();
         self.heard.extend(self.queue.drain(..n as usize * width));
-        if let Some(last) = last_sound(self.format.encoding, &self.heard[begin..]) {
+        if let Some(last) = last_sound(self.format.encoding, &self.heard[begin..], &mut self.pcm) {
             self.audible_until = Some(((begin + last) / width) as u64);
         }
         if self.queue.is_empty() {
@@ -186,7 +192,7 @@ impl Playout {
     fn silence(&mut self, until: u64) {
         let width = self.format.encoding.sample_bytes();
         self.heard
-            .resize(until as usize * width, silence_byte(self.format.encoding));
+            .resize(until as usize * width, codec::silence(self.format.encoding));
     }
 
     fn return_marks(&mut self) {
@@ -223,33 +229,14 @@ impl Playout {
     }
 }
 
-/// The byte that repeated is silence.
-pub const fn silence_byte(encoding: Encoding) -> u8 {
-    match encoding {
-        Encoding::Ulaw => 0xFF,
-        Encoding::Alaw => 0xD5,
-        Encoding::L16Le | Encoding::L16Be => 0,
-    }
-}
-
-/// The byte just after the last sample that is clearly not silence (about −48 dBFS and more).
-fn last_sound(encoding: Encoding, audio: &[u8]) -> Option<usize> {
-    match encoding {
-        // G.711 codes sort by magnitude once inverted: the thresholds are those of ±128 of 32,768.
-        Encoding::Ulaw => audio.iter().rposition(|c| !c & 0x7F >= 0x0F + 0x08).map(|i| i + 1),
-        Encoding::Alaw => audio.iter().rposition(|c| (c ^ 0x55) & 0x7F >= 0x08).map(|i| i + 1),
-        Encoding::L16Le => last_loud(audio, i16::from_le_bytes),
-        Encoding::L16Be => last_loud(audio, i16::from_be_bytes),
-    }
-}
-
-fn last_loud(audio: &[u8], read: fn([u8; 2]) -> i16) -> Option<usize> {
-    audio
-        .as_chunks::<2>()
-        .0
-        .iter()
-        .rposition(|c| read(*c).unsigned_abs() >= 128)
-        .map(|i| (i + 1) * 2)
+/// The byte just after the last sample that is clearly not silence (about −48 dBFS and more). `pcm` is scratch.
+fn last_sound(encoding: Encoding, audio: &[u8], pcm: &mut Vec<i16>) -> Option<usize> {
+    let width = encoding.sample_bytes();
+    pcm.resize(audio.len() / width, 0);
+    codec::decode(encoding, audio, pcm).ok()?;
+    pcm.iter()
+        .rposition(|s| s.unsigned_abs() >= 128)
+        .map(|i| (i + 1) * width)
 }
 
 #[cfg(test)]
@@ -345,16 +332,17 @@ mod tests {
             p.advance(ms(i as u64 * 20 + jitter));
             p.push(&FRAME);
         }
-        p.advance(ms(1990));
+        p.advance(ms(2015));
         assert_eq!(p.gaps(), []);
-        assert_eq!(p.heard().iter().filter(|b| **b == 0x20).count(), (1990 - 40) * 8);
+        assert_eq!(p.heard().iter().filter(|b| **b == 0x20).count(), (2015 - 40) * 8);
     }
 
     #[test]
     fn quiet_codes_are_silence_in_every_encoding() {
-        assert_eq!(last_sound(Encoding::Ulaw, &[0x20, 0xFF, 0x7E, 0xFE]), Some(1));
-        assert_eq!(last_sound(Encoding::Alaw, &[0xD5, 0x2A, 0x55, 0xD4]), None);
-        assert_eq!(last_sound(Encoding::L16Le, &[0, 1, 5, 0]), Some(2));
-        assert_eq!(last_sound(Encoding::L16Be, &[0, 1, 1, 0]), Some(4));
+        let last = |encoding, audio: &[u8]| last_sound(encoding, audio, &mut Vec::new());
+        assert_eq!(last(Encoding::Ulaw, &[0x20, 0xFF, 0x7E, 0xFE]), Some(1));
+        assert_eq!(last(Encoding::Alaw, &[0xD5, 0x55, 0xD4]), None);
+        assert_eq!(last(Encoding::L16Le, &[0, 1, 5, 0]), Some(2));
+        assert_eq!(last(Encoding::L16Be, &[0, 1, 1, 0]), Some(4));
     }
 }
