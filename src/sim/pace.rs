@@ -28,9 +28,9 @@ impl Pace {
             it_value: timespec(first),
         };
         timerfd_settime(&fd, TimerfdTimerFlags::ABSTIME, &spec)?;
-        Ok(Self {
-            fd: AsyncFd::with_interest(fd, Interest::READABLE)?,
-        })
+        #[expect(deprecated, reason = "sound for an OwnedFd, and the successor is an unsafe fn")]
+        let fd = AsyncFd::with_interest(fd, Interest::READABLE)?;
+        Ok(Self { fd })
     }
 
     /// Waits until a tick is due and returns how many are: more than one when we were late. Dropping the future loses none.
