@@ -3,8 +3,10 @@
 //! Nothing here is known to the daemon: a simulated call takes the same webhook, the same answer document and the same media
 //! socket as a real one.
 
+mod address;
 mod frames;
 mod pace;
+mod script;
 
 pub mod floor;
 pub mod playout;
