@@ -54,6 +54,8 @@ pub struct Plan {
 pub struct Webhook {
     /// Where the webhook is posted.
     pub address: Address,
+    /// The URL as configured at the vendor, which the signature covers.
+    pub signed_as: String,
     /// The account's secret, to sign it.
     pub secret: Option<Secret>,
 }
@@ -144,11 +146,10 @@ pub async fn place(plan: Plan, progress: &mpsc::Sender<Progress>) -> Result<Outc
     let mut path = plan.daemon.path.clone();
     if let Some(webhook) = &plan.webhook {
         let before = Mono::now();
-        let stream = announce::announce(plan.vendor, &mut call, webhook)
+        path = announce::announce(plan.vendor, &mut call, webhook)
             .await
             .map_err(CallError::Announce)?;
         report.webhook_ms = Some(Mono::now().since(before).as_secs_f64() * 1000.0);
-        path = stream.path;
         let _ = progress.try_send(Progress::Announced);
     }
     if path.is_empty() {
@@ -175,10 +176,7 @@ pub async fn place(plan: Plan, progress: &mpsc::Sender<Progress>) -> Result<Outc
 
 async fn dial(daemon: &Address, path: &str) -> Result<WebSocketStream<TcpStream>, CallError> {
     let authority = daemon.authority();
-    let tcp = daemon
-        .connect()
-        .await
-        .map_err(|e| CallError::Connect(authority, e))?;
+    let tcp = daemon.connect().await.map_err(|e| CallError::Connect(authority, e))?;
     let config = WebSocketConfig::default().read_buffer_size(4096);
     match client_async_with_config(daemon.at("ws", path), tcp, Some(config)).await {
         Ok((socket, _)) => Ok(socket),
@@ -224,7 +222,12 @@ impl Line<'_> {
         Ok(self.outcome())
     }
 
-    async fn converse(&mut self, pace: &mut Pace, linger: Duration, limit: Duration) -> Result<Ended, tungstenite::Error> {
+    async fn converse(
+        &mut self,
+        pace: &mut Pace,
+        linger: Duration,
+        limit: Duration,
+    ) -> Result<Ended, tungstenite::Error> {
         for message in self.peer.open() {
             self.socket.send(Message::text(message)).await?;
         }

@@ -3,10 +3,17 @@
 //! Nothing here is known to the daemon: a simulated call takes the same webhook, the same answer document and the same media
 //! socket as a real one.
 
-mod address;
 mod frames;
 mod pace;
-mod script;
+mod payload;
+mod process;
 
+pub mod address;
+pub mod announce;
+pub mod caller;
 pub mod floor;
+pub mod load;
 pub mod playout;
+pub mod report;
+pub mod script;
+pub mod watch;

@@ -21,7 +21,10 @@ mod tests {
     #[test]
     fn both_spellings_are_read_and_garbage_is_not() {
         assert_eq!(decode(Payload::Base64(b"AAEC")), Some(vec![0, 1, 2]));
-        assert_eq!(decode(Payload::Numbers(b"1, -2,256")), Some(vec![1, 0, 0xFE, 0xFF, 0, 1]));
+        assert_eq!(
+            decode(Payload::Numbers(b"1, -2,256")),
+            Some(vec![1, 0, 0xFE, 0xFF, 0, 1])
+        );
         assert_eq!(decode(Payload::Base64(b"A%")), None);
         assert_eq!(decode(Payload::Numbers(b"1,40000")), None);
     }

@@ -111,9 +111,10 @@ impl Echo {
     pub(super) fn find(sent: &[u8], back: &[u8]) -> Option<Self> {
         // A piece of speech stands at one place only; silence would match anywhere.
         let quiet = *sent.last()?;
-        let begin = sent.windows(Self::PROOF).step_by(80).position(|w| {
-            w.iter().filter(|b| **b != quiet).count() > Self::PROOF * 3 / 4 && find(back, w).is_some()
-        })? * 80;
+        let begin =
+            sent.windows(Self::PROOF).step_by(80).position(|w| {
+                w.iter().filter(|b| **b != quiet).count() > Self::PROOF * 3 / 4 && find(back, w).is_some()
+            })? * 80;
         let at = find(back, &sent[begin..begin + Self::PROOF])?;
         let before = begin.min(at);
         let (sent, back) = (&sent[begin - before..], &back[at - before..]);
@@ -154,11 +155,23 @@ mod tests {
         sent.extend([0xFF; 400]);
         let mut late = vec![0xFF; 333];
         late.extend_from_slice(&sent);
-        assert_eq!(Echo::find(&sent, &late), Some(Echo { bytes: 3200, changed: 0 }));
+        assert_eq!(
+            Echo::find(&sent, &late),
+            Some(Echo {
+                bytes: 3200,
+                changed: 0
+            })
+        );
         let mut early = sent[100..].to_vec();
         early[2500] ^= 1;
         early[2600] ^= 1;
-        assert_eq!(Echo::find(&sent, &early), Some(Echo { bytes: 3100, changed: 2 }));
+        assert_eq!(
+            Echo::find(&sent, &early),
+            Some(Echo {
+                bytes: 3100,
+                changed: 2
+            })
+        );
     }
 
     #[test]
