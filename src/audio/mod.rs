@@ -11,4 +11,5 @@ pub mod l16;
 pub mod resample;
 pub mod ring;
 pub mod tone;
+pub mod vad;
 pub mod wav;
