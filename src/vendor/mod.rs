@@ -9,6 +9,9 @@ use std::{fmt, sync::Arc, time::Duration};
 
 pub mod twilio;
 
+/// A REST request to a vendor, as `net::client` sends it.
+pub use crate::net::client::ApiRequest;
+
 /// Every vendor sidetone speaks. Routes, configuration, metrics labels, conformance tests and simulation iterate it.
 pub static VENDORS: &[&Descriptor] = &[&twilio::TWILIO];
 
@@ -311,21 +314,6 @@ pub struct Document {
     pub content_type: &'static str,
     /// The body.
     pub body: String,
-}
-
-/// A REST request to a vendor, to be sent by `net::client`.
-#[derive(Clone, Debug)]
-pub struct ApiRequest {
-    /// `GET`, `POST`, `DELETE`.
-    pub method: http::Method,
-    /// The whole URL.
-    pub url: String,
-    /// Headers, credentials included; their values are marked sensitive.
-    pub headers: http::HeaderMap,
-    /// The body.
-    pub body: bytes::Bytes,
-    /// How long to wait for the whole answer.
-    pub timeout: Duration,
 }
 
 /// What we ask of a vendor about a call.
