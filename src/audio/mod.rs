@@ -6,4 +6,7 @@ pub mod codec;
 pub mod g711;
 pub mod isa;
 pub mod l16;
+pub mod resample;
 pub mod ring;
+pub mod tone;
+pub mod vad;

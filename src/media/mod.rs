@@ -207,3 +207,6 @@ pub struct Accounting {
     /// Frames written.
     pub out_frames: u64,
 }
+
+#[cfg(test)]
+mod tests;

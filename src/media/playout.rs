@@ -176,11 +176,12 @@ impl Playout {
 
     /// Drops what lies below the floor.
     fn skip_stale(&mut self, accounts: &mut Accounting) {
-        if !self.partial.is_empty() && self.partial_of < self.floor {
+        let stale = |u: UtteranceId| u < self.floor && u != UtteranceId::default();
+        if !self.partial.is_empty() && stale(self.partial_of) {
             accounts.out_cut += self.partial.len() as u64;
             self.partial.clear();
         }
-        while let Some(span) = self.ring.peek().filter(|s| s.utterance < self.floor) {
+        while let Some(span) = self.ring.peek().filter(|s| stale(s.utterance)) {
             let (n, ended) = self.ring.skip(span.samples as usize);
             accounts.out_samples += n as u64;
             accounts.out_cut += n as u64;
@@ -210,14 +211,7 @@ impl Playout {
             } else {
                 0
             };
-            while self.ring.queued() > keep {
-                let (n, ended) = self.ring.skip(self.ring.queued() - keep);
-                accounts.out_samples += n as u64;
-                accounts.out_dropped_stalled += n as u64;
-                if n == 0 && !ended {
-                    break;
-                }
-            }
+            self.skip_to(keep, |a, n| a.out_dropped_stalled += n, accounts);
         }
     }
 
@@ -415,6 +409,23 @@ impl Playout {
             }
         }
         self.skip_stale(accounts);
+        if self.live {
+            accounts.out_cut += self.partial.len() as u64;
+            self.partial.clear();
+            self.skip_to(0, |a, n| a.out_cut += n, accounts);
+        }
+    }
+
+    /// Leaves out the oldest queued samples until `keep` are left.
+    fn skip_to(&mut self, keep: usize, book: fn(&mut Accounting, u64), accounts: &mut Accounting) {
+        while self.ring.queued() > keep {
+            let (n, ended) = self.ring.skip(self.ring.queued() - keep);
+            accounts.out_samples += n as u64;
+            book(accounts, n as u64);
+            if n == 0 && !ended {
+                break;
+            }
+        }
     }
 
     /// At the end of the leg: what was under way is reported as cut here.

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     audio::{
         codec,
+        resample::Resampler,
         ring::{self, DownlinkTx, UplinkRx},
         vad::{Vad, VadConfig},
     },
@@ -583,7 +584,7 @@ struct TapSide {
     side: Side,
     /// Where the next sample belongs.
     next: u64,
-    resampler: Option<crate::audio::resample::Resampler>,
+    resampler: Option<Resampler>,
     buffer: Vec<i16>,
 }
 
@@ -597,7 +598,7 @@ impl Tap {
         let side = |side, rate: u32| TapSide {
             side,
             next: 0,
-            resampler: crate::audio::resample::Resampler::new(rate, TAP_RATE)
+            resampler: Resampler::new(rate, TAP_RATE)
                 .ok()
                 .filter(|_| rate != TAP_RATE),
             buffer: if rate == TAP_RATE {
