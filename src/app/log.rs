@@ -27,7 +27,10 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { format: Format::Human, level: "info".into() }
+        Self {
+            format: Format::Human,
+            level: "info".into(),
+        }
     }
 }
 
@@ -38,7 +41,11 @@ impl Config {
         let format = s.choice("format", d.format, &[("human", Format::Human), ("json", Format::Json)]);
         let level = s.text("level", &d.level);
         if EnvFilter::from_str(&level).is_err() {
-            s.fault("level", format!("{level:?} is not a level"), "error, warn, info, debug or trace");
+            s.fault(
+                "level",
+                format!("{level:?} is not a level"),
+                "error, warn, info, debug or trace",
+            );
         }
         Self { format, level }
     }
@@ -50,11 +57,24 @@ pub fn start(config: &Config) {
     let registry = tracing_subscriber::registry().with(filter);
     let _ = match config.format {
         Format::Json => registry
-            .with(fmt::layer().json().flatten_event(true).with_current_span(true).with_writer(std::io::stderr))
+            .with(
+                fmt::layer()
+                    .json()
+                    .flatten_event(true)
+                    .with_current_span(true)
+                    .with_writer(std::io::stderr),
+            )
             .try_init(),
         Format::Human => {
             let colours = std::io::stderr().is_terminal();
-            registry.with(fmt::layer().with_ansi(colours).with_target(false).with_writer(std::io::stderr)).try_init()
+            registry
+                .with(
+                    fmt::layer()
+                        .with_ansi(colours)
+                        .with_target(false)
+                        .with_writer(std::io::stderr),
+                )
+                .try_init()
         }
     };
 }

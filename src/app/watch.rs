@@ -19,7 +19,9 @@ pub(super) fn stopping() {
 
 /// Feeds the watchdog for as long as it should be fed. Runs on the control runtime, which thereby vouches for itself.
 pub(super) async fn feed(shards: Arc<Shards>) {
-    let Some(period) = sd_notify::watchdog_enabled().map(|limit| limit / 3) else { return };
+    let Some(period) = sd_notify::watchdog_enabled().map(|limit| limit / 3) else {
+        return;
+    };
     loop {
         if shards.slowest_beat(Mono::now()) < SILENCE {
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);

@@ -106,10 +106,15 @@ pub enum Output {
     },
 }
 
-/// One leg.
+/// One leg: its dialect and its state.
 pub struct Session {
-    caps: &'static Caps,
     codec: Box<dyn StreamCodec>,
+    leg: Leg,
+}
+
+/// The state, apart from the codec that its messages are borrowed from.
+struct Leg {
+    caps: &'static Caps,
     limits: Limits,
     state: State,
     timers: Timers,
@@ -133,7 +138,7 @@ pub struct Session {
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session")
-            .field("state", &self.state)
+            .field("state", &self.leg.state)
             .finish_non_exhaustive()
     }
 }
@@ -143,9 +148,8 @@ impl Session {
     pub fn new(now: Mono, caps: &'static Caps, codec: Box<dyn StreamCodec>, limits: Limits) -> Self {
         let mut timers = Timers::default();
         timers.set(Timer::Start, now + limits.start);
-        Self {
+        let leg = Leg {
             caps,
-            codec,
             rate: Rate::new(now, limits.messages_per_s),
             limits,
             state: State::Opening,
@@ -164,40 +168,162 @@ impl Session {
             bad: (now, 0),
             end: None,
             wake_ear: false,
-        }
+        };
+        Self { codec, leg }
     }
 
     /// A text message arrived.
     pub fn handle_message(&mut self, now: Mono, text: &[u8], scratch: &mut Scratch) {
-        if matches!(self.state, State::Closing { .. } | State::Closed) {
+        let Self { codec, leg } = self;
+        if !leg.admit(now) {
             return;
         }
-        if !matches!(self.state, State::Opening) {
-            self.timers.set(Timer::Idle, now + self.limits.idle);
-        }
-        match self.rate.take(now) {
-            Verdict::Pass => {}
-            Verdict::Drop => {
-                self.accounts.in_bad += 1;
-                return;
-            }
-            Verdict::Flood => return self.close(now, 1008, "too many messages", LegEnd::Violation(1008)),
-        }
-        match self.codec.parse(text) {
-            Ok(StreamEvent::Media(media)) => self.handle_media(now, media, scratch),
+        match codec.parse(text) {
+            Ok(StreamEvent::Media(media)) => leg.handle_media(now, media, scratch),
             Ok(StreamEvent::Mark(name)) => {
-                if let (Some(playout), Some(utterance)) = (&mut self.playout, read_mark(name)) {
-                    playout.marked(utterance, &mut self.events);
+                if let (Some(playout), Some(utterance)) = (&mut leg.playout, read_mark(name)) {
+                    playout.marked(utterance, &mut leg.events);
                 }
             }
-            Ok(StreamEvent::Dtmf(key)) if matches!(self.state, State::Streaming) => {
-                self.events.push_back(LegEvent::Dtmf(key));
+            Ok(StreamEvent::Dtmf(key)) if matches!(leg.state, State::Streaming) => {
+                leg.events.push_back(LegEvent::Dtmf(key));
             }
-            Ok(StreamEvent::Start(start)) => self.handle_start(now, start),
-            Ok(StreamEvent::Stop) => self.close(now, 1000, "", LegEnd::Stopped),
+            Ok(StreamEvent::Start(start)) => leg.handle_start(now, start),
+            Ok(StreamEvent::Stop) => leg.close(now, 1000, "", LegEnd::Stopped),
             Ok(StreamEvent::Hello | StreamEvent::Ignored | StreamEvent::Dtmf(_)) => {}
-            Err(_) => self.strike(now),
+            Err(_) => leg.strike(now),
         }
+    }
+
+    /// The control plane said something. A plan's event queue is the shell's to keep.
+    pub fn handle_command(&mut self, now: Mono, command: LegCommand, scratch: &mut Scratch) {
+        match command {
+            LegCommand::Plan(plan) => self.leg.handle_plan(now, *plan, scratch),
+            LegCommand::Close { code, reason } => self.leg.close(now, code, reason, LegEnd::Closed),
+            LegCommand::Cut { floor } => {
+                if let Some(playout) = &mut self.leg.playout {
+                    playout.cut(floor, now, &mut self.leg.accounts, &mut self.leg.events);
+                }
+            }
+            LegCommand::Mute { uplink, downlink } => {
+                self.leg.muted_uplink = uplink;
+                if let Some(playout) = &mut self.leg.playout {
+                    playout.mute(downlink);
+                }
+            }
+            LegCommand::Record(on) => {
+                if let Some(tap) = &mut self.leg.tap {
+                    tap.paused = !on;
+                }
+            }
+        }
+    }
+
+    /// Time has passed.
+    pub fn handle_tick(&mut self, now: Mono) {
+        while let Some(timer) = self.leg.timers.expired(now) {
+            match timer {
+                Timer::Start => self.leg.close(now, 1008, "no start", LegEnd::Violation(1008)),
+                Timer::Plan => self.leg.close(now, 1011, "no plan", LegEnd::Closed),
+                Timer::Idle => self.leg.close(now, 1000, "no media", LegEnd::Idle),
+                Timer::Close => self.leg.finish(now),
+            }
+        }
+        if let Some(playout) = &mut self.leg.playout {
+            playout.tick(now, &mut self.leg.events);
+        }
+    }
+
+    /// The socket is gone.
+    pub fn handle_closed(&mut self, now: Mono) {
+        self.leg.end.get_or_insert(LegEnd::ClosedWithoutStop);
+        self.leg.finish(now);
+    }
+
+    /// The peer sent something no leg accepts; `code` is what it is closed with (1003 binary, 1007 UTF-8, 1009 size, 1002 framing).
+    pub fn handle_violation(&mut self, now: Mono, code: u16, reason: &'static str) {
+        self.leg.close(now, code, reason, LegEnd::Violation(code));
+    }
+
+    /// Whether the leg is over and the socket may be dropped.
+    pub const fn is_closed(&self) -> bool {
+        matches!(self.leg.state, State::Closed)
+    }
+
+    /// The next thing to write; a text message is appended to `out`.
+    pub fn poll_output(&mut self, now: Mono, scratch: &mut Scratch, out: &mut BytesMut) -> Option<Output> {
+        if let State::Closing { code, reason, said } = &mut self.leg.state {
+            return (!std::mem::replace(said, true)).then_some(Output::Close { code: *code, reason });
+        }
+        let playout = self.leg.playout.as_mut()?;
+        loop {
+            match playout.poll(now, &mut scratch.samples, &mut self.leg.accounts, &mut self.leg.events) {
+                Step::Nothing => return None,
+                Step::Clear => self.codec.format(StreamCommand::Clear, out),
+                Step::Mark(utterance) => self.codec.format(StreamCommand::Mark(&MarkName::new(utterance)), out),
+                Step::Frame { samples, at } => {
+                    let samples = &scratch.samples[..samples];
+                    if let Some(tap) = &mut self.leg.tap {
+                        tap.agent(at, samples);
+                    }
+                    let n = codec::encode(self.leg.outbound.encoding, samples, &mut scratch.bytes);
+                    self.codec.format(StreamCommand::Media(&scratch.bytes[..n]), out);
+                }
+            }
+            if !out.is_empty() {
+                return Some(Output::Text);
+            }
+        }
+    }
+
+    /// What `start` said, once, to be reported as an arrival.
+    pub fn take_arrival(&mut self) -> Option<Box<StreamStart>> {
+        self.leg.arrival.take()
+    }
+
+    /// The oldest event not taken.
+    pub fn front_event(&self) -> Option<&LegEvent> {
+        self.leg.events.front()
+    }
+
+    /// Takes the oldest event, once its queue has it.
+    pub fn pop_event(&mut self) -> Option<LegEvent> {
+        self.leg.events.pop_front()
+    }
+
+    /// The bell of the ear, if it has something to hear since the last call.
+    pub fn take_bell(&mut self) -> Option<&Arc<Doorbell>> {
+        match &self.leg.way {
+            Way::Ear(up) if std::mem::take(&mut self.leg.wake_ear) => up.ring().bell(),
+            _ => None,
+        }
+    }
+
+    /// Frames received and sent so far.
+    pub const fn frames(&self) -> (u64, u64) {
+        (self.leg.accounts.in_frames, self.leg.accounts.out_frames)
+    }
+
+    /// The accounts as they stand.
+    pub const fn accounting(&self) -> &Accounting {
+        &self.leg.accounts
+    }
+}
+
+impl Leg {
+    /// Whether a message may be looked at now; keeps the idle timer and the message rate.
+    fn admit(&mut self, now: Mono) -> bool {
+        match self.state {
+            State::Closing { .. } | State::Closed => return false,
+            State::Opening => {}
+            State::Waiting { .. } | State::Streaming => self.timers.set(Timer::Idle, now + self.limits.idle),
+        }
+        match self.rate.take(now) {
+            Verdict::Pass => return true,
+            Verdict::Drop => self.accounts.in_bad += 1,
+            Verdict::Flood => self.close(now, 1008, "too many messages", LegEnd::Violation(1008)),
+        }
+        false
     }
 
     fn strike(&mut self, now: Mono) {
@@ -288,30 +414,6 @@ impl Session {
         }
     }
 
-    /// The control plane said something. A plan's event queue is the shell's to keep.
-    pub fn handle_command(&mut self, now: Mono, command: LegCommand, scratch: &mut Scratch) {
-        match command {
-            LegCommand::Plan(plan) => self.handle_plan(now, *plan, scratch),
-            LegCommand::Close { code, reason } => self.close(now, code, reason, LegEnd::Closed),
-            LegCommand::Cut { floor } => {
-                if let Some(playout) = &mut self.playout {
-                    playout.cut(floor, now, &mut self.accounts, &mut self.events);
-                }
-            }
-            LegCommand::Mute { uplink, downlink } => {
-                self.muted_uplink = uplink;
-                if let Some(playout) = &mut self.playout {
-                    playout.mute(downlink);
-                }
-            }
-            LegCommand::Record(on) => {
-                if let Some(tap) = &mut self.tap {
-                    tap.paused = !on;
-                }
-            }
-        }
-    }
-
     fn handle_plan(&mut self, now: Mono, plan: Plan, scratch: &mut Scratch) {
         let State::Waiting { held } = &mut self.state else {
             return;
@@ -348,32 +450,6 @@ impl Session {
             tap.caller(now, None, &held);
         }
         self.relay(&held, &mut scratch.resampled);
-    }
-
-    /// Time has passed.
-    pub fn handle_tick(&mut self, now: Mono) {
-        while let Some(timer) = self.timers.expired(now) {
-            match timer {
-                Timer::Start => self.close(now, 1008, "no start", LegEnd::Violation(1008)),
-                Timer::Plan => self.close(now, 1011, "no plan", LegEnd::Closed),
-                Timer::Idle => self.close(now, 1000, "no media", LegEnd::Idle),
-                Timer::Close => self.finish(now),
-            }
-        }
-        if let Some(playout) = &mut self.playout {
-            playout.tick(now, &mut self.events);
-        }
-    }
-
-    /// The socket is gone.
-    pub fn handle_closed(&mut self, now: Mono) {
-        self.end.get_or_insert(LegEnd::ClosedWithoutStop);
-        self.finish(now);
-    }
-
-    /// The peer sent something no leg accepts; `code` is what it is closed with (1003 binary, 1007 UTF-8, 1009 size, 1002 framing).
-    pub fn handle_violation(&mut self, now: Mono, code: u16, reason: &'static str) {
-        self.close(now, code, reason, LegEnd::Violation(code));
     }
 
     fn close(&mut self, now: Mono, code: u16, reason: &'static str, end: LegEnd) {
@@ -417,70 +493,6 @@ impl Session {
         }
         self.timers.stop_all();
         self.state = State::Closed;
-    }
-
-    /// Whether the leg is over and the socket may be dropped.
-    pub const fn is_closed(&self) -> bool {
-        matches!(self.state, State::Closed)
-    }
-
-    /// The next thing to write; a text message is appended to `out`.
-    pub fn poll_output(&mut self, now: Mono, scratch: &mut Scratch, out: &mut BytesMut) -> Option<Output> {
-        if let State::Closing { code, reason, said } = &mut self.state {
-            return (!std::mem::replace(said, true)).then_some(Output::Close { code: *code, reason });
-        }
-        let playout = self.playout.as_mut()?;
-        loop {
-            match playout.poll(now, &mut scratch.samples, &mut self.accounts, &mut self.events) {
-                Step::Nothing => return None,
-                Step::Clear => self.codec.format(StreamCommand::Clear, out),
-                Step::Mark(utterance) => self.codec.format(StreamCommand::Mark(&MarkName::new(utterance)), out),
-                Step::Frame { samples, at } => {
-                    let samples = &scratch.samples[..samples];
-                    if let Some(tap) = &mut self.tap {
-                        tap.agent(at, samples);
-                    }
-                    let n = codec::encode(self.outbound.encoding, samples, &mut scratch.bytes);
-                    self.codec.format(StreamCommand::Media(&scratch.bytes[..n]), out);
-                }
-            }
-            if !out.is_empty() {
-                return Some(Output::Text);
-            }
-        }
-    }
-
-    /// What `start` said, once, to be reported as an arrival.
-    pub fn take_arrival(&mut self) -> Option<Box<StreamStart>> {
-        self.arrival.take()
-    }
-
-    /// The oldest event not taken.
-    pub fn front_event(&self) -> Option<&LegEvent> {
-        self.events.front()
-    }
-
-    /// Takes the oldest event, once its queue has it.
-    pub fn pop_event(&mut self) -> Option<LegEvent> {
-        self.events.pop_front()
-    }
-
-    /// The bell of the ear, if it has something to hear since the last call.
-    pub fn take_bell(&mut self) -> Option<&Arc<Doorbell>> {
-        match &self.way {
-            Way::Ear(up) if std::mem::take(&mut self.wake_ear) => up.ring().bell(),
-            _ => None,
-        }
-    }
-
-    /// Frames received and sent so far.
-    pub const fn frames(&self) -> (u64, u64) {
-        (self.accounts.in_frames, self.accounts.out_frames)
-    }
-
-    /// The accounts as they stand.
-    pub const fn accounting(&self) -> &Accounting {
-        &self.accounts
     }
 }
 
@@ -598,9 +610,7 @@ impl Tap {
         let side = |side, rate: u32| TapSide {
             side,
             next: 0,
-            resampler: Resampler::new(rate, TAP_RATE)
-                .ok()
-                .filter(|_| rate != TAP_RATE),
+            resampler: Resampler::new(rate, TAP_RATE).ok().filter(|_| rate != TAP_RATE),
             buffer: if rate == TAP_RATE {
                 Vec::new()
             } else {

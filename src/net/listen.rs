@@ -36,7 +36,10 @@ pub struct Census {
 impl Census {
     /// A count that refuses beyond `limits`.
     pub fn new(limits: Limits) -> Arc<Self> {
-        Arc::new(Self { limits, open: Mutex::default() })
+        Arc::new(Self {
+            limits,
+            open: Mutex::default(),
+        })
     }
 
     /// Counts a socket from `address` in, or says which bound refused it.
@@ -51,7 +54,10 @@ impl Census {
         }
         open.0 += 1;
         *open.1.entry(address).or_default() += 1;
-        Ok(Permit(Arc::new(Entry { census: self.clone(), address })))
+        Ok(Permit(Arc::new(Entry {
+            census: self.clone(),
+            address,
+        })))
     }
 }
 
@@ -89,7 +95,14 @@ where
             Ok(accepted) => accepted,
             Err(e) => {
                 // Out of descriptors or memory, or the peer left already: pause, never spin.
-                metrics::refused("socket", if e.kind() == io::ErrorKind::ConnectionAborted { "aborted" } else { "accept" });
+                metrics::refused(
+                    "socket",
+                    if e.kind() == io::ErrorKind::ConnectionAborted {
+                        "aborted"
+                    } else {
+                        "accept"
+                    },
+                );
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
@@ -120,7 +133,9 @@ where
 /// No delay for small frames; little unsent audio in the kernel, where no barge-in can reach it; dead peers found by keepalive.
 fn tune(stream: &TcpStream) {
     let socket = socket2::SockRef::from(stream);
-    let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(30))
+        .with_interval(Duration::from_secs(10));
     // None of these is worth refusing a call for.
     let _ = socket.set_tcp_nodelay(true);
     let _ = socket.set_tcp_keepalive(&keepalive);
@@ -134,8 +149,16 @@ mod tests {
 
     #[test]
     fn sockets_are_bounded_in_all_and_per_address_and_counted_out_once() {
-        let census = Census::new(Limits { total: 3, per_address: 2, tls_handshake: Duration::ZERO });
-        let (a, b, c) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]), IpAddr::from([10, 0, 0, 3]));
+        let census = Census::new(Limits {
+            total: 3,
+            per_address: 2,
+            tls_handshake: Duration::ZERO,
+        });
+        let (a, b, c) = (
+            IpAddr::from([10, 0, 0, 1]),
+            IpAddr::from([10, 0, 0, 2]),
+            IpAddr::from([10, 0, 0, 3]),
+        );
         let first = census.enter(a).unwrap();
         let _second = census.enter(a).unwrap();
         assert_eq!(census.enter(a).unwrap_err(), "per_address");

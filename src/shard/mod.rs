@@ -7,7 +7,7 @@ mod affinity;
 mod leg_task;
 mod thread;
 
-pub use thread::{Handover, Shards};
+pub use thread::{CodecBox, Handover, Shards};
 
 use crate::{base::settings::Section, media::Limits};
 use std::time::Duration;

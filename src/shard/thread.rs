@@ -421,7 +421,10 @@ impl Ticker {
             TimerfdClockId::Monotonic,
             TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
         )?;
-        #[allow(deprecated, reason = "sound here: the descriptor is owned, and open for as long as it is registered")]
+        #[allow(
+            deprecated,
+            reason = "sound here: the descriptor is owned, and open for as long as it is registered"
+        )]
         let fd = AsyncFd::with_interest(fd, Interest::READABLE)?;
         Ok(Self {
             fd,
