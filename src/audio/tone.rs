@@ -148,7 +148,9 @@ impl Noise {
 
     /// Writes noise that falls by 3 dB an octave, of about the given root mean square in dBFS.
     pub fn pink(&mut self, level_dbfs: f64, out: &mut [i16]) {
-        let scale = 32768.0 * 10f64.powf(level_dbfs / 20.0) / 0.98;
+        /// Root mean square of the filter's output, for evenly spread input in −1 to 1, measured.
+        const FILTER_RMS: f64 = 1.72;
+        let scale = 32768.0 * 10f64.powf(level_dbfs / 20.0) / FILTER_RMS;
         out.fill_with(|| {
             let white = self.next();
             let [a, b, c] = &mut self.pink;

@@ -33,7 +33,7 @@ pub(super) fn alaw_encode(pcm: &[i16], codes: &mut [u8]) {
 pub(super) fn ulaw_decode(codes: &[u8], pcm: &mut [i16]) {
     for (&code, sample) in zip(codes, pcm) {
         let code = i32::from(!code);
-        let magnitude = (((code & 0x0f) << 3) + 132 << (code >> 4 & 7)) - 132;
+        let magnitude = ((((code & 0x0f) << 3) + 132) << (code >> 4 & 7)) - 132;
         let sign = -(code >> 7);
         *sample = ((magnitude ^ sign) - sign) as i16;
     }

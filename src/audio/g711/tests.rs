@@ -70,15 +70,18 @@ mod g191 {
     }
 }
 
-type Encode = fn(&G711, &[i16], &mut [u8]) -> usize;
-type Decode = fn(&G711, &[u8], &mut [i16]) -> usize;
+/// A law's name, the kernels' encoder, the reference.
+type Encoder = (&'static str, fn(&G711, &[i16], &mut [u8]) -> usize, fn(i16) -> u8);
 
-const ENCODERS: [(&str, Encode, fn(i16) -> u8); 2] = [
+/// A law's name, the kernels' decoder, the reference.
+type Decoder = (&'static str, fn(&G711, &[u8], &mut [i16]) -> usize, fn(u8) -> i16);
+
+const ENCODERS: [Encoder; 2] = [
     ("ulaw", G711::ulaw_encode, g191::ulaw_compress),
     ("alaw", G711::alaw_encode, g191::alaw_compress),
 ];
 
-const DECODERS: [(&str, Decode, fn(u8) -> i16); 2] = [
+const DECODERS: [Decoder; 2] = [
     ("ulaw", G711::ulaw_decode, g191::ulaw_expand),
     ("alaw", G711::alaw_decode, g191::alaw_expand),
 ];
@@ -169,7 +172,7 @@ fn encoding_is_right_at_every_length_and_alignment_and_writes_nothing_beyond() {
         for (law, encode, reference) in ENCODERS {
             for len in 0..=LONGEST {
                 for offset in [0, 1, 2, 3, 7, 8, 15, 16, 31] {
-                    let mut codes = vec![0xa5; LONGEST + 64];
+                    let mut codes = [0xa5; LONGEST + 64];
                     encode(&kernel, &pcm[offset..offset + len], &mut codes[offset..offset + len]);
                     for (i, &code) in codes.iter().enumerate() {
                         let wanted = if (offset..offset + len).contains(&i) {
@@ -193,7 +196,7 @@ fn decoding_is_right_at_every_length_and_alignment_and_writes_nothing_beyond() {
         for (law, decode, reference) in DECODERS {
             for len in 0..=LONGEST {
                 for offset in [0, 1, 2, 3, 7, 8, 15, 16, 31] {
-                    let mut pcm = vec![0x5a5a; LONGEST + 64];
+                    let mut pcm = [0x5a5a; LONGEST + 64];
                     decode(&kernel, &codes[offset..offset + len], &mut pcm[offset..offset + len]);
                     for (i, &x) in pcm.iter().enumerate() {
                         let wanted = if (offset..offset + len).contains(&i) {

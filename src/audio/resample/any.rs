@@ -1,7 +1,8 @@
 //! Any rate to any other, for files and synthesizers: off the media path, where delay is trimmed away and buffers may grow.
 //!
 //! Built on `rubato`'s FFT resampler in blocks of about 20 ms. A whole stream of `n` samples gives exactly
-//! ⌈n × to / from⌉ samples, aligned with the input: the filter's delay is cut off the beginning and flushed out at the end.
+//! ⌈n × to / from⌉ samples, aligned with the input to within half an input sample: the filter's delay is cut off the
+//! beginning and flushed out at the end.
 
 use rubato::{
     Fft, FixedSync, Indexing, Resampler as _, WindowFunction, audioadapter_buffers::direct::InterleavedSlice,
