@@ -1,5 +1,6 @@
-//! Sockets below any protocol of ours: connections that can move between threads, the listener, TLS.
+//! Sockets below any protocol of ours: connections that can move between threads, the listener, TLS, the HTTP client.
 
+pub mod client;
 pub mod conn;
 pub mod listen;
 pub mod tls;
