@@ -3,7 +3,7 @@
 //! Dialects are pure: no sockets, no clock, no allocation per frame. A quirk is a fact in [`Caps`] or a few lines in the
 //! vendor's folder, never an `if vendor ==` elsewhere.
 
-use crate::base::{fault::Fault, format::AudioFormat, settings::Section};
+use crate::base::{fault::Fault, format::AudioFormat, secret::Secret, settings::Section};
 use bytes::BytesMut;
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -410,6 +410,15 @@ pub trait Peer: Send {
     fn mark(&mut self, name: &str) -> String;
     /// The end of the stream.
     fn stop(&mut self) -> String;
+    /// The request by which the vendor announces the call at `url`, signed where the account's secret is given. `None`
+    /// where it announces none.
+    fn announce(&self, _url: &str, _secret: Option<&Secret>) -> Option<ApiRequest> {
+        None
+    }
+    /// Reads the document that answered it, as the vendor would.
+    fn answered(&self, _document: &[u8]) -> Result<Answer, WireError> {
+        Err(WireError::Shape("document"))
+    }
     /// Reads one of our messages; refuses what the real vendor would refuse.
     fn read<'a>(&'a mut self, message: &'a [u8]) -> Result<PeerEvent<'a>, WireError>;
 }
