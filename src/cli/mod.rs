@@ -1,1 +1,4 @@
-//! placeholder
+//! The command line: each subcommand a screenful.
+
+pub mod keys;
+pub mod token;
