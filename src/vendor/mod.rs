@@ -7,8 +7,10 @@ use crate::base::{fault::Fault, format::AudioFormat, settings::Section};
 use bytes::BytesMut;
 use std::{fmt, sync::Arc, time::Duration};
 
+pub mod twilio;
+
 /// Every vendor sidetone speaks. Routes, configuration, metrics labels, conformance tests and simulation iterate it.
-pub static VENDORS: &[&Descriptor] = &[];
+pub static VENDORS: &[&Descriptor] = &[&twilio::TWILIO];
 
 /// The vendor of that name.
 pub fn by_name(name: &str) -> Option<&'static Descriptor> {
@@ -169,9 +171,10 @@ pub enum StreamCommand<'a> {
 /// Why a message was refused. Small and `Copy`: it is made from untrusted bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WireError {
-    /// Not JSON.
+    /// Not JSON, or nested deeper than `wire::json::MAX_DEPTH`.
     NotJson,
-    /// JSON, and not a message of this dialect: the field named is missing or of the wrong type.
+    /// JSON, and not a message of this dialect or of this stream: the field named is missing, of the wrong type, or
+    /// holds what it must not.
     Shape(&'static str),
     /// An audio format sidetone does not speak.
     Format,
@@ -180,8 +183,8 @@ pub enum WireError {
 impl fmt::Display for WireError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotJson => f.write_str("not JSON"),
-            Self::Shape(field) => write!(f, "{field} is missing or of the wrong type"),
+            Self::NotJson => f.write_str("not JSON, or nested too deeply"),
+            Self::Shape(field) => write!(f, "{field} is missing or wrong"),
             Self::Format => f.write_str("unknown audio format or sample rate"),
         }
     }
@@ -191,8 +194,8 @@ impl std::error::Error for WireError {}
 
 /// Parses and formats the messages of one media socket.
 pub trait StreamCodec: Send {
-    /// Reads one text message.
-    fn parse<'a>(&mut self, message: &'a [u8]) -> Result<StreamEvent<'a>, WireError>;
+    /// Reads one text message. The event borrows it, and the codec where text had to be unescaped.
+    fn parse<'a>(&'a mut self, message: &'a [u8]) -> Result<StreamEvent<'a>, WireError>;
 
     /// Appends one text message. A command the dialect has no word for appends nothing (caps say which).
     fn format(&mut self, command: StreamCommand<'_>, out: &mut BytesMut);
@@ -420,5 +423,5 @@ pub trait Peer: Send {
     /// The end of the stream.
     fn stop(&mut self) -> String;
     /// Reads one of our messages; refuses what the real vendor would refuse.
-    fn read<'a>(&mut self, message: &'a [u8]) -> Result<PeerEvent<'a>, WireError>;
+    fn read<'a>(&'a mut self, message: &'a [u8]) -> Result<PeerEvent<'a>, WireError>;
 }
