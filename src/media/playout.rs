@@ -121,11 +121,6 @@ impl Playout {
         })
     }
 
-    /// Samples of one frame as sent: the room [`Playout::poll`] needs.
-    pub(super) const fn frame_out(&self) -> usize {
-        self.frame_out
-    }
-
     /// Whether the caller hears something now, as far as we know.
     pub(super) fn is_sounding(&self, now: Mono) -> bool {
         self.horizon > now && !self.muted
