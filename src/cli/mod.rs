@@ -1,3 +1,5 @@
 //! The subcommands of `sidetone`: what each reads from its arguments, and its exit codes.
 
 pub mod codec;
+pub mod keys;
+pub mod token;

@@ -3,11 +3,14 @@
 //! Dialects are pure: no sockets, no clock, no allocation per frame. A quirk is a fact in [`Caps`] or a few lines in the
 //! vendor's folder, never an `if vendor ==` elsewhere.
 
-use crate::base::{fault::Fault, format::AudioFormat, settings::Section};
+use crate::base::{fault::Fault, format::AudioFormat, secret::Secret, settings::Section};
 use bytes::BytesMut;
 use std::{fmt, sync::Arc, time::Duration};
 
 pub mod twilio;
+
+/// A REST request to a vendor, as `net::client` sends it.
+pub use crate::net::client::ApiRequest;
 
 /// Every vendor sidetone speaks. Routes, configuration, metrics labels, conformance tests and simulation iterate it.
 pub static VENDORS: &[&Descriptor] = &[&twilio::TWILIO];
@@ -313,21 +316,6 @@ pub struct Document {
     pub body: String,
 }
 
-/// A REST request to a vendor, to be sent by `net::client`.
-#[derive(Clone, Debug)]
-pub struct ApiRequest {
-    /// `GET`, `POST`, `DELETE`.
-    pub method: http::Method,
-    /// The whole URL.
-    pub url: String,
-    /// Headers, credentials included; their values are marked sensitive.
-    pub headers: http::HeaderMap,
-    /// The body.
-    pub body: bytes::Bytes,
-    /// How long to wait for the whole answer.
-    pub timeout: Duration,
-}
-
 /// What we ask of a vendor about a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallAction<'a> {
@@ -422,6 +410,15 @@ pub trait Peer: Send {
     fn mark(&mut self, name: &str) -> String;
     /// The end of the stream.
     fn stop(&mut self) -> String;
+    /// The request by which the vendor announces the call at `url`, signed where the account's secret is given. `None`
+    /// where it announces none.
+    fn announce(&self, _url: &str, _secret: Option<&Secret>) -> Option<ApiRequest> {
+        None
+    }
+    /// Reads the document that answered it, as the vendor would.
+    fn answered(&self, _document: &[u8]) -> Result<Answer, WireError> {
+        Err(WireError::Shape("document"))
+    }
     /// Reads one of our messages; refuses what the real vendor would refuse.
     fn read<'a>(&'a mut self, message: &'a [u8]) -> Result<PeerEvent<'a>, WireError>;
 }
