@@ -118,7 +118,7 @@ impl Turn {
         }
     }
 
-    /// An utterance is over: heard wholly, or cut.
+    /// An utterance is over: heard wholly (or never to be), or cut.
     pub fn over(&mut self, utterance: UtteranceId, whole: bool) {
         match &self.state {
             State::Announcing {
@@ -131,11 +131,6 @@ impl Turn {
             State::Announcing { utterance: Some(u), .. } if *u == utterance => self.fulfil(),
             _ => {}
         }
-    }
-
-    /// An utterance could not be spoken: what it announced is done all the same.
-    pub fn failed(&mut self, utterance: UtteranceId) {
-        self.over(utterance, true);
     }
 
     /// When [`Turn::timeout`] is due.
@@ -155,8 +150,16 @@ impl Turn {
 
     /// A person takes over: nothing is answered or done from now on.
     pub fn silence(&mut self) {
+        self.script = None;
         self.state = State::Silent;
         self.acts.clear();
+    }
+
+    /// A transfer did not come about: the agent goes on listening.
+    pub fn resume(&mut self) {
+        if self.script.is_some() && matches!(self.state, State::Silent) {
+            self.state = State::Listening;
+        }
     }
 
     fn fulfil(&mut self) {
@@ -248,17 +251,13 @@ mod tests {
     }
 
     #[test]
-    fn other_deeds_follow_an_announcement_that_was_cut_or_failed() {
-        for fail in [false, true] {
+    fn other_deeds_follow_an_announcement_that_was_cut() {
+        for whole in [false, true] {
             let mut t = turn();
             t.heard(NOW, "a person");
             t.poll();
             t.said(Some(U));
-            if fail {
-                t.failed(U)
-            } else {
-                t.over(U, false)
-            }
+            t.over(U, whole);
             assert_eq!(t.poll(), Some(Act::Do(Action::Handoff)));
         }
     }
@@ -303,6 +302,22 @@ mod tests {
         t.heard(NOW, "mumble");
         assert_eq!(t.poll(), say("Pardon?"));
         t.heard(NOW, "  ");
+        assert_eq!(t.poll(), None);
+    }
+
+    #[test]
+    fn an_agent_whose_transfer_failed_listens_again_unless_a_person_took_over() {
+        let mut t = turn();
+        t.act(Action::Transfer("+14155550100".into()));
+        t.poll();
+        t.heard(NOW, "hello");
+        assert_eq!(t.poll(), None);
+        t.resume();
+        t.heard(NOW, "hello");
+        assert_eq!(t.poll(), say("Hi."));
+        t.silence();
+        t.resume();
+        t.heard(NOW, "hello");
         assert_eq!(t.poll(), None);
     }
 
