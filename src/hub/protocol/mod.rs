@@ -458,6 +458,18 @@ pub enum ServerMessage<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         id: Option<i64>,
     },
+    /// The call was given to another agent, as to a person.
+    CallHandoff {
+        /// The call.
+        call_id: CallId,
+        /// Who serves it now.
+        agent: &'a str,
+        /// When.
+        timestamp: Wall,
+        /// Position in the tenant's order.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<i64>,
+    },
     /// Something went wrong.
     TelephonyError {
         /// The call, where one is concerned.
@@ -610,6 +622,7 @@ impl<'a> ServerMessage<'a> {
                 timestamp,
                 id,
             },
+            News::Handoff { agent } => Self::CallHandoff { call_id, agent, timestamp, id },
             News::Fault {
                 code,
                 vendor,
