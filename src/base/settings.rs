@@ -130,6 +130,16 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A cursor over nothing: every value is its default.
+    pub fn empty(faults: &'a Faults) -> Self {
+        Self {
+            path: String::new(),
+            table: None,
+            faults,
+            known: RefCell::default(),
+        }
+    }
+
     /// The full name of `key` in this table.
     pub fn key(&self, key: &str) -> String {
         if self.path.is_empty() {
@@ -293,6 +303,30 @@ impl<'a> Section<'a> {
         default
     }
 
+    /// A number of bytes written as `512KiB`, `64MiB`, `4GiB` or a whole number, within `range`.
+    pub fn size(&self, key: &str, default: usize, range: RangeInclusive<usize>) -> usize {
+        let Some(item) = self.item(key) else { return default };
+        let read = match &item.value {
+            Value::Int(n) => usize::try_from(*n).ok(),
+            Value::String(text) => parse_size(text),
+            _ => None,
+        };
+        let Some(n) = read else {
+            self.fault(
+                key,
+                "not a number of bytes",
+                "write 512KiB, 64MiB, 4GiB or a whole number",
+            );
+            return default;
+        };
+        if range.contains(&n) {
+            return n;
+        }
+        let range = format!("{} to {}", show_size(*range.start()), show_size(*range.end()));
+        self.fault(key, format!("{} is out of range", show_size(n)), range);
+        default
+    }
+
     /// A list of texts.
     pub fn texts(&self, key: &str, default: &[&str]) -> Vec<String> {
         let Some(item) = self.item(key) else {
@@ -409,6 +443,30 @@ pub fn show_duration(d: Duration) -> String {
     format!("{ms}ms")
 }
 
+/// Reads `512KiB`, `64MiB`, `4GiB`, `100`.
+pub fn parse_size(text: &str) -> Option<usize> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (n, unit) = text.split_at(digits);
+    let shift = match unit {
+        "" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => return None,
+    };
+    n.parse::<usize>().ok()?.checked_mul(1 << shift)
+}
+
+/// Writes a number of bytes as [`parse_size`] reads it, in the largest unit that is exact.
+pub fn show_size(bytes: usize) -> String {
+    for (unit, shift) in [("GiB", 30), ("MiB", 20), ("KiB", 10)] {
+        if bytes > 0 && bytes.is_multiple_of(1 << shift) {
+            return format!("{}{unit}", bytes >> shift);
+        }
+    }
+    bytes.to_string()
+}
+
 /// Levenshtein distance, for "did you mean".
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
@@ -473,6 +531,23 @@ mod tests {
         }
         for bad in ["", "10", "s", "-1s", "1.5s", "10 s"] {
             assert_eq!(parse_duration(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_read_what_they_write() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("100", 100),
+            ("512KiB", 512 << 10),
+            ("64MiB", 64 << 20),
+            ("1GiB", 1 << 30),
+        ] {
+            assert_eq!(parse_size(text), Some(bytes), "{text}");
+            assert_eq!(show_size(bytes), text);
+        }
+        for bad in ["", "MiB", "1MB", "1.5MiB", "-1", "99999999999GiB"] {
+            assert_eq!(parse_size(bad), None, "{bad:?}");
         }
     }
 }

@@ -2,10 +2,12 @@
 
 pub mod bench;
 pub mod codec;
+pub mod keys;
 pub mod simulate;
+pub mod token;
 
 use clap::{Parser, Subcommand};
-use std::process::ExitCode;
+use std::{io, process::ExitCode};
 
 /// A low-latency media relay daemon for phone voice
 #[derive(Debug, Parser)]
@@ -23,6 +25,8 @@ enum Command {
     Bench(Box<bench::Args>),
     /// Convert G.711, standard input to standard output
     Codec(codec::CodecArgs),
+    /// Make an API key and its lines for the configuration
+    Keys(keys::Args),
 }
 
 /// Reads the command line and runs the subcommand.
@@ -31,6 +35,18 @@ pub fn main() -> ExitCode {
         Command::Simulate(args) => simulate::run(*args),
         Command::Bench(args) => bench::run(&args),
         Command::Codec(args) => codec::run(&args),
+        Command::Keys(args) => told("keys", keys::run(&args, &mut io::stdout())),
+    }
+}
+
+/// The exit code of a command that can only fail to do its one thing.
+fn told(command: &str, result: io::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("sidetone {command}: {e}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -162,6 +162,7 @@ mod tests {
     use super::*;
     use crate::{base::secret::Secret, vendor::Answer};
     use http::header::AUTHORIZATION;
+    use proptest::prelude::*;
     use std::time::Duration;
 
     const SID: &str = "AC00000000000000000000000000000001";
@@ -323,6 +324,14 @@ mod tests {
                 reply(&CallAction::HangUp, status, body.as_bytes()).is_ok(),
                 "{status} {body}"
             );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_reply_panics(status in any::<u16>(), body in prop::collection::vec(any::<u8>(), 0..100)) {
+            let _ = reply(&CallAction::HangUp, status, &body);
+            let _ = reply(&CallAction::Transfer { to: "" }, status, &body);
         }
     }
 }

@@ -276,7 +276,11 @@ impl<'a> Base<'a> {
 mod tests {
     use super::*;
     use crate::base::secret::Secret;
-    use crate::vendor::twilio::config::SharedKey;
+    use crate::vendor::{
+        HookKind,
+        twilio::{config::SharedKey, hooks},
+    };
+    use proptest::prelude::*;
     use std::time::Duration;
 
     const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -581,6 +585,34 @@ mod tests {
         }
         for base in ["", "relay.example.com", "ftp://h", "https://", "https:///p"] {
             assert!(Base::parse(base).is_err(), "{base:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_hostile_request_never_panics_and_is_never_believed(
+            method in prop::sample::select(&["GET", "POST", "PUT", ""][..]),
+            path_and_query in "/?[a-c=&?/%+]{0,20}(bodySHA256=[a-f0-9]{0,64})?",
+            public_base in prop_oneof![Just("https://h".to_owned()), any::<String>()],
+            content_type in prop::sample::select(&["", "application/json", FORM, ";"][..]),
+            signature in prop_oneof![Just(V2_SIG.to_owned()), "[A-Za-z0-9+/]{27}=", "[ -~]{0,40}"],
+            body in prop::collection::vec(prop::sample::select(&b"CallSid=CallStatus&%+ \x00\xff{}"[..]), 0..60),
+        ) {
+            let mut headers = HeaderMap::new();
+            headers.insert(&SIGNATURE, signature.parse().unwrap());
+            headers.insert(&header::CONTENT_TYPE, content_type.parse().unwrap());
+            let request = HookRequest {
+                method,
+                path_and_query: &path_and_query,
+                headers: &headers,
+                body: &body,
+                public_base: &public_base,
+            };
+            let verifier = Verifier::new(&config(Some(TOKEN), &[]));
+            prop_assert!(verifier.webhook(&request).is_err());
+            prop_assert!(verifier.upgrade(&request).is_err());
+            let _ = hooks::parse(HookKind::Call, &request);
+            let _ = hooks::parse(HookKind::Status, &request);
         }
     }
 }

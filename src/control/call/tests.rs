@@ -1,0 +1,1 @@
+//! The call machine against its rules.
