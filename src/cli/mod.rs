@@ -1,4 +1,4 @@
-//! The command line: what each subcommand reads from its arguments, and its exit codes. One file a subcommand.
+//! The subcommands of `sidetone`: what each reads from its arguments, and its exit codes. One file each.
 
 pub mod bench;
 pub mod codec;
