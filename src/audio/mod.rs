@@ -3,9 +3,13 @@
 //! Samples are i16, mono. Kernels exist per instruction set and give the same bits on each; [`isa`] names the sets.
 
 pub mod codec;
+pub mod framer;
 pub mod g711;
+pub mod gain;
 pub mod isa;
 pub mod l16;
 pub mod resample;
 pub mod ring;
 pub mod tone;
+pub mod vad;
+pub mod wav;
