@@ -1,3 +1,3 @@
-//! x
+//! The composition root: builds the daemon from its configuration, binds, runs, drains.
+
 pub mod log;
-mod watch;

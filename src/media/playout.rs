@@ -369,6 +369,9 @@ impl Playout {
         }
         self.floor = floor;
         let report = |s: Spoken, complete: bool, events: &mut VecDeque<LegEvent>| {
+            if s.utterance == UtteranceId::default() {
+                return;
+            }
             let whole = complete && s.to <= now;
             events.push_back(LegEvent::Played {
                 utterance: s.utterance,

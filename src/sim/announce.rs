@@ -1,9 +1,10 @@
 //! A simulated vendor's webhook: announces a call and reads where its media socket is.
 
-use super::{address::Address, caller::Webhook};
-use crate::vendor::{Answer, ApiRequest, Descriptor, HookKind, PeerCall, WireError};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::rt::TokioIo;
+use super::caller::Webhook;
+use crate::{
+    net::client::{ClientError, HttpClient},
+    vendor::{Answer, Descriptor, HookKind, PeerCall, WireError},
+};
 use std::fmt;
 
 /// Why a webhook led to no media socket.
@@ -12,7 +13,7 @@ pub enum AnnounceError {
     /// The vendor announces no calls.
     NotAnnounced,
     /// No answer.
-    Failed(String),
+    Failed(ClientError),
     /// The daemon refused the request, with this status and body.
     Refused(u16, String),
     /// The daemon is busy.
@@ -27,7 +28,7 @@ impl fmt::Display for AnnounceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotAnnounced => f.write_str("this vendor announces no calls; place the call without a webhook"),
-            Self::Failed(why) => write!(f, "no answer: {why}"),
+            Self::Failed(e) => e.fmt(f),
             Self::Refused(status, body) => write!(f, "status {status}: {}", body.trim()),
             Self::Busy => f.write_str("the daemon is busy"),
             Self::HungUp => f.write_str("the daemon hung up"),
@@ -51,22 +52,22 @@ pub fn hook_path(vendor: &Descriptor) -> Option<&'static str> {
 
 /// Announces `call`. Returns path and query of the media socket and keeps the token in `call`.
 pub(super) async fn announce(
+    client: &HttpClient,
     vendor: &Descriptor,
     call: &mut PeerCall,
     webhook: &Webhook,
 ) -> Result<String, AnnounceError> {
     let peer = (vendor.peer)(call.clone());
-    let request = peer
+    let mut request = peer
         .announce(&webhook.signed_as, webhook.secret.as_ref())
         .ok_or(AnnounceError::NotAnnounced)?;
-    let (status, body) = tokio::time::timeout(request.timeout, send(&webhook.address, request))
-        .await
-        .map_err(|_| AnnounceError::Failed("it took too long".into()))??;
-    if !(200..300).contains(&status) {
-        let body = String::from_utf8_lossy(&body);
-        return Err(AnnounceError::Refused(status, body.chars().take(500).collect()));
+    request.url = webhook.address.at("http", &webhook.address.path);
+    let reply = client.send(request).await.map_err(AnnounceError::Failed)?;
+    if !(200..300).contains(&reply.status) {
+        let body = String::from_utf8_lossy(&reply.body);
+        return Err(AnnounceError::Refused(reply.status, body.chars().take(500).collect()));
     }
-    match peer.answered(&body).map_err(AnnounceError::Unreadable)? {
+    match peer.answered(&reply.body).map_err(AnnounceError::Unreadable)? {
         Answer::Stream { url, token, .. } => {
             call.token = Some(token).filter(|t| !t.is_empty());
             let uri: http::Uri = url
@@ -77,31 +78,4 @@ pub(super) async fn announce(
         Answer::Busy => Err(AnnounceError::Busy),
         Answer::HangUp => Err(AnnounceError::HungUp),
     }
-}
-
-/// Sends a request over a connection of its own.
-async fn send(to: &Address, request: ApiRequest) -> Result<(u16, Vec<u8>), AnnounceError> {
-    let failed = |e: &dyn fmt::Display| AnnounceError::Failed(e.to_string());
-    let stream = to.connect().await.map_err(|e| failed(&e))?;
-    let (mut client, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|e| failed(&e))?;
-    let drive = tokio::spawn(connection);
-    let mut http = http::Request::new(Full::new(request.body));
-    *http.method_mut() = request.method;
-    *http.uri_mut() = to.path.parse().map_err(|e: http::uri::InvalidUri| failed(&e))?;
-    *http.headers_mut() = request.headers;
-    let host = to
-        .authority()
-        .parse()
-        .map_err(|e: http::header::InvalidHeaderValue| failed(&e))?;
-    http.headers_mut().insert(http::header::HOST, host);
-    let response = client.send_request(http).await.map_err(|e| failed(&e))?;
-    let status = response.status().as_u16();
-    let body = Limited::new(response.into_body(), 64 << 10)
-        .collect()
-        .await
-        .map_err(|e| failed(&e))?;
-    drive.abort();
-    Ok((status, body.to_bytes().to_vec()))
 }

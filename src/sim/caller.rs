@@ -16,6 +16,7 @@ use super::{
 use crate::{
     audio::codec,
     base::{secret::Secret, time::Mono},
+    net::client::HttpClient,
     vendor::{Descriptor, Peer, PeerCall, PeerEvent},
 };
 use futures_util::{SinkExt, StreamExt};
@@ -146,7 +147,7 @@ pub async fn place(plan: Plan, progress: &mpsc::Sender<Progress>) -> Result<Outc
     let mut path = plan.daemon.path.clone();
     if let Some(webhook) = &plan.webhook {
         let before = Mono::now();
-        path = announce::announce(plan.vendor, &mut call, webhook)
+        path = announce::announce(&HttpClient::new(), plan.vendor, &mut call, webhook)
             .await
             .map_err(CallError::Announce)?;
         report.webhook_ms = Some(Mono::now().since(before).as_secs_f64() * 1000.0);

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     base::{format::AudioFormat, time::Mono},
+    net::client::HttpClient,
     vendor::{Descriptor, Peer, PeerCall, PeerEvent},
 };
 use bytes::{Buf, BytesMut};
@@ -533,6 +534,7 @@ fn plan_of_hooks(plan: &Plan) -> HookPlan {
 
 async fn call_hooks(plan: HookPlan, hooks: Rc<RefCell<Hooks>>) {
     let Ok(mut pace) = Pace::every(plan.every) else { return };
+    let client = HttpClient::new();
     for n in 0_u64.. {
         if pace.tick().await.is_err() {
             return;
@@ -544,7 +546,7 @@ async fn call_hooks(plan: HookPlan, hooks: Rc<RefCell<Hooks>>) {
             to: "+15550000000".to_owned(),
         };
         let before = Mono::now();
-        match announce::announce(plan.vendor, &mut call, &plan.webhook).await {
+        match announce::announce(&client, plan.vendor, &mut call, &plan.webhook).await {
             Ok(_) => hooks.borrow_mut().times.push(micros(Mono::now().since(before))),
             Err(_) => hooks.borrow_mut().failed += 1,
         }

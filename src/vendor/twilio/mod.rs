@@ -8,6 +8,7 @@ mod config;
 mod hooks;
 mod message;
 mod peer;
+mod ring;
 mod stream;
 mod verify;
 
