@@ -3,7 +3,5 @@
 pub mod bench;
 pub mod codec;
 pub mod keys;
-pub mod keys;
 pub mod simulate;
-pub mod token;
 pub mod token;
