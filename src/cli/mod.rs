@@ -4,7 +4,9 @@ pub mod bench;
 pub mod check_config;
 pub mod codec;
 pub mod keys;
+pub mod serve;
 pub mod simulate;
+pub mod stt_worker;
 pub mod token;
 
 use clap::{Parser, Subcommand};

@@ -3,17 +3,22 @@
 //! Each module owns its `Config` beside the code it governs and reads it from its section; [`Config`] only gathers them, one
 //! field and one line each. Once loaded it is never changed.
 
+mod dev;
 mod file;
+pub mod log;
 mod overlay;
 
 use crate::{
     access, agent,
     base::settings::{Catalogue, Fault, Faults, Known, Section, Table},
-    record, shard, store,
+    control, http, hub,
+    net::listen,
+    record, shard, speech, store,
     vendor::{self, Descriptor, Trunk},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -37,10 +42,24 @@ pub struct Flag<'a> {
 pub struct Config {
     /// Where the database, recordings and call files are, unless their paths are absolute.
     pub state_dir: PathBuf,
+    /// Whether this is a developer's own machine (`--dev`).
+    pub dev: bool,
+    /// `[log]`: what is logged and how.
+    pub log: log::Config,
+    /// `[listen]`: addresses, TLS, bounds on sockets.
+    pub listen: listen::Config,
+    /// `[http]`: bounds of requests, origins, proxies.
+    pub http: http::Config,
+    /// `[hub]`: frontend sockets.
+    pub hub: hub::Config,
     /// `[access]`: tokens, API keys, rates.
     pub access: access::Config,
     /// `[agents.NAME]`: who answers calls.
     pub agents: agent::Config,
+    /// `[calls]` and `[[numbers]]`: limits and times of calls, our numbers.
+    pub calls: control::Config,
+    /// `[speech]`: recognisers and synthesizers.
+    pub speech: speech::Config,
     /// `[media]`: media threads and the limits of their sockets.
     pub media: shard::Config,
     /// `[record]`: recordings.
@@ -85,10 +104,18 @@ impl Config {
     }
 
     fn read(root: Section<'_>) -> Self {
+        let agents = part(&root, "agents", agent::Config::read);
         let config = Self {
             state_dir: root.path("state_dir", "/var/lib/sidetone"),
+            dev: false,
+            log: part(&root, "log", log::Config::read),
+            listen: part(&root, "listen", listen::Config::read),
+            http: part(&root, "http", http::Config::read),
+            hub: part(&root, "hub", hub::Config::read),
             access: part(&root, "access", access::Config::read),
-            agents: part(&root, "agents", agent::Config::read),
+            calls: control::Config::read(&root, &agents),
+            agents,
+            speech: part(&root, "speech", speech::Config::read),
             media: part(&root, "media", shard::Config::read),
             record: part(&root, "record", record::Config::read),
             store: part(&root, "store", store::Config::read),
@@ -99,6 +126,19 @@ impl Config {
         };
         root.finish();
         config
+    }
+
+    /// Fills in what follows from the address that was bound: the public URL where none was set.
+    pub fn settle(&mut self, address: SocketAddr) {
+        if self.calls.public_url.is_empty() {
+            let scheme = if self.listen.tls.is_some() { "https" } else { "http" };
+            self.calls.public_url = format!("{scheme}://{address}");
+        }
+    }
+
+    /// Vendor accounts by vendor's name.
+    pub fn trunks(&self) -> HashMap<&'static str, Arc<dyn Trunk>> {
+        self.trunks.iter().map(|(vendor, trunk)| (vendor.name, trunk.clone())).collect()
     }
 
     /// Where the database is.
