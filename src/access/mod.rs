@@ -1,1 +1,223 @@
-//! placeholder
+//! Who may do what, and how often: tokens, API keys, roles, and rate limits, for `http` and `hub` alike.
+//!
+//! Time is an argument everywhere. Nothing here reads a header or opens a socket; what is refused is refused with a small
+//! reason for metrics, and the outside hears the same sentence for all of them.
+
+use crate::base::{
+    ids::TenantId,
+    time::{Mono, Wall},
+};
+use std::{fmt, net::IpAddr, time::Duration};
+
+pub mod apikey;
+mod config;
+pub mod jwt;
+pub mod limit;
+
+pub use config::Config;
+
+/// What a credential allows, each including the one before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Sees and hears.
+    Viewer,
+    /// Also speaks, places, moves and ends calls.
+    #[default]
+    Agent,
+    /// Also changes what the tenant owns.
+    Admin,
+}
+
+impl Role {
+    /// All roles, the least first.
+    pub const ALL: [Self; 3] = [Self::Viewer, Self::Agent, Self::Admin];
+
+    /// The word in tokens, configuration and on the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Agent => "agent",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// Reads the word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|r| r.as_str() == word)
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl std::str::FromStr for Role {
+    type Err = &'static str;
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        Self::parse(word).ok_or("viewer, agent or admin expected")
+    }
+}
+
+/// Who asks, as a credential proved it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Whose calls.
+    pub tenant: TenantId,
+    /// What is allowed.
+    pub role: Role,
+    /// A person, or the name of an API key.
+    pub subject: String,
+    /// When the credential ends; `None` for keys without an end.
+    pub expires: Option<Wall>,
+}
+
+/// A credential as presented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credential<'a> {
+    /// A JWT.
+    Token(&'a str),
+    /// An API key.
+    Key(&'a str),
+}
+
+impl<'a> Credential<'a> {
+    /// What follows `Bearer`: API keys are told from tokens by their prefix.
+    pub fn bearer(text: &'a str) -> Self {
+        if text.starts_with(apikey::PREFIX) {
+            Self::Key(text)
+        } else {
+            Self::Token(text)
+        }
+    }
+}
+
+/// Why nobody is let in. The outside hears one answer for [`Denied::Missing`] and [`Denied::Bad`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// No credential was presented.
+    Missing,
+    /// The credential proves nothing; the word says why, for metrics.
+    Bad(&'static str),
+    /// Too many bad credentials came from this address; try again after so long.
+    Blocked(Duration),
+}
+
+/// The gate. One for the process.
+pub struct Access {
+    tokens: jwt::Verifier,
+    keys: apikey::Keys,
+    failures: limit::Strikes,
+    requests: limit::Buckets<TenantId>,
+    anonymous: Option<Identity>,
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access").finish_non_exhaustive()
+    }
+}
+
+impl Access {
+    /// A gate for this configuration. With `dev`, whoever presents nothing is an admin of tenant 1, and no rate limits apply.
+    pub fn new(config: &Config, dev: bool) -> Self {
+        let unless_dev = |rate| if dev { limit::Rate::UNLIMITED } else { rate };
+        Self {
+            tokens: config.verifier(),
+            keys: apikey::Keys::new(&config.keys),
+            failures: limit::Strikes::new(unless_dev(config.failures), config.block),
+            requests: limit::Buckets::new(unless_dev(config.requests)),
+            anonymous: dev.then(|| Identity {
+                tenant: TenantId(1),
+                role: Role::Admin,
+                subject: "dev".to_owned(),
+                expires: None,
+            }),
+        }
+    }
+
+    /// Proves who asks. A bad credential counts against `address`; a missing one does not.
+    pub fn identify(
+        &self,
+        credential: Option<Credential<'_>>,
+        address: IpAddr,
+        now: Mono,
+        wall: Wall,
+    ) -> Result<Identity, Denied> {
+        let Some(credential) = credential else {
+            return self.anonymous.clone().ok_or(Denied::Missing);
+        };
+        if let Some(wait) = self.failures.blocked(address, now) {
+            return Err(Denied::Blocked(wait));
+        }
+        let known = match credential {
+            Credential::Token(token) => self.tokens.verify(token, wall).map_err(|r| r.word()),
+            Credential::Key(key) => self.keys.identify(key, wall).ok_or("key"),
+        };
+        known.map_err(|why| {
+            self.failures.strike(address, now);
+            Denied::Bad(why)
+        })
+    }
+
+    /// Whether the tenant may ask once more now.
+    pub fn may_request(&self, tenant: TenantId, now: Mono) -> bool {
+        self.requests.take(tenant, now)
+    }
+
+    /// Counts a failure that another check found, such as a webhook's bad signature. `Some` when the address is blocked.
+    pub fn strike(&self, address: IpAddr, now: Mono) -> Option<Duration> {
+        self.failures.strike(address, now);
+        self.failures.blocked(address, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate(dev: bool) -> Access {
+        let mut config = Config::default();
+        config.add_ephemeral_key();
+        Access::new(&config, dev)
+    }
+
+    #[test]
+    fn roles_are_ordered_and_read_what_they_write() {
+        assert!(Role::Viewer < Role::Agent && Role::Agent < Role::Admin);
+        for role in Role::ALL {
+            assert_eq!(role.as_str().parse(), Ok(role));
+        }
+        assert_eq!(Role::parse("Admin"), None);
+    }
+
+    #[test]
+    fn without_a_credential_only_dev_lets_in() {
+        let ip = IpAddr::from([127, 0, 0, 1]);
+        let ask = |dev| gate(dev).identify(None, ip, Mono::ZERO, Wall::default());
+        assert_eq!(ask(false), Err(Denied::Missing));
+        assert_eq!(ask(true).map(|i| (i.tenant, i.role)), Ok((TenantId(1), Role::Admin)));
+    }
+
+    #[test]
+    fn a_bad_credential_is_refused_even_in_dev() {
+        let bad = Some(Credential::bearer("nonsense"));
+        let got = gate(true).identify(bad, IpAddr::from([127, 0, 0, 1]), Mono::ZERO, Wall::default());
+        assert_eq!(got, Err(Denied::Bad("parts")));
+    }
+
+    #[test]
+    fn twenty_bad_credentials_block_their_address_for_a_minute_and_no_other() {
+        let gate = gate(false);
+        let (bad, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        let ask = |ip, now| gate.identify(Some(Credential::Key("sk_x")), ip, now, Wall::default());
+        let start = Mono::from_millis(1000);
+        for n in 0..21 {
+            assert_eq!(ask(bad, start), Err(Denied::Bad("key")), "{n}");
+        }
+        assert!(matches!(ask(bad, start), Err(Denied::Blocked(_))));
+        assert_eq!(ask(other, start), Err(Denied::Bad("key")));
+        assert_eq!(ask(bad, start + Duration::from_secs(61)), Err(Denied::Bad("key")));
+    }
+}

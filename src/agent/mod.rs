@@ -1,1 +1,267 @@
-//! placeholder
+//! Who answers a call: an agent's configuration, and the pure conversation between what was heard and what to say or do.
+//!
+//! Knows nothing of calls, sockets or the record; `control::talk` owns a [`turn::Turn`] per call and performs what it asks for.
+
+use crate::{
+    base::settings::Section,
+    llm::scripted::Script,
+    speech::{EarSpec, MouthSpec},
+};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+pub mod turn;
+
+/// How an agent deals with a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The caller hears themself.
+    Echo,
+    /// Nobody answers: the caller is transcribed.
+    Listen,
+    /// A person types or speaks at a frontend.
+    Human,
+    /// Rules answer.
+    Scripted,
+}
+
+impl Kind {
+    const WORDS: [(&str, Self); 4] = [
+        ("echo", Self::Echo),
+        ("listen", Self::Listen),
+        ("human", Self::Human),
+        ("scripted", Self::Scripted),
+    ];
+
+    /// Whether the agent can say something to the caller.
+    pub const fn speaks(self) -> bool {
+        matches!(self, Self::Human | Self::Scripted)
+    }
+
+    /// Whether the caller is transcribed.
+    pub const fn hears(self) -> bool {
+        !matches!(self, Self::Echo)
+    }
+}
+
+/// One agent as configured.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// Its name: `agent` of a call's record, `sender_name` of its messages.
+    pub name: String,
+    /// How it deals with a call.
+    pub kind: Kind,
+    /// Said when the caller can hear it; empty says nothing.
+    pub greeting: String,
+    /// BCP 47, or `auto`: what it hears and speaks.
+    pub language: String,
+    /// Voice as the synthesizer names it; empty chooses by language.
+    pub voice: String,
+    /// Recogniser's name.
+    pub stt: String,
+    /// Synthesizer's name.
+    pub tts: String,
+    /// Playout is cut when the caller has spoken this long over it; `None` lets it play.
+    pub barge_in_after: Option<Duration>,
+    /// Whether its calls are recorded.
+    pub record: bool,
+    /// Whether speech outside the phrases is transcribed too.
+    pub free_speech: bool,
+    /// Its rules (`scripted`).
+    pub script: Arc<Script>,
+}
+
+impl Profile {
+    /// An agent with the defaults of its kind.
+    pub fn new(name: &str, kind: Kind) -> Self {
+        Self {
+            name: name.to_owned(),
+            kind,
+            greeting: String::new(),
+            language: "en-US".to_owned(),
+            voice: String::new(),
+            stt: "pocketsphinx".to_owned(),
+            tts: "espeak".to_owned(),
+            barge_in_after: kind.speaks().then_some(Duration::from_millis(200)),
+            record: false,
+            free_speech: matches!(kind, Kind::Listen | Kind::Human),
+            script: Arc::default(),
+        }
+    }
+
+    fn read(name: &str, section: &Section<'_>) -> Self {
+        let built_in = Kind::WORDS.iter().find(|(w, _)| *w == name).map(|(_, k)| *k);
+        let kind = section.choice("kind", built_in.unwrap_or(Kind::Scripted), &Kind::WORDS);
+        let base = Self::new(name, kind);
+        let barge_in = section.duration(
+            "barge_in_after",
+            base.barge_in_after.unwrap_or_default(),
+            Duration::ZERO..=Duration::from_secs(5),
+        );
+        let profile = Self {
+            greeting: section.text("greeting", "").trim().to_owned(),
+            language: section.text("language", &base.language),
+            voice: section.text("voice", ""),
+            stt: section.text("stt", &base.stt),
+            tts: section.text("tts", &base.tts),
+            barge_in_after: (kind.speaks() && !barge_in.is_zero()).then_some(barge_in),
+            record: section.bool("record", false),
+            free_speech: section.bool("free_speech", base.free_speech),
+            script: Arc::new(Script::read(section)),
+            ..base
+        };
+        profile.check(section);
+        profile
+    }
+
+    fn check(&self, section: &Section<'_>) {
+        let scripted = self.kind == Kind::Scripted;
+        if scripted && self.script.is_empty() {
+            section.fault(
+                "rules",
+                "a scripted agent needs rules",
+                "write [[agents.NAME.rules]] with phrases and a reply",
+            );
+        }
+        if !scripted && (!self.script.is_empty() || self.script.fallback().is_some()) {
+            section.fault("rules", "only a scripted agent has rules", "set kind = \"scripted\"");
+        }
+        if !self.kind.speaks() && !self.greeting.is_empty() {
+            section.fault(
+                "greeting",
+                "this kind of agent has no voice",
+                "use kind human or scripted, or leave it out",
+            );
+        }
+    }
+
+    /// What its ear listens with, if it hears.
+    pub fn ear(&self) -> Option<EarSpec> {
+        self.kind.hears().then(|| EarSpec {
+            backend: self.stt.clone(),
+            language: self.language.clone(),
+            phrases: self.script.phrases(),
+            free_speech: self.free_speech,
+        })
+    }
+
+    /// What its mouth speaks with, if it speaks.
+    pub fn mouth(&self) -> Option<MouthSpec> {
+        self.kind.speaks().then(|| MouthSpec {
+            backend: self.tts.clone(),
+            voice: self.voice.clone(),
+            language: self.language.clone(),
+        })
+    }
+}
+
+/// All agents by name. `echo`, `listen` and `human` are always there.
+#[derive(Clone, Debug)]
+pub struct Config {
+    profiles: BTreeMap<String, Arc<Profile>>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let built_in = [("echo", Kind::Echo), ("listen", Kind::Listen), ("human", Kind::Human)];
+        Self {
+            profiles: built_in
+                .into_iter()
+                .map(|(n, k)| (n.to_owned(), Arc::new(Profile::new(n, k))))
+                .collect(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads `[agents.NAME]` tables.
+    pub fn read(agents: &Section<'_>) -> Self {
+        let mut config = Self::default();
+        for (name, section) in agents.named() {
+            let profile = Profile::read(&name, &section);
+            section.finish();
+            config.insert(profile);
+        }
+        config
+    }
+
+    /// Adds or replaces an agent.
+    pub fn insert(&mut self, profile: Profile) {
+        self.profiles.insert(profile.name.clone(), Arc::new(profile));
+    }
+
+    /// The agent of that name.
+    pub fn get(&self, name: &str) -> Option<&Arc<Profile>> {
+        self.profiles.get(name)
+    }
+
+    /// All names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.profiles.keys().map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::settings::{Faults, Item, Place, Table, Value};
+
+    fn table(pairs: Vec<(&str, Value)>) -> Table {
+        let item = |value| Item {
+            value,
+            place: Place::Line(7),
+        };
+        pairs.into_iter().map(|(k, v)| (k.to_owned(), item(v))).collect()
+    }
+
+    fn read(pairs: Vec<(&str, Value)>) -> (Config, Vec<String>) {
+        let agents = table(vec![("desk", Value::Table(table(pairs)))]);
+        let faults = Faults::default();
+        let config = Config::read(&Section::root(&agents, &faults));
+        (config, faults.take().iter().map(ToString::to_string).collect())
+    }
+
+    fn text(t: &str) -> Value {
+        Value::String(t.into())
+    }
+
+    #[test]
+    fn the_built_in_agents_are_always_there() {
+        let (config, faults) = read(vec![("kind", text("human")), ("greeting", text(" Hello. "))]);
+        assert!(faults.is_empty(), "{faults:?}");
+        assert_eq!(config.names().collect::<Vec<_>>(), ["desk", "echo", "human", "listen"]);
+        let desk = config.get("desk").unwrap();
+        assert_eq!((desk.kind, desk.greeting.as_str()), (Kind::Human, "Hello."));
+        assert_eq!(desk.barge_in_after, Some(Duration::from_millis(200)));
+        assert!(config.get("echo").unwrap().ear().is_none() && config.get("listen").unwrap().mouth().is_none());
+        assert!(config.get("listen").unwrap().ear().is_some_and(|e| e.free_speech));
+    }
+
+    #[test]
+    fn zero_means_no_barge_in() {
+        let (config, _) = read(vec![("kind", text("human")), ("barge_in_after", text("0ms"))]);
+        assert_eq!(config.get("desk").unwrap().barge_in_after, None);
+    }
+
+    #[test]
+    fn what_cannot_work_is_a_fault_with_a_hint() {
+        for (pairs, part) in [
+            (vec![("kind", text("robot"))], "one of echo, listen, human, scripted"),
+            (vec![("kind", text("scripted"))], "needs rules"),
+            (vec![("kind", text("echo")), ("greeting", text("Hi"))], "no voice"),
+            (
+                vec![("kind", text("human")), ("gretting", text("Hi"))],
+                "did you mean greeting",
+            ),
+            (
+                vec![
+                    ("kind", text("human")),
+                    ("fallback", Value::Table(table(vec![("reply", text("x"))]))),
+                ],
+                "only a scripted agent",
+            ),
+        ] {
+            let (_, faults) = read(pairs);
+            assert!(faults.iter().any(|f| f.contains(part)), "{part}: {faults:?}");
+        }
+    }
+}

@@ -5,6 +5,7 @@ pub mod doorbell;
 pub mod fault;
 pub mod format;
 pub mod ids;
+pub mod phone;
 pub mod secret;
 pub mod settings;
 pub mod time;

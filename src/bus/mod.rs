@@ -84,6 +84,11 @@ pub enum News {
     },
     /// A key was pressed.
     Dtmf(char),
+    /// The call was given to another agent, as to a person at a frontend.
+    Handoff {
+        /// The name of the agent that serves it now.
+        agent: String,
+    },
     /// Something failed and the call goes on.
     Fault {
         /// `CONNECTION_FAILED`, `TTS_ERROR`, `STT_ERROR`, or the vendor's code.

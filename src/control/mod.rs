@@ -3,20 +3,105 @@
 //! Everything here runs off the media threads and may wait. A step is committed before it is told to anybody.
 
 use crate::{
+    agent,
     base::{
-        fault::Fault,
+        fault::{Fault, Kind, Origin},
         ids::{CallId, ConnectionId, MessageId, TenantId},
+        phone::is_e164,
     },
+    bus::Bus,
     media::Arrival,
-    store::{CallRow, CallStatus},
-    vendor::{Answer, CallUpdate, Descriptor},
+    metrics,
+    net::client::HttpClient,
+    record::Recorder,
+    speech::Speech,
+    store::{CallRow, CallStatus, Store},
+    vendor::{Answer, CallNews, CallUpdate, Descriptor, Trunk},
 };
-use std::time::Duration;
-use tokio::sync::mpsc;
+use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Duration};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+mod admission;
+mod begin;
+mod call;
+mod cdr;
+mod config;
+mod directory;
+mod microphone;
+pub mod news;
+mod pending;
+mod plan;
+mod rest;
+mod talk;
+#[cfg(test)]
+mod tests;
+
+pub use config::{Config, Number};
+
+use begin::Begun;
+use call::{Done, Words};
+use directory::{Directory, Entry};
+use pending::Pending;
+use talk::{Clock, Command};
+
+/// How long whoever asks waits for a commit before they are told to try again.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The same where the vendor is asked first.
+const LONG_PATIENCE: Duration = Duration::from_secs(60);
+/// Longest text said to a caller at once, in bytes.
+const MAX_TEXT: usize = 4000;
+/// Streams that may wait for the control plane.
+const MAX_ARRIVALS: usize = 1024;
+/// How long stopped calls may take to close their records.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// What the control plane works with.
+pub struct Deps {
+    /// Limits, times and numbers.
+    pub config: Config,
+    /// Who answers.
+    pub agents: agent::Config,
+    /// Durable memory.
+    pub store: Arc<dyn Store>,
+    /// Where news goes.
+    pub bus: Arc<dyn Bus>,
+    /// Ears and mouths.
+    pub speech: Speech,
+    /// Recordings.
+    pub recorder: Recorder,
+    /// Where files lie: recordings in a folder of it.
+    pub data_root: PathBuf,
+    /// Vendor accounts by vendor's name.
+    pub trunks: HashMap<&'static str, Arc<dyn Trunk>>,
+    /// The way to the vendors' REST interfaces.
+    pub http: HttpClient,
+}
+
+impl fmt::Debug for Deps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deps")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    deps: Deps,
+    directory: Directory,
+    pending: Pending,
+    clock: Clock,
+}
 
 /// The control plane. Cheap to clone.
-#[derive(Clone)]
-pub struct Control {}
+#[derive(Clone, Debug)]
+pub struct Control {
+    shared: Arc<Shared>,
+    arrivals: mpsc::Sender<Arrival>,
+}
 
 /// A call to place.
 #[derive(Clone, Debug, Default)]
@@ -67,73 +152,241 @@ pub struct LiveCall {
 }
 
 impl Control {
+    /// Starts the control plane on the current runtime. The error says that the system has no randomness to give.
+    pub fn new(deps: Deps) -> Result<Self, Fault> {
+        let clock = Clock::new();
+        let pending = Pending::new().map_err(|_| Fault::internal("the system gives no random numbers"))?;
+        let directory = Directory::new(deps.config.clone(), clock.now().mono);
+        let shared = Arc::new(Shared {
+            deps,
+            directory,
+            pending,
+            clock,
+        });
+        let (arrivals, inbox) = mpsc::channel(MAX_ARRIVALS);
+        let control = Self { shared, arrivals };
+        tokio::spawn(begin::take_arrivals(Arc::downgrade(&control.shared), inbox));
+        Ok(control)
+    }
+
     /// A call arrived at a vendor: records it, tells the frontends, and says how to answer. A repetition gets the same answer.
-    pub async fn incoming(&self, _vendor: &'static Descriptor, _update: CallUpdate) -> Result<Answer, Fault> {
-        todo!()
-    }
-
-    /// News of a call from its vendor. Repeated and late news change nothing.
-    pub async fn update(&self, _vendor: &'static Descriptor, _update: CallUpdate) -> Result<(), Fault> {
-        todo!()
-    }
-
-    /// Places a call.
-    pub async fn dial(&self, _tenant: TenantId, _request: DialRequest) -> Result<CallRow, Fault> {
-        todo!()
-    }
-
-    /// Ends a call, at the vendor too. Either id. Ending an ended call succeeds.
-    pub async fn hang_up(&self, _tenant: TenantId, _id: &str) -> Result<CallRow, Fault> {
-        todo!()
-    }
-
-    /// Says something to the caller. Returns once it is queued; `News::MessageStatus` tells when it is durable and when it was heard.
-    pub async fn say(&self, _tenant: TenantId, _id: &str, _say: Say) -> Result<MessageId, Fault> {
-        todo!()
-    }
-
-    /// A person moves the call: `Answered`, `InProgress`, or `Ended` (which hangs up).
-    pub async fn set_status(&self, _tenant: TenantId, _id: &str, _status: CallStatus) -> Result<(), Fault> {
-        todo!()
-    }
-
-    /// Audio from a frontend. Never waits; a full queue drops the audio and counts it.
-    pub fn microphone(&self, _tenant: TenantId, _id: &str, _audio: Microphone) -> Result<(), Fault> {
-        todo!()
-    }
-
-    /// A person's language for a call's recogniser (`init_telephony_stream`), for calls that have none yet.
-    pub fn call_exists(&self, _tenant: TenantId, _id: &str) -> Option<CallId> {
-        todo!()
-    }
-
-    /// Live calls of a tenant, newest first.
-    pub fn active(&self, _tenant: TenantId) -> Vec<LiveCall> {
-        todo!()
+    pub async fn incoming(&self, vendor: &'static Descriptor, update: CallUpdate) -> Result<Answer, Fault> {
+        self.announce(vendor, update, None).await
     }
 
     /// Announces a simulated incoming call of a tenant, to be streamed to by whoever holds the returned token.
     pub async fn announce_simulated(
         &self,
-        _tenant: TenantId,
-        _vendor: &'static Descriptor,
-        _update: CallUpdate,
+        tenant: TenantId,
+        vendor: &'static Descriptor,
+        update: CallUpdate,
     ) -> Result<Answer, Fault> {
-        todo!()
+        self.announce(vendor, update, Some(tenant)).await
+    }
+
+    async fn announce(
+        &self,
+        vendor: &'static Descriptor,
+        update: CallUpdate,
+        simulated_for: Option<TenantId>,
+    ) -> Result<Answer, Fault> {
+        let entry = match self.shared.find_or_begin(vendor, &update, simulated_for)? {
+            Begun::Entry(entry) => entry,
+            Begun::Busy => return Ok(Answer::Busy),
+            Begun::Nobody => return Ok(Answer::HangUp),
+        };
+        match self.tell_vendor_news(&entry, update).await {
+            Ok(()) if entry.show().is_some_and(|c| c.row.status != CallStatus::Ended) => {
+                Ok(self.shared.stream_answer(&entry))
+            }
+            Ok(()) => Ok(Answer::HangUp),
+            Err(fault) if fault.kind == Kind::Conflict => Ok(Answer::HangUp),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// News of a call from its vendor. Repeated and late news change nothing.
+    pub async fn update(&self, vendor: &'static Descriptor, update: CallUpdate) -> Result<(), Fault> {
+        let known = self.shared.known(vendor, &update);
+        let worth_a_record = update.inbound && !matches!(update.news, CallNews::Other | CallNews::StreamFailed);
+        let entry = match known {
+            Some(entry) => entry,
+            None if worth_a_record => match self.shared.find_or_begin(vendor, &update, None)? {
+                Begun::Entry(entry) => entry,
+                Begun::Busy | Begun::Nobody => return Ok(()),
+            },
+            None => {
+                if !self.shared.directory.has_ended(vendor.name, &update.call_sid) {
+                    metrics::refused("update", "unknown_call");
+                }
+                return Ok(());
+            }
+        };
+        match self.tell_vendor_news(&entry, update).await {
+            Err(fault) if fault.kind == Kind::Conflict => Ok(()),
+            told => told,
+        }
+    }
+
+    async fn tell_vendor_news(&self, entry: &Entry, update: CallUpdate) -> Result<(), Fault> {
+        let CallUpdate {
+            news,
+            call_sid,
+            duration_s,
+            ..
+        } = update;
+        self.ask(entry, PATIENCE, |done| Command::Vendor {
+            news,
+            call_sid,
+            duration_s,
+            done,
+        })
+        .await
+    }
+
+    /// Places a call. Returns once the vendor has taken it.
+    pub async fn dial(&self, tenant: TenantId, request: DialRequest) -> Result<CallRow, Fault> {
+        let is_sip = request
+            .to
+            .strip_prefix("sip:")
+            .is_some_and(|rest| rest.len() > 2 && rest.len() <= 200);
+        if !is_e164(&request.to) && !is_sip {
+            let message = "to must be a number in E.164 format, such as +14155550100";
+            return Err(Fault::client(Kind::Invalid, message));
+        }
+        let entry = self.shared.place(tenant, &request)?;
+        self.ask(&entry, LONG_PATIENCE, Command::WhenDialed).await?;
+        shown_row(&entry)
+    }
+
+    /// Ends a call, at the vendor too. Either id. Ending an ended call succeeds.
+    pub async fn hang_up(&self, tenant: TenantId, id: &str) -> Result<CallRow, Fault> {
+        if let Some(entry) = self.shared.directory.find(tenant, id) {
+            self.ask(&entry, LONG_PATIENCE, Command::HangUp).await?;
+            return shown_row(&entry);
+        }
+        let row = self.shared.deps.store.call(tenant, id).await?;
+        row.ok_or_else(|| Fault::not_found("call"))
+    }
+
+    /// Says something to the caller. Returns once it is queued; `News::MessageStatus` tells when it is durable and when it was heard.
+    pub async fn say(&self, tenant: TenantId, id: &str, say: Say) -> Result<MessageId, Fault> {
+        let text = say.text.trim();
+        if text.is_empty() {
+            return Err(Fault::client(
+                Kind::Invalid,
+                "there is nothing to say: message is empty",
+            ));
+        }
+        if text.len() > MAX_TEXT {
+            return Err(Fault::client(
+                Kind::TooLarge,
+                format!("message is longer than {MAX_TEXT} bytes"),
+            ));
+        }
+        let entry = self.find(tenant, id)?;
+        let words = Words {
+            text: text.to_owned(),
+            language: Some(say.language).filter(|l| !l.is_empty() && l != "auto"),
+            client_ref: say.client_ref,
+            sender_name: say.sender_name,
+        };
+        let (told, answer) = oneshot::channel();
+        self.send(&entry, Command::Say(words, told)).await?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// A person moves the call: `Answered`, `InProgress`, or `Ended` (which hangs up).
+    pub async fn set_status(&self, tenant: TenantId, id: &str, status: CallStatus) -> Result<(), Fault> {
+        if status == CallStatus::Ended {
+            return self.hang_up(tenant, id).await.map(drop);
+        }
+        let entry = self.find(tenant, id)?;
+        self.ask(&entry, PATIENCE, |done| Command::SetStatus(status, done))
+            .await
+    }
+
+    /// Audio from a frontend. Never waits; a full queue drops the audio and counts it.
+    pub fn microphone(&self, tenant: TenantId, id: &str, audio: Microphone) -> Result<(), Fault> {
+        let entry = self.find(tenant, id)?;
+        if entry.microphone.try_send(audio).is_err() {
+            metrics::dropped("frontend_audio", "queue_full", 1);
+        }
+        Ok(())
+    }
+
+    /// The live call of that id, either one.
+    pub fn call_exists(&self, tenant: TenantId, id: &str) -> Option<CallId> {
+        self.shared.directory.find(tenant, id).map(|e| e.call)
+    }
+
+    /// Live calls of a tenant, newest first.
+    pub fn active(&self, tenant: TenantId) -> Vec<LiveCall> {
+        self.shared.directory.of_tenant(tenant)
     }
 
     /// Where the shards report legs that began.
     pub fn arrivals(&self) -> mpsc::Sender<Arrival> {
-        todo!()
+        self.arrivals.clone()
     }
 
     /// Live calls in all.
     pub fn live(&self) -> usize {
-        todo!()
+        self.shared.directory.live()
     }
 
     /// Refuses new calls from now on; live ones go on. Returns when none is left or `limit` has passed, then ends the rest.
-    pub async fn drain(&self, _limit: Duration) {
-        todo!()
+    pub async fn drain(&self, limit: Duration) {
+        let directory = &self.shared.directory;
+        directory.drain();
+        let mut tasks = directory.watch_tasks();
+        let mut live = directory.watch_live();
+        if timeout(limit, live.wait_for(|n| *n == 0)).await.is_err() {
+            for entry in directory.all() {
+                let _ = entry.commands.send(Command::Interrupt).await;
+            }
+        }
+        let _ = timeout(LAST_WORDS, tasks.wait_for(|n| *n == 0)).await;
     }
+
+    fn find(&self, tenant: TenantId, id: &str) -> Result<Arc<Entry>, Fault> {
+        self.shared
+            .directory
+            .find(tenant, id)
+            .ok_or_else(|| Fault::not_found("call"))
+    }
+
+    async fn send(&self, entry: &Entry, command: Command) -> Result<(), Fault> {
+        match timeout(PATIENCE, entry.commands.send(command)).await {
+            Ok(sent) => sent.map_err(|_| gone()),
+            Err(_) => Err(too_slow()),
+        }
+    }
+
+    /// Sends a command and waits until what it did is durable.
+    async fn ask(&self, entry: &Entry, patience: Duration, command: impl FnOnce(Done) -> Command) -> Result<(), Fault> {
+        let (done, told) = oneshot::channel();
+        self.send(entry, command(done)).await?;
+        match timeout(patience, told).await {
+            Ok(told) => told.map_err(|_| gone())?,
+            Err(_) => Err(too_slow()),
+        }
+    }
+}
+
+fn shown_row(entry: &Entry) -> Result<CallRow, Fault> {
+    entry.show().map(|call| call.row).ok_or_else(gone)
+}
+
+/// The call's task ended meanwhile.
+fn gone() -> Fault {
+    Fault::client(Kind::Conflict, "the call has ended")
+}
+
+fn too_slow() -> Fault {
+    Fault::new(
+        Origin::Us,
+        Kind::Unavailable,
+        "storage does not keep up: try again in a moment",
+    )
 }

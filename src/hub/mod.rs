@@ -1,1 +1,167 @@
-//! placeholder
+//! The frontends of a tenant: telephony WebSockets that see calls live, speak to callers and steer calls.
+//!
+//! [`protocol`] reads and writes messages and [`session`] decides what one client may do, both pure; `conn` is the socket.
+//! [`fanout`] carries news to the [`outbox`] of each client, in the [`order`] in which it was stored. A slow client loses
+//! live audio, then its socket; it never slows a call.
+
+mod config;
+mod conn;
+pub mod fanout;
+pub mod order;
+pub mod outbox;
+pub mod protocol;
+pub mod session;
+
+pub use config::Config;
+
+use crate::{
+    access::{Access, Identity, limit::Buckets},
+    base::{
+        fault::{Fault, Kind, Origin},
+        ids::TenantId,
+    },
+    bus::Bus,
+    control::Control,
+    metrics,
+    store::Store,
+};
+use fanout::Fanout;
+use outbox::Close;
+use protocol::Settings;
+use std::{
+    collections::HashMap,
+    fmt,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// What the hub stands on.
+#[derive(Clone)]
+pub struct Deps {
+    /// Speaks to callers and moves calls.
+    pub control: Control,
+    /// Remembers what a client missed.
+    pub store: Arc<dyn Store>,
+    /// Brings the news.
+    pub bus: Arc<dyn Bus>,
+    /// Verifies refreshed tokens.
+    pub access: Arc<Access>,
+}
+
+/// All frontends of the process. Cheap to clone.
+#[derive(Clone)]
+pub struct Hub(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    deps: Deps,
+    fanout: Fanout,
+    seats: Mutex<Seats>,
+    tenant_messages: Buckets<TenantId>,
+    live: ::metrics::Gauge,
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hub")
+    }
+}
+
+#[derive(Debug, Default)]
+struct Seats {
+    taken: usize,
+    by_address: HashMap<IpAddr, usize>,
+    closed: bool,
+}
+
+/// The right to one socket, given back when dropped.
+#[derive(Debug)]
+pub struct Seat {
+    hub: Hub,
+    address: IpAddr,
+}
+
+impl Seat {
+    /// The client's address.
+    pub const fn address(&self) -> IpAddr {
+        self.address
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut seats = self.hub.seats();
+        seats.taken -= 1;
+        if let Some(n) = seats.by_address.get_mut(&self.address) {
+            *n -= 1;
+            if *n == 0 {
+                seats.by_address.remove(&self.address);
+            }
+        }
+        self.hub.0.live.decrement(1.0);
+    }
+}
+
+impl Hub {
+    /// A hub without clients.
+    pub fn new(config: Config, deps: Deps) -> Self {
+        Self(Arc::new(Inner {
+            tenant_messages: Buckets::new(config.tenant_messages),
+            fanout: Fanout::default(),
+            seats: Mutex::default(),
+            live: metrics::gauge(metrics::frontends_live, &[]),
+            config,
+            deps,
+        }))
+    }
+
+    fn seats(&self) -> std::sync::MutexGuard<'_, Seats> {
+        self.0.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Carries news from the bus to the clients. Runs for ever: spawn it once.
+    pub async fn run(&self) {
+        self.0.fanout.run(&*self.0.deps.bus, &*self.0.deps.store).await;
+    }
+
+    /// Decides whether one more client is taken, before its upgrade is answered.
+    pub fn admit(&self, address: IpAddr) -> Result<Seat, Fault> {
+        let mut seats = self.seats();
+        let refuse = |reason, kind, text: &'static str| {
+            metrics::refused("frontend", reason);
+            Err(Fault::new(Origin::Us, kind, text))
+        };
+        if seats.closed {
+            return refuse("draining", Kind::Unavailable, "shutting down");
+        }
+        if seats.taken >= self.0.config.sockets {
+            return refuse("full", Kind::Unavailable, "too many frontends");
+        }
+        let of_address = seats.by_address.entry(address).or_default();
+        if *of_address >= self.0.config.sockets_per_address {
+            return refuse("address", Kind::TooMany, "too many frontends from this address");
+        }
+        *of_address += 1;
+        seats.taken += 1;
+        self.0.live.increment(1.0);
+        Ok(Seat {
+            hub: self.clone(),
+            address,
+        })
+    }
+
+    /// Serves an upgraded connection to its end.
+    pub async fn serve<S>(&self, io: S, seat: Seat, identity: Identity, settings: Settings)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        conn::serve(&self.0, io, seat.address(), identity, settings).await;
+    }
+
+    /// Takes no new clients and ends those there are.
+    pub fn close(&self) {
+        self.seats().closed = true;
+        self.0.fanout.close_all(Close::new(1001, "shutting down"));
+    }
+}

@@ -3,6 +3,14 @@
 //! The shell that owns the socket is `shard::leg_task`; the words exchanged with the control plane are here, because
 //! news travels up through types of the lower layer.
 
+mod ingress;
+mod playout;
+mod session;
+mod timer;
+
+pub use ingress::Scratch;
+pub use session::{Limits, Output, Session};
+
 use crate::{
     audio::ring::{DownlinkRx, UplinkTx},
     base::{
@@ -142,7 +150,8 @@ pub enum LegEvent {
         /// Whether that was all of it.
         whole: bool,
     },
-    /// The caller spoke over the playout, which was cut; `Played` for each utterance follows.
+    /// The caller spoke over the playout, which was cut; `Played` for each utterance follows. Nothing more is played until
+    /// [`LegCommand::Cut`] says from which utterance to go on, or half a second has passed.
     BargedIn,
     /// The leg is over. Nothing follows.
     Ended {
@@ -198,3 +207,6 @@ pub struct Accounting {
     /// Frames written.
     pub out_frames: u64,
 }
+
+#[cfg(test)]
+mod tests;

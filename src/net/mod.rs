@@ -1,1 +1,6 @@
-//! placeholder
+//! Sockets below any protocol of ours: connections that can move between threads, the listener, TLS, the HTTP client.
+
+pub mod client;
+pub mod conn;
+pub mod listen;
+pub mod tls;

@@ -1,1 +1,19 @@
-//! placeholder
+//! The other end of the telephone line: simulated callers and load over real sockets, in any vendor's dialect.
+//!
+//! Nothing here is known to the daemon: a simulated call takes the same webhook, the same answer document and the same media
+//! socket as a real one.
+
+mod frames;
+mod pace;
+mod payload;
+mod process;
+
+pub mod address;
+pub mod announce;
+pub mod caller;
+pub mod floor;
+pub mod load;
+pub mod playout;
+pub mod report;
+pub mod script;
+pub mod watch;

@@ -1,6 +1,15 @@
 //! Durable memory: calls, messages, what was seen. Steps are committed as one [`Batch`]; "stored" means the commit returned.
 //!
-//! No SQL outside the engine folders. Queries take a tenant and answer for that tenant alone.
+//! No SQL outside the engine folders. Queries take a tenant and answer for that tenant alone. An engine passes the suite in `contract`.
+
+mod config;
+#[cfg(test)]
+mod contract;
+pub mod migrations;
+mod queue;
+pub mod sqlite;
+
+pub use config::{Config, Synchronous};
 
 use crate::{
     base::{
@@ -45,18 +54,19 @@ impl CallStatus {
         }
     }
 
+    /// All of them, in order.
+    pub const ALL: [Self; 6] = [
+        Self::Initiated,
+        Self::Ringing,
+        Self::Incoming,
+        Self::Answered,
+        Self::InProgress,
+        Self::Ended,
+    ];
+
     /// Reads the word.
     pub fn parse(word: &str) -> Option<Self> {
-        [
-            Self::Initiated,
-            Self::Ringing,
-            Self::Incoming,
-            Self::Answered,
-            Self::InProgress,
-            Self::Ended,
-        ]
-        .into_iter()
-        .find(|s| s.as_str() == word)
+        Self::ALL.into_iter().find(|s| s.as_str() == word)
     }
 }
 
@@ -217,6 +227,50 @@ pub struct Batch {
     pub writes: Vec<Write>,
 }
 
+impl Batch {
+    /// About how many bytes it holds, for the bound of the queue.
+    pub fn size(&self) -> usize {
+        let text = |s: &Option<String>| s.as_ref().map_or(0, String::len);
+        let of = |w: &Write| match w {
+            Write::Call(c) => {
+                let texts = [
+                    &c.call_sid,
+                    &c.session_id,
+                    &c.vendor,
+                    &c.customer_number,
+                    &c.organization_number,
+                    &c.agent,
+                ];
+                size_of::<CallRow>() + texts.iter().map(|t| t.len()).sum::<usize>() + json_size(&c.metadata)
+            }
+            Write::CallChange(c) => {
+                size_of::<CallChange>()
+                    + [&c.call_sid, &c.session_id, &c.recording, &c.agent]
+                        .into_iter()
+                        .map(text)
+                        .sum::<usize>()
+                    + c.metadata.as_ref().map_or(0, json_size)
+            }
+            Write::Message(m) => size_of::<MessageRow>() + m.content.len() + text(&m.sender_name),
+            Write::Delivery { .. } => 0,
+            Write::Seen { key, .. } => key.len(),
+            Write::Event { payload, .. } => payload.len(),
+        };
+        size_of::<Self>() + self.writes.iter().map(|w| size_of::<Write>() + of(w)).sum::<usize>()
+    }
+}
+
+fn json_size(value: &serde_json::Value) -> usize {
+    use serde_json::Value;
+    size_of::<Value>()
+        + match value {
+            Value::String(s) => s.len(),
+            Value::Array(items) => items.iter().map(json_size).sum(),
+            Value::Object(fields) => fields.iter().map(|(k, v)| k.len() + json_size(v)).sum(),
+            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        }
+}
+
 /// What a commit says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Committed {
@@ -304,4 +358,18 @@ pub struct StoreHealth {
     pub capacity: usize,
     /// Age of the oldest waiting batch, in ms.
     pub oldest_ms: u64,
+}
+
+/// The event of a call that a dead process left open, as the frontends see a change of status.
+fn interrupted_event(call: &CallRow, end: Wall) -> String {
+    serde_json::json!({
+        "type": "call_status_update",
+        "call_id": call.call_id,
+        "status": CallStatus::Ended.as_str(),
+        "end_reason": EndReason::Interrupted.as_str(),
+        "customer_number": call.customer_number,
+        "organization_number": call.organization_number,
+        "timestamp": end,
+    })
+    .to_string()
 }

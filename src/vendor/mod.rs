@@ -3,12 +3,18 @@
 //! Dialects are pure: no sockets, no clock, no allocation per frame. A quirk is a fact in [`Caps`] or a few lines in the
 //! vendor's folder, never an `if vendor ==` elsewhere.
 
-use crate::base::{fault::Fault, format::AudioFormat, settings::Section};
+use crate::base::{fault::Fault, format::AudioFormat, secret::Secret, settings::Section};
 use bytes::BytesMut;
+use http::{HeaderName, HeaderValue};
 use std::{fmt, sync::Arc, time::Duration};
 
+pub mod twilio;
+
+/// A REST request to a vendor, as `net::client` sends it.
+pub use crate::net::client::ApiRequest;
+
 /// Every vendor sidetone speaks. Routes, configuration, metrics labels, conformance tests and simulation iterate it.
-pub static VENDORS: &[&Descriptor] = &[];
+pub static VENDORS: &[&Descriptor] = &[&twilio::TWILIO];
 
 /// The vendor of that name.
 pub fn by_name(name: &str) -> Option<&'static Descriptor> {
@@ -169,9 +175,10 @@ pub enum StreamCommand<'a> {
 /// Why a message was refused. Small and `Copy`: it is made from untrusted bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WireError {
-    /// Not JSON.
+    /// Not JSON, or nested deeper than `wire::json::MAX_DEPTH`.
     NotJson,
-    /// JSON, and not a message of this dialect: the field named is missing or of the wrong type.
+    /// JSON, and not a message of this dialect or of this stream: the field named is missing, of the wrong type, or
+    /// holds what it must not.
     Shape(&'static str),
     /// An audio format sidetone does not speak.
     Format,
@@ -180,8 +187,8 @@ pub enum WireError {
 impl fmt::Display for WireError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotJson => f.write_str("not JSON"),
-            Self::Shape(field) => write!(f, "{field} is missing or of the wrong type"),
+            Self::NotJson => f.write_str("not JSON, or nested too deeply"),
+            Self::Shape(field) => write!(f, "{field} is missing or wrong"),
             Self::Format => f.write_str("unknown audio format or sample rate"),
         }
     }
@@ -191,8 +198,8 @@ impl std::error::Error for WireError {}
 
 /// Parses and formats the messages of one media socket.
 pub trait StreamCodec: Send {
-    /// Reads one text message.
-    fn parse<'a>(&mut self, message: &'a [u8]) -> Result<StreamEvent<'a>, WireError>;
+    /// Reads one text message. The event borrows it, and the codec where text had to be unescaped.
+    fn parse<'a>(&'a mut self, message: &'a [u8]) -> Result<StreamEvent<'a>, WireError>;
 
     /// Appends one text message. A command the dialect has no word for appends nothing (caps say which).
     fn format(&mut self, command: StreamCommand<'_>, out: &mut BytesMut);
@@ -310,21 +317,6 @@ pub struct Document {
     pub body: String,
 }
 
-/// A REST request to a vendor, to be sent by `net::client`.
-#[derive(Clone, Debug)]
-pub struct ApiRequest {
-    /// `GET`, `POST`, `DELETE`.
-    pub method: http::Method,
-    /// The whole URL.
-    pub url: String,
-    /// Headers, credentials included; their values are marked sensitive.
-    pub headers: http::HeaderMap,
-    /// The body.
-    pub body: bytes::Bytes,
-    /// How long to wait for the whole answer.
-    pub timeout: Duration,
-}
-
 /// What we ask of a vendor about a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallAction<'a> {
@@ -419,6 +411,20 @@ pub trait Peer: Send {
     fn mark(&mut self, name: &str) -> String;
     /// The end of the stream.
     fn stop(&mut self) -> String;
+    /// The request by which the vendor announces the call at `url`, signed where the account's secret is given. `None`
+    /// where it announces none.
+    fn announce(&self, _url: &str, _secret: Option<&Secret>) -> Option<ApiRequest> {
+        None
+    }
+    /// The header by which the vendor signs the upgrade request of its media socket at `url` with the account's secret.
+    /// `None` where it signs none.
+    fn sign_upgrade(&self, _url: &str, _secret: &Secret) -> Option<(HeaderName, HeaderValue)> {
+        None
+    }
+    /// Reads the document that answered it, as the vendor would.
+    fn answered(&self, _document: &[u8]) -> Result<Answer, WireError> {
+        Err(WireError::Shape("document"))
+    }
     /// Reads one of our messages; refuses what the real vendor would refuse.
-    fn read<'a>(&mut self, message: &'a [u8]) -> Result<PeerEvent<'a>, WireError>;
+    fn read<'a>(&'a mut self, message: &'a [u8]) -> Result<PeerEvent<'a>, WireError>;
 }

@@ -1,1 +1,7 @@
-//! placeholder
+//! Byte formats, slices in and out: base64, JSON, forms, XML text, signatures. No sockets, no knowledge of any vendor.
+
+pub mod base64;
+pub mod form;
+pub mod json;
+pub mod sign;
+pub mod xml;

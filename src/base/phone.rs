@@ -1,0 +1,34 @@
+//! Phone numbers as vendors take them.
+
+/// Whether `number` is E.164 with its plus sign: `^\+[1-9][0-9]{6,14}$` (ITU-T E.164 §6.2.1, and at least seven digits).
+pub fn is_e164(number: &str) -> bool {
+    let Some(digits) = number.strip_prefix('+') else {
+        return false;
+    };
+    (7..=15).contains(&digits.len()) && !digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seven_to_fifteen_digits_after_a_plus_are_a_number() {
+        for good in ["+1234567", "+123456789012345", "+4915112345678"] {
+            assert!(is_e164(good), "{good}");
+        }
+        for bad in [
+            "",
+            "+",
+            "+123456",
+            "+1234567890123456",
+            "+0123456789",
+            "14155550100",
+            "+1415555010x",
+            "+1 4155550100",
+            "+١٢٣٤٥٦٧٨",
+        ] {
+            assert!(!is_e164(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,528 @@
+//! One call as a state machine: its record, where it stands, what was said and heard, and how it ends. No I/O and no clock.
+//!
+//! Inputs are methods that take the time; what they ask for is drained with [`Call::poll`] after each. Status only moves
+//! forward: repeated, late and reordered news change facts at most. What others are told follows the commit that made
+//! it true (`outbox`); speech does not wait for the disk.
+
+use crate::{
+    base::{
+        backoff::Backoff,
+        fault::{Fault, Kind},
+        ids::{CallId, UtteranceId},
+        time::{Mono, Wall},
+    },
+    bus::{Event, News},
+    control::cdr::{Facts, Handoff},
+    media::{LegEnd, LegEvent},
+    store::{Batch, CallChange, CallRow, CallStatus, Committed, Write},
+    vendor::CallNews,
+};
+use std::{collections::VecDeque, time::Duration};
+
+mod ending;
+mod ledger;
+mod outbox;
+mod record;
+#[cfg(test)]
+mod tests;
+mod timers;
+mod words;
+
+pub(super) use outbox::Done;
+
+use ledger::{Ledger, Spoken};
+use outbox::{Outbox, Then};
+use timers::{Timer, Timers};
+
+/// How long an ended call waits for its last words and its leg's accounting.
+const LINGER: Duration = Duration::from_secs(10);
+/// How long before the longest length the log is told.
+const WARN_BEFORE: Duration = Duration::from_secs(300);
+/// Utterances held for a caller who cannot hear yet.
+const MAX_HELD: usize = 16;
+
+/// Both clocks at once.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Now {
+    pub(super) mono: Mono,
+    pub(super) wall: Wall,
+}
+
+/// What the surroundings of a call allow.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    /// The vendor's name.
+    pub(super) vendor: &'static str,
+    /// The code of its faults.
+    pub(super) error_code: &'static str,
+    /// Whether the vendor takes commands by REST.
+    pub(super) rest: bool,
+    /// Whether the phone call ends with its media socket.
+    pub(super) close_ends_call: bool,
+    /// How long to wait for the media stream.
+    pub(super) stream_within: Duration,
+    /// The longest call.
+    pub(super) max_length: Duration,
+}
+
+/// What is asked of the vendor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// Place the call.
+    Dial,
+    /// End it.
+    HangUp,
+    /// Hand it to a number.
+    Transfer(String),
+    /// Send keys.
+    Digits(String),
+}
+
+/// What a call wants done.
+#[derive(Debug)]
+pub(super) enum Effect {
+    /// Make durable, then tell [`Call::committed`].
+    Commit(Batch),
+    /// Publish.
+    Publish(Box<Event>),
+    /// Tell somebody that what they wait for is durable.
+    Tell(Done),
+    /// Speak to the caller.
+    Speak {
+        utterance: UtteranceId,
+        text: String,
+        language: Option<String>,
+    },
+    /// Drop all speech below this utterance.
+    Cut(UtteranceId),
+    /// An utterance is over, for the agent to know.
+    Over { utterance: UtteranceId, whole: bool },
+    /// Close the media socket.
+    Close { code: u16, reason: &'static str },
+    /// Ask the vendor, then tell [`Call::asked`].
+    Ask(Ask),
+    /// The vendor's id of the call is known.
+    Sid(String),
+    /// The record exists: the call may be shown.
+    Created,
+    /// The end is on record: the call counts no more.
+    Released,
+    /// The longest length is near.
+    LengthWarning,
+    /// A message was left out of the record because storage does not keep up.
+    Lost,
+    /// A commit failed for good.
+    StoreFault(Fault),
+}
+
+/// Words for the caller.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Words {
+    pub(super) text: String,
+    pub(super) language: Option<String>,
+    pub(super) client_ref: Option<String>,
+    pub(super) sender_name: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leg {
+    Awaited,
+    Live,
+    Gone,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub(super) struct Call {
+    row: CallRow,
+    terms: Terms,
+    facts: Facts,
+    timers: Timers,
+    outbox: Outbox,
+    ledger: Ledger,
+    retry: Backoff,
+    effects: VecDeque<Effect>,
+    seq: i64,
+    answered: Option<Mono>,
+    leg: Leg,
+    /// Whether an ear or a mouth may still send news.
+    ears_open: bool,
+    /// The call waited long enough for what comes after its end.
+    lingered: bool,
+    /// Words for a caller who cannot hear yet; `None` once they can.
+    held: Option<Vec<(UtteranceId, String, Option<String>)>>,
+    dialing: bool,
+    hanging_up: bool,
+    hang_up_wanted: bool,
+    asking: u32,
+    waiting_for_dial: Vec<Done>,
+    waiting_for_end: Vec<Done>,
+    stt_out: bool,
+    /// Whether the record exists.
+    created: bool,
+    /// The call never came to be: another record has its id, or storage refused it.
+    void: bool,
+    changed: bool,
+}
+
+/// The one id of a call in logs, files and events: the vendor's id, made safe for a file name, and part of ours.
+pub(super) fn session_id(call_sid: &str, call: CallId) -> String {
+    let safe = |c: char| {
+        if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') {
+            c
+        } else {
+            '_'
+        }
+    };
+    let sid: String = call_sid.chars().map(safe).collect();
+    let ours = call.as_str();
+    format!("{sid}-{}", &ours[ours.len().saturating_sub(8)..])
+}
+
+impl Call {
+    /// A call that begins as `row` says. A call placed by us is asked of the vendor once its record exists.
+    pub(super) fn new(now: Now, row: CallRow, terms: Terms, facts: Facts) -> Self {
+        let mut call = Self {
+            terms,
+            facts,
+            timers: Timers::default(),
+            outbox: Outbox::default(),
+            ledger: Ledger::default(),
+            retry: retry_schedule(),
+            effects: VecDeque::new(),
+            seq: 0,
+            answered: None,
+            leg: Leg::Awaited,
+            ears_open: false,
+            lingered: false,
+            held: Some(Vec::new()),
+            dialing: false,
+            hanging_up: false,
+            hang_up_wanted: false,
+            asking: 0,
+            waiting_for_dial: Vec::new(),
+            waiting_for_end: Vec::new(),
+            stt_out: false,
+            created: false,
+            void: false,
+            changed: true,
+            row,
+        };
+        call.row.metadata = call.facts.to_json();
+        call.timers.set(Timer::Stream, now.mono + terms.stream_within);
+        let mut writes = Vec::new();
+        if call.row.inbound {
+            writes.push(Write::Seen {
+                vendor: terms.vendor,
+                key: format!("call:{}", call.row.call_sid),
+            });
+        }
+        writes.push(Write::Call(Box::new(call.row.clone())));
+        call.keep(now, writes, call.status_news(), [Then::Created]);
+        call
+    }
+
+    /// The record as it stands.
+    pub(super) const fn row(&self) -> &CallRow {
+        &self.row
+    }
+
+    /// Whether the record changed since this was asked last.
+    pub(super) const fn take_changed(&mut self) -> bool {
+        std::mem::replace(&mut self.changed, false)
+    }
+
+    /// Whether the call has ended.
+    pub(super) fn is_ended(&self) -> bool {
+        self.row.status == CallStatus::Ended
+    }
+
+    /// Whether a media socket may take this call.
+    pub(super) fn awaits_leg(&self) -> bool {
+        self.leg == Leg::Awaited && !self.is_ended()
+    }
+
+    /// Whether a vendor leg carries, or carried, the call.
+    pub(super) fn has_leg(&self) -> bool {
+        self.leg != Leg::Awaited
+    }
+
+    /// Whether nothing is left to be done.
+    pub(super) fn is_over(&self) -> bool {
+        let quiet = self.lingered || (self.leg != Leg::Live && !self.ears_open);
+        let quiet = quiet && self.asking == 0 && !self.dialing;
+        self.void || (self.is_ended() && quiet && self.outbox.is_idle() && self.effects.is_empty())
+    }
+
+    /// When [`Call::timeout`] is due.
+    pub(super) fn next_timeout(&self) -> Option<Mono> {
+        self.timers.next()
+    }
+
+    /// The next thing to do. Drain it after every input.
+    pub(super) fn poll(&mut self) -> Option<Effect> {
+        loop {
+            if let Some(effect) = self.effects.pop_front() {
+                return Some(effect);
+            }
+            if let Some(batch) = self.outbox.take() {
+                return Some(Effect::Commit(batch));
+            }
+            let free = self.outbox.free();
+            if free.is_empty() {
+                return None;
+            }
+            self.follow(free);
+        }
+    }
+
+    /// Tells `done` once all that happened so far is durable.
+    pub(super) fn when_durable(&mut self, done: Done) {
+        if self.void {
+            refuse(done, &seen_before());
+        } else {
+            self.outbox.push([], [Then::Tell(done)]);
+        }
+    }
+
+    /// What became of the batch of the last [`Effect::Commit`].
+    pub(super) fn committed(&mut self, now: Now, result: Result<Committed, Fault>) {
+        match result {
+            Ok(Committed::Done { event_ids }) => {
+                self.retry = retry_schedule();
+                let then = self.outbox.done(&event_ids);
+                self.follow(then);
+            }
+            Ok(Committed::Duplicate) => self.annul(&seen_before()),
+            Err(fault) if fault.retryable() => {
+                // The delays need no jitter: one call has one batch in the air. The budget only ends with the call's life.
+                let delay = self.retry.next(1.0).unwrap_or(Duration::from_secs(5));
+                self.timers.set(Timer::Retry, now.mono + delay);
+            }
+            Err(fault) => {
+                self.effects.push_back(Effect::StoreFault(fault.clone()));
+                if self.created {
+                    self.give_up(&fault);
+                } else {
+                    self.annul(&fault);
+                }
+            }
+        }
+    }
+
+    fn follow(&mut self, then: Vec<Then>) {
+        for step in then {
+            match step {
+                Then::Publish(event) => self.effects.push_back(Effect::Publish(event)),
+                Then::Tell(done) => self.effects.push_back(Effect::Tell(done)),
+                Then::Created => self.exists(),
+                Then::Released => self.effects.push_back(Effect::Released),
+            }
+        }
+    }
+
+    fn exists(&mut self) {
+        self.created = true;
+        self.effects.push_back(Effect::Created);
+        if self.row.inbound {
+            return;
+        }
+        if self.is_ended() {
+            let fault = Fault::client(Kind::Conflict, "the call was ended before it was placed");
+            return self.waiting_for_dial.drain(..).for_each(|done| refuse(done, &fault));
+        }
+        self.dialing = true;
+        self.ask(Ask::Dial);
+    }
+
+    /// One batch is lost: whoever waits for it learns why, nobody is told what it would have made true.
+    fn give_up(&mut self, fault: &Fault) {
+        for step in self.outbox.abandon() {
+            match step {
+                Then::Tell(done) => refuse(done, fault),
+                Then::Released => self.effects.push_back(Effect::Released),
+                Then::Publish(_) | Then::Created => {}
+            }
+        }
+    }
+
+    /// The call never was.
+    fn annul(&mut self, fault: &Fault) {
+        self.void = true;
+        self.give_up(fault);
+        while self.outbox.take().is_some() {
+            self.give_up(fault);
+        }
+        let waiting = self.outbox.free().into_iter().filter_map(|step| match step {
+            Then::Tell(done) => Some(done),
+            _ => None,
+        });
+        let waiting = waiting
+            .chain(self.waiting_for_dial.drain(..))
+            .chain(self.waiting_for_end.drain(..));
+        waiting.for_each(|done| refuse(done, fault));
+        if self.leg == Leg::Live {
+            self.effects.push_back(Effect::Close {
+                code: 1008,
+                reason: "the call is over",
+            });
+        }
+    }
+
+    /// News from the vendor. `done` is told when what it changed is durable.
+    pub(super) fn vendor(&mut self, now: Now, news: CallNews, duration_s: Option<u32>, done: Done) {
+        match news {
+            CallNews::Ringing => self.advance(now, CallStatus::Ringing),
+            CallNews::Answered => self.advance(now, CallStatus::Answered),
+            CallNews::Ended(reason) => self.vendor_ended(now, reason, duration_s),
+            CallNews::StreamFailed => self.stream_failed(now),
+            CallNews::Initiated | CallNews::Other => {}
+        }
+        self.when_durable(done);
+    }
+
+    /// A media socket carries the call from now on; `speaks` says whether words reach the caller over it.
+    pub(super) fn attached(&mut self, now: Now, call_sid: &str, stream_id: &str, speaks: bool) {
+        self.leg = Leg::Live;
+        self.facts.stream_id = Some(stream_id.to_owned());
+        self.learn_sid(call_sid);
+        self.timers.clear(Timer::Stream);
+        self.timers.set(Timer::Length, now.mono + self.terms.max_length);
+        if let Some(before) = self.terms.max_length.checked_sub(WARN_BEFORE).filter(|d| !d.is_zero()) {
+            self.timers.set(Timer::LengthWarning, now.mono + before);
+        }
+        self.advance(now, CallStatus::Answered);
+        self.advance(now, CallStatus::InProgress);
+        let held = self.held.take().unwrap_or_default();
+        if speaks {
+            let speak = |(utterance, text, language)| Effect::Speak {
+                utterance,
+                text,
+                language,
+            };
+            self.effects.extend(held.into_iter().map(speak));
+        } else {
+            self.settle_rest(now);
+        }
+    }
+
+    /// The file of the call's recording.
+    pub(super) fn recorded_to(&mut self, file: String) {
+        self.row.recording = Some(file.clone());
+        self.change(CallChange {
+            recording: Some(file),
+            ..CallChange::default()
+        });
+    }
+
+    /// News from the leg.
+    pub(super) fn leg(&mut self, now: Now, event: LegEvent) {
+        match event {
+            LegEvent::Dtmf(_) if self.outbox.is_full() => self.lose(),
+            LegEvent::Dtmf(digit) => self.keep(now, [], News::Dtmf(digit), []),
+            LegEvent::Playing(utterance) => self.ledger.playing(utterance),
+            LegEvent::Played {
+                utterance,
+                heard_ms,
+                whole,
+            } => {
+                let settled = self.ledger.played(utterance, heard_ms, whole);
+                self.over(now, utterance, whole, settled);
+            }
+            LegEvent::BargedIn => self.cut(now),
+            LegEvent::Ended { end, accounting } => {
+                self.facts.accounting = Some(accounting);
+                self.facts.closed_without_stop = end == LegEnd::ClosedWithoutStop;
+                self.leg_ended(now, end);
+            }
+        }
+    }
+
+    /// Whether an ear or a mouth may still send news; the call waits for the last of it.
+    pub(super) const fn set_ears_open(&mut self, open: bool) {
+        self.ears_open = open;
+    }
+
+    /// A person moves the call on.
+    pub(super) fn set_status(&mut self, now: Now, status: CallStatus, done: Done) {
+        match status {
+            CallStatus::Ended => self.hang_up(now, Some(done)),
+            CallStatus::Answered | CallStatus::InProgress => {
+                self.advance(now, status);
+                self.when_durable(done);
+            }
+            CallStatus::Initiated | CallStatus::Ringing | CallStatus::Incoming => {
+                let hint = "a call is moved to answered, in_progress or ended";
+                let _ = done.send(Err(Fault::client(Kind::Invalid, hint)));
+            }
+        }
+    }
+
+    /// Tells `done` when the vendor has taken a call of ours.
+    pub(super) fn when_dialed(&mut self, done: Done) {
+        self.waiting_for_dial.push(done);
+    }
+
+    /// Asks the vendor to hand the call to a number.
+    pub(super) fn transfer(&mut self, to: String) {
+        self.ask(Ask::Transfer(to));
+    }
+
+    /// Asks the vendor to send keys.
+    pub(super) fn digits(&mut self, digits: String) {
+        self.ask(Ask::Digits(digits));
+    }
+
+    /// Gives the call to another agent.
+    pub(super) fn hand_off(&mut self, now: Now, to: &str, why: &'static str) {
+        let from = std::mem::replace(&mut self.row.agent, to.to_owned());
+        self.facts.handoffs.push(Handoff {
+            at: now.wall,
+            from,
+            to: to.to_owned(),
+            why,
+        });
+        let write = self.changes(CallChange {
+            agent: Some(to.to_owned()),
+            metadata: Some(self.facts.to_json()),
+            ..CallChange::default()
+        });
+        self.keep(now, [write], News::Handoff { agent: to.to_owned() }, []);
+    }
+
+    /// Time has passed.
+    pub(super) fn timeout(&mut self, now: Now) {
+        while let Some(timer) = self.timers.expired(now.mono) {
+            match timer {
+                Timer::Stream => self.stream_overdue(now),
+                Timer::LengthWarning => self.effects.push_back(Effect::LengthWarning),
+                Timer::Length => {
+                    self.facts.length_limit = true;
+                    self.hang_up(now, None);
+                }
+                Timer::Retry => self.effects.extend(self.outbox.again().map(Effect::Commit)),
+                Timer::Linger => {
+                    self.lingered = true;
+                    self.settle_rest(now);
+                }
+            }
+        }
+    }
+}
+
+fn seen_before() -> Fault {
+    Fault::client(Kind::Conflict, "the call was seen before and is over")
+}
+
+fn refuse(done: Done, fault: &Fault) {
+    let _ = done.send(Err(fault.clone()));
+}
+
+/// Tries of a failed commit: storage that is away for long is asked every five seconds.
+const fn retry_schedule() -> Backoff {
+    Backoff::new(
+        Duration::from_millis(100),
+        Duration::from_secs(5),
+        Duration::from_secs(60),
+    )
+}

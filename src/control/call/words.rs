@@ -1,0 +1,165 @@
+//! What is said on a call, by either side: stored, published, spoken, cut.
+
+use super::{Call, Effect, Leg, MAX_HELD, Now, Spoken, Words, record::message_status};
+use crate::{
+    base::{
+        fault::{Fault, Kind, Origin},
+        ids::{MessageId, UtteranceId},
+    },
+    bus::News,
+    speech::{SpeechEvent, Transcript},
+    store::{Sender, Write},
+};
+
+impl Call {
+    /// News from the ear or mouth of the call, or (`sender` and words alone) from that of a frontend's microphone.
+    pub(in crate::control) fn speech(&mut self, now: Now, sender: Sender, event: SpeechEvent) {
+        match event {
+            SpeechEvent::Started => {}
+            SpeechEvent::Transcript(words) => self.transcript(now, sender, words),
+            SpeechEvent::Audio {
+                utterance,
+                seq,
+                audio,
+                last,
+            } => {
+                if let Some(spoken) = self.ledger.spoken(utterance) {
+                    let (message_id, message) = (spoken.message_id, spoken.text.to_string());
+                    self.publish(
+                        now,
+                        News::TtsAudio {
+                            message_id,
+                            message,
+                            audio,
+                            seq,
+                            last,
+                        },
+                    );
+                }
+            }
+            SpeechEvent::SttFailed { message } => {
+                if !std::mem::replace(&mut self.stt_out, true) {
+                    self.facts.stt_faults += 1;
+                    self.speech_fault(now, "STT_ERROR", message, None);
+                }
+            }
+            SpeechEvent::SttRecovered => self.stt_out = false,
+            SpeechEvent::TtsFailed { utterance, message } => self.unspoken(now, utterance, message),
+        }
+    }
+
+    pub(super) fn transcript(&mut self, now: Now, sender: Sender, words: Transcript) {
+        if words.text.trim().is_empty() {
+            return;
+        }
+        let news = |message_id| News::Transcript {
+            text: words.text.clone(),
+            sender: sender.as_str(),
+            is_final: words.is_final,
+            confidence: words.confidence,
+            detected_language: words.language.clone(),
+            message_id,
+        };
+        if !words.is_final {
+            return self.publish(now, news(None));
+        }
+        if self.outbox.is_full() {
+            return self.lose();
+        }
+        let mut row = self.message(now, "transcript", sender, words.text.clone());
+        row.confidence = words.confidence;
+        row.detected_language = words.language.clone();
+        let news = news(Some(row.message_id));
+        self.keep(now, [Write::Message(Box::new(row))], news, []);
+    }
+
+    pub(super) fn unspoken(&mut self, now: Now, utterance: UtteranceId, message: String) {
+        self.facts.tts_faults += 1;
+        let message_id = self.ledger.spoken(utterance).map(|s| s.message_id);
+        self.speech_fault(now, "TTS_ERROR", message, message_id);
+        if let Some(settled) = self.ledger.failed(utterance) {
+            self.settle(now, settled);
+        }
+        self.effects.push_back(Effect::Over { utterance, whole: true });
+    }
+
+    fn speech_fault(&mut self, now: Now, code: &'static str, message: String, message_id: Option<MessageId>) {
+        let vendor = None;
+        let fault = News::Fault {
+            code,
+            vendor,
+            message,
+            message_id,
+        };
+        self.publish(now, fault);
+    }
+
+    /// Words for the caller: stored, and spoken at once or as soon as the caller can hear.
+    pub(in crate::control) fn say(&mut self, now: Now, words: Words) -> Result<(MessageId, UtteranceId), Fault> {
+        if self.is_ended() {
+            return Err(Fault::client(Kind::Conflict, "the call has ended"));
+        }
+        if self.outbox.is_full() {
+            return Err(Fault::new(
+                Origin::Us,
+                Kind::Unavailable,
+                "storage does not keep up: try again in a moment",
+            ));
+        }
+        let busy = || Fault::client(Kind::TooMany, "too much waits to be said on this call");
+        if self.ledger.is_full() || self.held.as_ref().is_some_and(|held| held.len() >= MAX_HELD) {
+            return Err(busy());
+        }
+        let mut row = self.message(now, "tts_audio", Sender::Agent, words.text.clone());
+        row.sender_name = words.sender_name;
+        row.delivery = Some("stored");
+        let spoken = Spoken {
+            message_id: row.message_id,
+            client_ref: words.client_ref,
+            text: words.text.as_str().into(),
+        };
+        let news = message_status(&spoken, "stored", 0);
+        let message_id = row.message_id;
+        let utterance = self.ledger.open(Some(spoken)).ok_or_else(busy)?;
+        self.keep(now, [Write::Message(Box::new(row))], news, []);
+        match &mut self.held {
+            Some(held) => held.push((utterance, words.text, words.language)),
+            None => {
+                self.effects.push_back(Effect::Speak {
+                    utterance,
+                    text: words.text,
+                    language: words.language,
+                });
+            }
+        }
+        Ok((message_id, utterance))
+    }
+
+    /// Words for the caller that no longer fit on the record: the call goes on while storage does not.
+    pub(in crate::control) fn say_unrecorded(&mut self, text: String) -> Option<UtteranceId> {
+        let utterance = self.sound()?;
+        self.lose();
+        self.effects.push_back(Effect::Speak {
+            utterance,
+            text,
+            language: None,
+        });
+        Some(utterance)
+    }
+
+    /// Sounds for the caller that are no message: a microphone, tones. `None` while the caller cannot hear, or too much waits.
+    pub(in crate::control) fn sound(&mut self) -> Option<UtteranceId> {
+        (self.leg == Leg::Live && !self.is_ended())
+            .then(|| self.ledger.open(None))
+            .flatten()
+    }
+
+    /// Cuts off all that is being said.
+    pub(in crate::control) fn cut(&mut self, now: Now) {
+        let floor = self.ledger.next();
+        self.effects.push_back(Effect::Cut(floor));
+        for (utterance, settled) in self.ledger.cut_below(floor) {
+            self.over(now, utterance, false, settled);
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! What the operator sets about calls: limits, times, numbers, and where the world reaches us.
+
+use crate::{
+    agent,
+    base::{ids::TenantId, settings::Section},
+    vendor,
+};
+use std::time::Duration;
+
+/// A phone number of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Number {
+    /// As the vendor writes it, E.164 or SIP.
+    pub number: String,
+    /// Name of the vendor that carries it.
+    pub vendor: String,
+    /// The agent that answers it; the default agent when `None`.
+    pub agent: Option<String>,
+    /// Whose it is.
+    pub tenant: TenantId,
+}
+
+/// `[calls]` and `[[numbers]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where vendors reach us, scheme and host without a trailing slash. Media sockets use the same with `ws`.
+    pub public_url: String,
+    /// The agent of numbers that name none.
+    pub default_agent: String,
+    /// The tenant of calls to numbers nobody has, where those are accepted.
+    pub default_tenant: TenantId,
+    /// Accept media streams that no webhook announced and calls to any number (`--dev`).
+    pub accept_unannounced: bool,
+    /// Live calls of the process.
+    pub max_calls: usize,
+    /// Live calls of one tenant.
+    pub max_calls_per_tenant: usize,
+    /// New calls a second, process.
+    pub calls_per_second: u32,
+    /// New calls at once, process.
+    pub calls_burst: u32,
+    /// New calls a second, one tenant.
+    pub tenant_calls_per_second: u32,
+    /// New calls at once, one tenant.
+    pub tenant_calls_burst: u32,
+    /// How long a placed call may ring.
+    pub ring_timeout: Duration,
+    /// How long an announced call may wait for its media stream; a placed one has the ring timeout on top.
+    pub stream_timeout: Duration,
+    /// How long a call waits for a lost media stream where its vendor reconnects.
+    pub media_grace: Duration,
+    /// How long a stopping daemon lets live calls go on.
+    pub drain_timeout: Duration,
+    /// The longest call.
+    pub max_length: Duration,
+    /// Our numbers.
+    pub numbers: Vec<Number>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            public_url: "http://127.0.0.1:8080".to_owned(),
+            default_agent: "human".to_owned(),
+            default_tenant: TenantId(1),
+            accept_unannounced: false,
+            max_calls: 1000,
+            max_calls_per_tenant: 200,
+            calls_per_second: 50,
+            calls_burst: 100,
+            tenant_calls_per_second: 10,
+            tenant_calls_burst: 20,
+            ring_timeout: Duration::from_secs(60),
+            stream_timeout: Duration::from_secs(60),
+            media_grace: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(30),
+            max_length: Duration::from_secs(4 * 3600),
+            numbers: Vec::new(),
+        }
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+impl Config {
+    /// Reads `[calls]` and `[[numbers]]` below the root. Agents named here must be among `agents`.
+    pub fn read(root: &Section<'_>, agents: &agent::Config) -> Self {
+        let calls = root.section("calls");
+        let d = Self::default();
+        let config = Self {
+            public_url: read_public_url(&calls, &d.public_url),
+            default_agent: calls.text("default_agent", &d.default_agent),
+            default_tenant: TenantId(calls.int("default_tenant", d.default_tenant.0, 1..=i64::MAX)),
+            accept_unannounced: calls.bool("accept_unannounced", d.accept_unannounced),
+            max_calls: calls.int("max_calls", d.max_calls as i64, 1..=1_000_000) as usize,
+            max_calls_per_tenant: calls.int("max_calls_per_tenant", d.max_calls_per_tenant as i64, 1..=1_000_000)
+                as usize,
+            calls_per_second: calls.int("calls_per_second", d.calls_per_second, 1..=1_000_000),
+            calls_burst: calls.int("calls_burst", d.calls_burst, 1..=1_000_000),
+            tenant_calls_per_second: calls.int("tenant_calls_per_second", d.tenant_calls_per_second, 1..=1_000_000),
+            tenant_calls_burst: calls.int("tenant_calls_burst", d.tenant_calls_burst, 1..=1_000_000),
+            ring_timeout: calls.duration("ring_timeout", d.ring_timeout, SECOND..=SECOND * 600),
+            stream_timeout: calls.duration("stream_timeout", d.stream_timeout, SECOND..=SECOND * 60),
+            media_grace: calls.duration("media_grace", d.media_grace, Duration::ZERO..=SECOND * 60),
+            drain_timeout: calls.duration("drain_timeout", d.drain_timeout, Duration::ZERO..=HOUR),
+            max_length: calls.duration("max_length", d.max_length, SECOND..=HOUR * 24),
+            numbers: read_numbers(root, agents),
+        };
+        if agents.get(&config.default_agent).is_none() {
+            calls.fault(
+                "default_agent",
+                format!("no agent {:?}", config.default_agent),
+                known(agents),
+            );
+        }
+        calls.finish();
+        config
+    }
+
+    /// Lifts the limits, as `--dev` does: any number, any stream, as many calls as come.
+    pub fn lift_limits(&mut self) {
+        self.accept_unannounced = true;
+        self.max_calls = usize::MAX;
+        self.max_calls_per_tenant = usize::MAX;
+        self.calls_per_second = u32::MAX;
+        self.calls_burst = u32::MAX;
+        self.tenant_calls_per_second = u32::MAX;
+        self.tenant_calls_burst = u32::MAX;
+    }
+
+    /// Where media sockets reach us: the public URL with `ws` for `http`.
+    pub fn stream_base(&self) -> String {
+        self.public_url.replacen("http", "ws", 1)
+    }
+
+    /// Our number of that vendor.
+    pub fn number(&self, vendor: &str, number: &str) -> Option<&Number> {
+        self.numbers.iter().find(|n| n.vendor == vendor && n.number == number)
+    }
+}
+
+fn known(agents: &agent::Config) -> String {
+    format!("known: {}", agents.names().collect::<Vec<_>>().join(", "))
+}
+
+fn read_public_url(calls: &Section<'_>, default: &str) -> String {
+    let url = calls.text("public_url", default);
+    let url = url.trim_end_matches('/').to_owned();
+    let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    if host.is_none_or(|h| h.is_empty() || h.contains(['?', '#', '@', ' '])) {
+        let hint = "scheme and host as vendors reach us, such as https://relay.example.com";
+        calls.fault("public_url", format!("{url:?} is no base URL"), hint);
+    }
+    url
+}
+
+fn read_numbers(root: &Section<'_>, agents: &agent::Config) -> Vec<Number> {
+    let mut numbers: Vec<Number> = Vec::new();
+    for section in root.sections("numbers") {
+        let number = Number {
+            number: section.text("number", "").trim().to_owned(),
+            vendor: section.text("vendor", ""),
+            agent: section.text_opt("agent"),
+            tenant: TenantId(section.int("tenant", 1, 1..=i64::MAX)),
+        };
+        if number.number.is_empty() {
+            section.fault(
+                "number",
+                "a number is missing",
+                "E.164, such as +14155550100, or a SIP address",
+            );
+        }
+        if vendor::by_name(&number.vendor).is_none() {
+            let names: Vec<_> = vendor::VENDORS.iter().map(|v| v.name).collect();
+            section.fault(
+                "vendor",
+                format!("no vendor {:?}", number.vendor),
+                format!("one of {}", names.join(", ")),
+            );
+        }
+        if let Some(agent) = number.agent.as_deref().filter(|a| agents.get(a).is_none()) {
+            section.fault("agent", format!("no agent {agent:?}"), known(agents));
+        }
+        if numbers
+            .iter()
+            .any(|n| n.vendor == number.vendor && n.number == number.number)
+        {
+            section.fault(
+                "number",
+                format!("{} is listed twice", number.number),
+                "a number belongs to one tenant",
+            );
+        }
+        section.finish();
+        numbers.push(number);
+    }
+    numbers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::settings::{Faults, Item, Place, Table, Value};
+
+    fn table(pairs: Vec<(&str, Value)>) -> Table {
+        let item = |value| Item {
+            value,
+            place: Place::Line(3),
+        };
+        pairs.into_iter().map(|(k, v)| (k.to_owned(), item(v))).collect()
+    }
+
+    fn read(root: &Table) -> (Config, Vec<String>) {
+        let faults = Faults::default();
+        let section = Section::root(root, &faults);
+        let config = Config::read(&section, &agent::Config::default());
+        section.finish();
+        (config, faults.take().iter().map(ToString::to_string).collect())
+    }
+
+    fn text(t: &str) -> Value {
+        Value::String(t.into())
+    }
+
+    #[test]
+    fn nothing_written_means_the_defaults() {
+        let (config, faults) = read(&Table::new());
+        assert_eq!(config, Config::default());
+        assert!(faults.is_empty(), "{faults:?}");
+    }
+
+    #[test]
+    fn media_sockets_use_the_public_url_with_another_scheme() {
+        let calls = |url| table(vec![("calls", Value::Table(table(vec![("public_url", text(url))])))]);
+        let (config, faults) = read(&calls("https://http.example.com/"));
+        assert_eq!(config.stream_base(), "wss://http.example.com");
+        assert!(faults.is_empty(), "{faults:?}");
+        for bad in ["relay.example.com", "https://", "ftp://x", "https://x/?a=b"] {
+            assert_eq!(read(&calls(bad)).1.len(), 1, "{bad}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_checked_against_vendors_agents_and_each_other() {
+        let number = |vendor| {
+            let number = table(vec![
+                ("number", text("+14155550100")),
+                ("vendor", text(vendor)),
+                ("agent", text("nobody")),
+            ]);
+            Item {
+                value: Value::Table(number),
+                place: Place::Line(9),
+            }
+        };
+        let root = table(vec![("numbers", Value::Array(vec![number("none"), number("none")]))]);
+        let (config, faults) = read(&root);
+        assert_eq!(config.numbers.len(), 2);
+        for part in ["no vendor \"none\"", "no agent \"nobody\"", "listed twice"] {
+            assert!(faults.iter().any(|f| f.contains(part)), "{part}: {faults:?}");
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! Every call in memory, by our id and by the vendor's; who is let in; who ended a moment ago.
+//!
+//! A call stays here until its task is over; it stops counting, and being found by tenants, once its end is on record.
+
+use super::{
+    Config, LiveCall, Microphone,
+    admission::{Admission, Refusal},
+    talk::Command,
+};
+use crate::{
+    base::{
+        ids::{CallId, TenantId},
+        time::Mono,
+    },
+    media::LegHandle,
+    metrics,
+    vendor::Descriptor,
+};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::{mpsc, watch};
+
+/// Ended calls remembered, so that late news of them finds nobody instead of making a call.
+const MAX_ENDED: usize = 100_000;
+
+/// What others know of a call's task.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) call: CallId,
+    pub(super) tenant: TenantId,
+    pub(super) vendor: &'static Descriptor,
+    /// The numbers of a call we place: news of it may come before the vendor has told us its id.
+    pub(super) parties: (String, String),
+    pub(super) inbound: bool,
+    /// To the task.
+    pub(super) commands: mpsc::Sender<Command>,
+    /// To the task, for what may be dropped.
+    pub(super) microphone: mpsc::Sender<Microphone>,
+    /// The call as it may be shown; `None` until its record exists.
+    pub(super) shown: Mutex<Option<LiveCall>>,
+    /// The leg, to be closed should the task panic.
+    pub(super) leg: Mutex<Option<LegHandle>>,
+}
+
+impl Entry {
+    /// The call as it may be shown.
+    pub(super) fn show(&self) -> Option<LiveCall> {
+        lock(&self.shown).clone()
+    }
+}
+
+/// Locks what a panicking task may have held: every value behind these locks is whole at all times.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The vendor's id of a call, unique with the vendor's name.
+type Sid = (&'static str, String);
+
+#[derive(Debug)]
+struct Slot {
+    entry: Arc<Entry>,
+    sid: Option<Sid>,
+    released: bool,
+}
+
+#[derive(Debug)]
+struct Inner {
+    calls: HashMap<CallId, Slot>,
+    /// By the vendor's id; calls of several vendors may share one.
+    sids: HashMap<String, Vec<CallId>>,
+    admission: Admission,
+    ended: HashSet<Sid>,
+    ended_order: VecDeque<Sid>,
+}
+
+/// The directory.
+#[derive(Debug)]
+pub(super) struct Directory {
+    inner: Mutex<Inner>,
+    live: watch::Sender<usize>,
+    tasks: watch::Sender<usize>,
+}
+
+/// What became of a new call.
+#[derive(Debug)]
+pub(super) enum Entered {
+    /// It is in.
+    New,
+    /// The vendor's call was in already.
+    Known(Arc<Entry>),
+    /// It may not come in.
+    Refused(Refusal),
+}
+
+impl Directory {
+    /// An empty one.
+    pub(super) fn new(limits: Config, now: Mono) -> Self {
+        let inner = Inner {
+            calls: HashMap::new(),
+            sids: HashMap::new(),
+            admission: Admission::new(limits, now),
+            ended: HashSet::new(),
+            ended_order: VecDeque::new(),
+        };
+        Self {
+            inner: Mutex::new(inner),
+            live: watch::Sender::new(0),
+            tasks: watch::Sender::new(0),
+        }
+    }
+
+    /// Lets a call in, unless the vendor's call is in already or there is no room.
+    pub(super) fn enter(&self, now: Mono, entry: &Arc<Entry>, call_sid: Option<&str>) -> Entered {
+        let mut inner = lock(&self.inner);
+        if let Some(known) = call_sid.and_then(|sid| inner.by_sid(entry.vendor.name, sid)) {
+            return Entered::Known(known);
+        }
+        if let Err(refusal) = inner.admission.admit(now, entry.tenant) {
+            return Entered::Refused(refusal);
+        }
+        inner.calls.insert(
+            entry.call,
+            Slot {
+                entry: entry.clone(),
+                sid: None,
+                released: false,
+            },
+        );
+        if let Some(sid) = call_sid {
+            inner.name(entry.call, sid);
+        }
+        self.tell(&inner);
+        Entered::New
+    }
+
+    /// The vendor told its id of a call.
+    pub(super) fn learn_sid(&self, call: CallId, call_sid: &str) {
+        lock(&self.inner).name(call, call_sid);
+    }
+
+    /// The call of that id.
+    pub(super) fn get(&self, call: CallId) -> Option<Arc<Entry>> {
+        lock(&self.inner).calls.get(&call).map(|s| s.entry.clone())
+    }
+
+    /// The vendor's call.
+    pub(super) fn by_sid(&self, vendor: &'static str, call_sid: &str) -> Option<Arc<Entry>> {
+        lock(&self.inner).by_sid(vendor, call_sid)
+    }
+
+    /// The one call between these numbers that was placed and whose id the vendor has not told; `None` if there are several.
+    pub(super) fn unnamed(&self, vendor: &'static str, from: &str, to: &str) -> Option<Arc<Entry>> {
+        let inner = lock(&self.inner);
+        let mut found = inner.calls.values().filter(|s| {
+            let e = &s.entry;
+            s.sid.is_none() && !e.inbound && e.vendor.name == vendor && e.parties.0 == from && e.parties.1 == to
+        });
+        let only = found.next()?;
+        found.next().is_none().then(|| only.entry.clone())
+    }
+
+    /// Whether the vendor's call ended here a while ago.
+    pub(super) fn has_ended(&self, vendor: &'static str, call_sid: &str) -> bool {
+        lock(&self.inner).ended.contains(&(vendor, call_sid.to_owned()))
+    }
+
+    /// A live call of a tenant by either id.
+    pub(super) fn find(&self, tenant: TenantId, id: &str) -> Option<Arc<Entry>> {
+        let inner = lock(&self.inner);
+        let ours: Option<CallId> = id.parse().ok();
+        let named = inner.sids.get(id).into_iter().flatten();
+        let mut slots = ours.iter().chain(named).filter_map(|call| inner.calls.get(call));
+        slots
+            .find(|s| s.entry.tenant == tenant && !s.released)
+            .map(|s| s.entry.clone())
+    }
+
+    /// Live calls of a tenant that may be shown, newest first.
+    pub(super) fn of_tenant(&self, tenant: TenantId) -> Vec<LiveCall> {
+        let mut calls: Vec<LiveCall> = {
+            let inner = lock(&self.inner);
+            let theirs = inner.calls.values().filter(|s| s.entry.tenant == tenant && !s.released);
+            theirs.filter_map(|s| s.entry.show()).collect()
+        };
+        calls.sort_by_key(|c| std::cmp::Reverse((c.row.start_time, c.row.call_id)));
+        calls
+    }
+
+    /// Every call.
+    pub(super) fn all(&self) -> Vec<Arc<Entry>> {
+        lock(&self.inner).calls.values().map(|s| s.entry.clone()).collect()
+    }
+
+    /// The end of a call is on record: it counts no more.
+    pub(super) fn release(&self, call: CallId) {
+        let mut inner = lock(&self.inner);
+        inner.release(call);
+        self.tell(&inner);
+    }
+
+    /// A call's task is over.
+    pub(super) fn remove(&self, call: CallId) {
+        let mut inner = lock(&self.inner);
+        inner.release(call);
+        if let Some(sid) = inner.calls.remove(&call).and_then(|s| s.sid) {
+            inner.forget(call, &sid.1);
+            inner.remember(sid);
+        }
+        self.tell(&inner);
+    }
+
+    /// Lets nobody in from now on.
+    pub(super) fn drain(&self) {
+        lock(&self.inner).admission.drain();
+    }
+
+    /// Live calls.
+    pub(super) fn live(&self) -> usize {
+        lock(&self.inner).admission.live()
+    }
+
+    /// Live calls as they change.
+    pub(super) fn watch_live(&self) -> watch::Receiver<usize> {
+        self.live.subscribe()
+    }
+
+    /// Calls' tasks as they change; some work on after their call has ended.
+    pub(super) fn watch_tasks(&self) -> watch::Receiver<usize> {
+        self.tasks.subscribe()
+    }
+
+    fn tell(&self, inner: &Inner) {
+        let live = inner.admission.live();
+        metrics::gauge(metrics::calls_live, &[]).set(live as f64);
+        self.live.send_replace(live);
+        self.tasks.send_replace(inner.calls.len());
+    }
+}
+
+impl Inner {
+    fn by_sid(&self, vendor: &str, call_sid: &str) -> Option<Arc<Entry>> {
+        let mut slots = self.sids.get(call_sid)?.iter().filter_map(|call| self.calls.get(call));
+        slots.find(|s| s.entry.vendor.name == vendor).map(|s| s.entry.clone())
+    }
+
+    fn name(&mut self, call: CallId, call_sid: &str) {
+        let Some(slot) = self.calls.get_mut(&call).filter(|s| s.sid.is_none()) else {
+            return;
+        };
+        slot.sid = Some((slot.entry.vendor.name, call_sid.to_owned()));
+        self.sids.entry(call_sid.to_owned()).or_default().push(call);
+    }
+
+    fn forget(&mut self, call: CallId, call_sid: &str) {
+        if let Some(calls) = self.sids.get_mut(call_sid) {
+            calls.retain(|c| *c != call);
+            if calls.is_empty() {
+                self.sids.remove(call_sid);
+            }
+        }
+    }
+
+    fn release(&mut self, call: CallId) {
+        let Some(slot) = self.calls.get_mut(&call).filter(|s| !s.released) else {
+            return;
+        };
+        slot.released = true;
+        let tenant = slot.entry.tenant;
+        self.admission.release(tenant);
+    }
+
+    fn remember(&mut self, sid: Sid) {
+        if self.ended.insert(sid.clone()) {
+            self.ended_order.push_back(sid);
+        }
+        if self.ended_order.len() > MAX_ENDED
+            && let Some(oldest) = self.ended_order.pop_front()
+        {
+            self.ended.remove(&oldest);
+        }
+    }
+}

@@ -1,0 +1,595 @@
+//! The task of one call: takes one closed set of events in order, tells the call machine and its agent, and does what they ask for.
+//!
+//! It never waits for anything but the next event: commits and requests run beside it and come back as events.
+
+use super::{
+    Microphone, Shared,
+    call::{Ask, Call, Done, Effect, Now, Words},
+    directory::{Entry, lock},
+    microphone::Desk,
+    plan, rest,
+};
+use crate::{
+    agent::{
+        Profile,
+        turn::{Act, Turn},
+    },
+    audio::tone::{Dtmf, DtmfKey},
+    base::{
+        fault::{Fault, Kind},
+        ids::MessageId,
+        time::Mono,
+    },
+    llm::scripted::Action,
+    media::{Arrival, LegCommand, LegEvent, LegHandle, LegSendError},
+    metrics,
+    record::TapTx,
+    speech::{Mouth, SpeechEvent},
+    store::{CallStatus, Committed, Sender},
+    vendor::{Answer, CallAction, CallNews},
+};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info, warn};
+
+/// Commands to a leg whose shard is busy that wait to be tried again.
+const MAX_UNSENT: usize = 64;
+/// How soon they are tried again.
+const RESEND: Duration = Duration::from_millis(10);
+/// In-band keys: milliseconds of tone and of silence (ITU-T Q.24 asks for 40 of each at least).
+const KEY_MS: u32 = 100;
+
+/// What others ask of a call.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// The vendor has news.
+    Vendor {
+        news: CallNews,
+        call_sid: String,
+        duration_s: Option<u32>,
+        done: Done,
+    },
+    /// Tell when the vendor has taken the call.
+    WhenDialed(Done),
+    /// A media socket for the call; its token was used up.
+    Arrival(Box<Arrival>),
+    /// Words for the caller.
+    Say(Words, oneshot::Sender<Result<MessageId, Fault>>),
+    /// A person moves the call.
+    SetStatus(CallStatus, Done),
+    /// End the call.
+    HangUp(Done),
+    /// The daemon stops.
+    Interrupt,
+}
+
+/// Everything that can happen to a call.
+#[derive(Debug)]
+enum Event {
+    Command(Command),
+    /// From the leg; `None` when its thread let go of it.
+    Leg(Option<LegEvent>),
+    /// From ear and mouth; `None` when both are closed.
+    Speech(Option<SpeechEvent>),
+    /// Audio of a frontend.
+    Microphone(Microphone),
+    /// From the ear of a frontend's microphone.
+    Overheard(Option<SpeechEvent>),
+    Committed(Result<Committed, Fault>),
+    Asked(Ask, Result<String, Fault>),
+    Timeout,
+}
+
+/// How a call is placed.
+#[derive(Clone, Debug)]
+pub(super) struct Dial {
+    pub(super) to: String,
+    pub(super) from: String,
+    pub(super) answer: Answer,
+    pub(super) status_url: String,
+    pub(super) ring: Duration,
+}
+
+/// The leg of a call.
+struct Line {
+    handle: LegHandle,
+    shard: usize,
+    events: Option<mpsc::Receiver<LegEvent>>,
+    unsent: VecDeque<LegCommand>,
+}
+
+/// One call at work.
+pub(super) struct Talk {
+    shared: Arc<Shared>,
+    entry: Arc<Entry>,
+    call: Call,
+    profile: Arc<Profile>,
+    turn: Turn,
+    dial: Option<Arc<Dial>>,
+    commands: mpsc::Receiver<Command>,
+    microphone: mpsc::Receiver<Microphone>,
+    line: Option<Line>,
+    mouth: Option<Mouth>,
+    speech: Option<mpsc::Receiver<SpeechEvent>>,
+    desk: Desk,
+    jobs: FuturesUnordered<BoxFuture<'static, Event>>,
+    ended: bool,
+}
+
+/// The receiving ends of an [`Entry`].
+pub(super) struct Inbox {
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) microphone: mpsc::Receiver<Microphone>,
+}
+
+impl Talk {
+    /// A call that is about to begin.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        entry: Arc<Entry>,
+        inbox: Inbox,
+        call: Call,
+        profile: Arc<Profile>,
+        dial: Option<Dial>,
+    ) -> Self {
+        Self {
+            shared,
+            entry,
+            call,
+            turn: Turn::new(&profile),
+            profile,
+            dial: dial.map(Arc::new),
+            commands: inbox.commands,
+            microphone: inbox.microphone,
+            line: None,
+            mouth: None,
+            speech: None,
+            desk: Desk::new(),
+            jobs: FuturesUnordered::new(),
+            ended: false,
+        }
+    }
+
+    /// Lives until the call is over and all of it on record.
+    pub(super) async fn run(mut self) {
+        self.settle(self.shared.clock.now());
+        while !self.call.is_over() {
+            let event = self.next().await;
+            let now = self.shared.clock.now();
+            self.handle(now, event);
+            self.settle(now);
+        }
+    }
+
+    async fn next(&mut self) -> Event {
+        let resend = self.line.as_ref().is_some_and(|l| !l.unsent.is_empty());
+        let resend = resend.then(|| self.shared.clock.now().mono + RESEND);
+        let timeouts = [
+            self.call.next_timeout(),
+            self.turn.next_timeout(),
+            self.desk.next_timeout(),
+            resend,
+        ];
+        let due = timeouts.into_iter().flatten().min();
+        let clock = self.shared.clock;
+        let leg = self.line.as_mut().and_then(|l| l.events.as_mut());
+        tokio::select! {
+            Some(command) = self.commands.recv() => Event::Command(command),
+            event = receive(leg) => Event::Leg(event),
+            event = receive(self.speech.as_mut()) => Event::Speech(event),
+            Some(audio) = self.microphone.recv() => Event::Microphone(audio),
+            event = receive(self.desk.news.as_mut()) => Event::Overheard(event),
+            Some(event) = self.jobs.next() => event,
+            () = clock.sleep_until(due.unwrap_or_default()), if due.is_some() => Event::Timeout,
+        }
+    }
+
+    fn handle(&mut self, now: Now, event: Event) {
+        match event {
+            Event::Command(command) => self.command(now, command),
+            Event::Leg(event) => self.leg(now, event),
+            Event::Speech(Some(event)) => self.heard(now, Sender::Customer, event),
+            Event::Speech(None) => self.speech = None,
+            Event::Microphone(audio) => self.hear_frontend(now, audio),
+            Event::Overheard(Some(event)) => self.heard(now, self.desk.sender, event),
+            Event::Overheard(None) => self.desk.news = None,
+            Event::Committed(result) => self.call.committed(now, result),
+            Event::Asked(ask, result) => self.asked(now, ask, result),
+            Event::Timeout => self.timeout(now),
+        }
+    }
+
+    fn command(&mut self, now: Now, command: Command) {
+        match command {
+            Command::Vendor {
+                news,
+                call_sid,
+                duration_s,
+                done,
+            } => {
+                self.call.learn_sid(&call_sid);
+                self.call.vendor(now, news, duration_s, done);
+            }
+            Command::WhenDialed(done) => self.call.when_dialed(done),
+            Command::Arrival(arrival) => self.attach(now, *arrival),
+            Command::Say(words, told) => {
+                let _ = told.send(self.say(now, words));
+            }
+            Command::SetStatus(status, done) => self.call.set_status(now, status, done),
+            Command::HangUp(done) => self.call.hang_up(now, Some(done)),
+            Command::Interrupt => self.call.interrupt(now),
+        }
+    }
+
+    fn say(&mut self, now: Now, words: Words) -> Result<MessageId, Fault> {
+        if !self.profile.kind.speaks() {
+            let message = format!(
+                "agent {} has no voice: the caller cannot be spoken to",
+                self.profile.name
+            );
+            return Err(Fault::client(Kind::Conflict, message));
+        }
+        self.call.say(now, words).map(|(message, _)| message)
+    }
+
+    fn attach(&mut self, now: Now, arrival: Arrival) {
+        if !self.call.awaits_leg() {
+            return refuse_leg(arrival.leg, 1008, "the call has its media stream", "second_stream");
+        }
+        let tap = self.open_recording();
+        let laid = plan::lay(&self.shared.deps.speech, &self.profile, self.entry.call, &arrival, tap);
+        *lock(&self.entry.leg) = Some(arrival.leg.clone());
+        self.line = Some(Line {
+            handle: arrival.leg,
+            shard: arrival.shard,
+            events: Some(laid.leg),
+            unsent: VecDeque::new(),
+        });
+        self.send_leg(LegCommand::Plan(Box::new(laid.plan)));
+        self.speech = laid.speech;
+        self.mouth = laid.mouth;
+        if let Some(shown) = lock(&self.entry.shown).as_mut() {
+            shown.connection = Some(arrival.connection);
+        }
+        info!(connection = %arrival.connection, stream = %arrival.start.stream_id, "media stream attached");
+        self.call.attached(
+            now,
+            &arrival.start.call_sid,
+            &arrival.start.stream_id,
+            self.mouth.is_some(),
+        );
+        self.turn.answered();
+    }
+
+    fn open_recording(&mut self) -> Option<TapTx> {
+        if !self.profile.record {
+            return None;
+        }
+        let file = format!("recordings/{}.wav", self.call.row().session_id);
+        match self.shared.deps.recorder.open(&self.shared.deps.data_root.join(&file)) {
+            Ok(tap) => {
+                self.call.recorded_to(file);
+                Some(tap)
+            }
+            Err(cause) => {
+                warn!(%cause, "the call is not recorded");
+                None
+            }
+        }
+    }
+
+    fn leg(&mut self, now: Now, event: Option<LegEvent>) {
+        let over = matches!(event, None | Some(LegEvent::Ended { .. }));
+        match event {
+            Some(event) => self.call.leg(now, event),
+            None => self.call.leg_lost(now),
+        }
+        if over {
+            *lock(&self.entry.leg) = None;
+            self.line = None;
+            self.mouth = None;
+        }
+    }
+
+    fn heard(&mut self, now: Now, sender: Sender, event: SpeechEvent) {
+        let words = match &event {
+            SpeechEvent::Transcript(t) if t.is_final && sender == Sender::Customer => Some(t.text.clone()),
+            _ => None,
+        };
+        self.call.speech(now, sender, event);
+        if let Some(words) = words {
+            self.turn.heard(now.mono, &words);
+        }
+    }
+
+    fn hear_frontend(&mut self, now: Now, audio: Microphone) {
+        if audio.to_caller {
+            return self.desk.play(now, &mut self.call, self.mouth.as_ref(), audio);
+        }
+        let shard = self.line.as_ref().map_or(0, |l| l.shard);
+        let speech = &self.shared.deps.speech;
+        self.desk
+            .hear(now, speech, shard, &self.profile, self.call.has_leg(), &audio);
+    }
+
+    fn asked(&mut self, now: Now, ask: Ask, result: Result<String, Fault>) {
+        if let Err(fault) = &result {
+            warn!(?ask, %fault, "the vendor did not do as asked");
+            if matches!(ask, Ask::Transfer(_)) {
+                self.turn.resume();
+            }
+        }
+        self.call.asked(now, ask, result);
+    }
+
+    fn timeout(&mut self, now: Now) {
+        self.call.timeout(now);
+        self.turn.timeout(now.mono);
+        self.desk.timeout(now, self.mouth.as_ref());
+        self.resend();
+    }
+
+    /// Does what machine and agent ask for until they ask for nothing.
+    fn settle(&mut self, now: Now) {
+        loop {
+            if self.call.take_changed() {
+                self.show();
+            }
+            if let Some(effect) = self.call.poll() {
+                self.perform(now, effect);
+            } else if let Some(act) = self.turn.poll() {
+                self.act(now, act);
+            } else {
+                break;
+            }
+        }
+        self.call
+            .set_ears_open(self.speech.is_some() || self.desk.news.is_some());
+        if self.call.is_ended() && !std::mem::replace(&mut self.ended, true) {
+            self.close();
+        }
+    }
+
+    /// The call has ended: what still comes is written down, and nothing is answered.
+    fn close(&mut self) {
+        let row = self.call.row();
+        let reason = row.end_reason.map_or("", |r| r.as_str());
+        info!(reason, duration_s = row.duration, "call ended");
+        metrics::counter(
+            metrics::calls_ended_total,
+            &[("vendor", self.entry.vendor.name), ("reason", reason)],
+        )
+        .increment(1);
+        self.shared.pending.revoke(self.entry.call);
+        self.turn.silence();
+        self.desk.close();
+    }
+
+    fn show(&self) {
+        if let Some(shown) = lock(&self.entry.shown).as_mut() {
+            shown.row = self.call.row().clone();
+        }
+    }
+
+    fn perform(&mut self, now: Now, effect: Effect) {
+        match effect {
+            Effect::Commit(batch) => {
+                let commit = self.shared.deps.store.commit(batch);
+                self.jobs.push(commit.map(Event::Committed).boxed());
+            }
+            Effect::Publish(event) => self.shared.deps.bus.publish(Arc::from(event)),
+            Effect::Tell(done) => {
+                let _ = done.send(Ok(()));
+            }
+            Effect::Speak {
+                utterance,
+                text,
+                language,
+            } => {
+                if !self.mouth.as_ref().is_some_and(|m| m.say(utterance, text, language)) {
+                    let message = "the synthesizer's queue is full or it has stopped".to_owned();
+                    self.heard(now, Sender::Agent, SpeechEvent::TtsFailed { utterance, message });
+                }
+            }
+            Effect::Cut(floor) => {
+                if let Some(mouth) = &self.mouth {
+                    mouth.cut(floor);
+                }
+                self.send_leg(LegCommand::Cut { floor });
+            }
+            Effect::Over { utterance, whole } => self.turn.over(utterance, whole),
+            Effect::Close { code, reason } => self.send_leg(LegCommand::Close { code, reason }),
+            Effect::Ask(ask) => self.ask(now, ask),
+            Effect::Sid(call_sid) => {
+                self.shared.directory.learn_sid(self.entry.call, &call_sid);
+                self.shared.pending.bind(self.entry.call, &call_sid);
+                tracing::Span::current().record("session", self.call.row().session_id.as_str());
+            }
+            Effect::Created => self.created(),
+            Effect::Released => self.shared.directory.release(self.entry.call),
+            Effect::LengthWarning => warn!("the call is close to the longest length and will be ended"),
+            Effect::Lost => metrics::dropped("message", "storage_behind", 1),
+            Effect::StoreFault(fault) => error!(%fault, "a step of the call could not be stored and is lost"),
+        }
+    }
+
+    fn created(&self) {
+        let row = self.call.row().clone();
+        info!(
+            vendor = row.vendor,
+            inbound = row.inbound,
+            agent = row.agent,
+            "call on record"
+        );
+        *lock(&self.entry.shown) = Some(super::LiveCall { row, connection: None });
+    }
+
+    fn act(&mut self, now: Now, act: Act) {
+        match act {
+            Act::Say(text) => {
+                let words = Words {
+                    text: text.clone(),
+                    sender_name: Some(self.profile.name.clone()),
+                    ..Words::default()
+                };
+                let said = match self.call.say(now, words) {
+                    Ok((_, utterance)) => Some(utterance),
+                    Err(fault) if fault.kind == Kind::Unavailable => self.call.say_unrecorded(text),
+                    Err(_) => None,
+                };
+                self.turn.said(said);
+            }
+            Act::Do(Action::HangUp) => self.call.hang_up(now, None),
+            Act::Do(Action::Handoff) => self.hand_off(now),
+            Act::Do(Action::Transfer(to)) => self.call.transfer(to),
+            Act::Do(Action::Digits(digits)) => self.call.digits(digits),
+        }
+    }
+
+    /// Gives the call to a person: the voice stays, the rules fall silent.
+    fn hand_off(&mut self, now: Now) {
+        if let Some(person) = self.shared.deps.agents.get("human") {
+            self.profile = person.clone();
+            self.turn.silence();
+            self.call.hand_off(now, &person.name, "the script said so");
+        }
+    }
+
+    fn ask(&mut self, now: Now, ask: Ask) {
+        let deps = &self.shared.deps;
+        let trunk = deps
+            .trunks
+            .get(self.entry.vendor.name)
+            .filter(|t| t.can_dial())
+            .cloned();
+        let sid = self.call.row().call_sid.clone();
+        let request = trunk
+            .as_ref()
+            .and_then(|t| t.request(&sid, &action(&ask, self.dial.as_deref())?));
+        let Some((trunk, request)) = trunk.zip(request) else {
+            return self.cannot_ask(now, ask);
+        };
+        let (http, dial) = (deps.http.clone(), self.dial.clone());
+        let job = async move {
+            let result = rest::send(&http, request).await.and_then(|reply| {
+                let Some(action) = action(&ask, dial.as_deref()) else {
+                    return Ok(String::new());
+                };
+                trunk.reply(&action, reply.status, &reply.body)
+            });
+            Event::Asked(ask, result)
+        };
+        self.jobs.push(job.boxed());
+    }
+
+    fn cannot_ask(&mut self, now: Now, ask: Ask) {
+        if let Ask::Digits(digits) = &ask {
+            self.play_keys(digits);
+            return self.call.asked(now, ask, Ok(String::new()));
+        }
+        let message = "the vendor has no such command, or its REST credentials are missing";
+        self.asked(now, ask, Err(Fault::client(Kind::Conflict, message)));
+    }
+
+    /// Keys as tones, in the caller's ear.
+    fn play_keys(&mut self, digits: &str) {
+        const RATE: u32 = 8000;
+        let Some((mouth, utterance)) = self.mouth.as_ref().zip(self.call.sound()) else {
+            return metrics::dropped("digits", "no_caller", 1);
+        };
+        let mut generator = Dtmf::new(RATE, KEY_MS, KEY_MS);
+        let mut samples = Vec::new();
+        for key in digits.chars().filter_map(DtmfKey::of) {
+            let mut tone = [0; (RATE * 2 * KEY_MS / 1000) as usize];
+            generator.press(key);
+            let n = generator.fill(&mut tone);
+            samples.extend_from_slice(&tone[..n]);
+        }
+        if !mouth.play(utterance, samples, RATE, true) {
+            metrics::dropped("digits", "mouth_full", 1);
+        }
+    }
+
+    fn send_leg(&mut self, command: LegCommand) {
+        let Some(line) = &mut self.line else { return };
+        if line.unsent.len() < MAX_UNSENT {
+            line.unsent.push_back(command);
+        } else {
+            metrics::dropped("leg_command", "shard_full", 1);
+        }
+        self.resend();
+    }
+
+    fn resend(&mut self) {
+        let Some(line) = &mut self.line else { return };
+        while let Some(command) = line.unsent.pop_front() {
+            match line.handle.try_send(command) {
+                Ok(()) => {}
+                Err(LegSendError::Full(command)) => return line.unsent.push_front(command),
+                Err(LegSendError::Gone) => return line.unsent.clear(),
+            }
+        }
+    }
+}
+
+fn action<'a>(ask: &'a Ask, dial: Option<&'a Dial>) -> Option<CallAction<'a>> {
+    Some(match ask {
+        Ask::Dial => {
+            let dial = dial?;
+            CallAction::Dial {
+                to: &dial.to,
+                from: &dial.from,
+                answer: &dial.answer,
+                status_url: &dial.status_url,
+                ring: dial.ring,
+            }
+        }
+        Ask::HangUp => CallAction::HangUp,
+        Ask::Transfer(to) => CallAction::Transfer { to },
+        Ask::Digits(digits) => CallAction::Digits { digits },
+    })
+}
+
+/// Closes a media socket that no call wants. A shard that is too busy to be told closes it at its opening deadline.
+pub(super) fn refuse_leg(leg: LegHandle, code: u16, reason: &'static str, why: &'static str) {
+    metrics::refused("stream", why);
+    let _ = leg.try_send(LegCommand::Close { code, reason });
+}
+
+async fn receive<T>(from: Option<&mut mpsc::Receiver<T>>) -> Option<T> {
+    match from {
+        Some(from) => from.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Both clocks, and sleep, on the runtime's time, which tests may turn by hand.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    origin: tokio::time::Instant,
+    mono: Mono,
+}
+
+impl Clock {
+    /// A clock that runs from now.
+    pub(super) fn new() -> Self {
+        Self {
+            origin: tokio::time::Instant::now(),
+            mono: Mono::now(),
+        }
+    }
+
+    /// Reads it.
+    pub(super) fn now(&self) -> Now {
+        let wall = crate::base::time::Wall::now();
+        Now {
+            mono: self.mono + self.origin.elapsed(),
+            wall,
+        }
+    }
+
+    async fn sleep_until(self, at: Mono) {
+        tokio::time::sleep_until(self.origin + at.since(self.mono)).await;
+    }
+}

@@ -1,0 +1,1 @@
+//! Calls through the control plane's door.

@@ -1,0 +1,229 @@
+//! News from the bus to the clients that watch: one subscription for the process, one queue for each client.
+//!
+//! Nothing here waits for a client. Stored events leave in the order of their ids; when one is missing, because two commits
+//! crossed or the bus cut us off, it is read from the store.
+
+use super::{
+    order::{Order, PATIENCE},
+    outbox::{Close, Item, Outbox},
+    protocol::{self, ServerMessage},
+};
+use crate::{
+    base::{
+        format::Encoding,
+        ids::{CallId, TenantId},
+        time::Mono,
+    },
+    bus::{Bus, Event, News},
+    metrics,
+    store::{CallStatus, EventRow, Store},
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+/// Stored events read at once.
+pub const PAGE: usize = 256;
+
+/// Which calls a client watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// None yet.
+    Nothing,
+    /// All of its tenant.
+    Tenant,
+    /// One.
+    Call(CallId),
+}
+
+/// One client, as the fan-out sees it.
+#[derive(Debug)]
+pub struct Client {
+    /// What waits for it.
+    pub outbox: Outbox,
+    view: Mutex<(Watch, Encoding)>,
+}
+
+impl Client {
+    /// A client that watches nothing.
+    pub const fn new(outbox: Outbox) -> Self {
+        Self {
+            outbox,
+            view: Mutex::new((Watch::Nothing, Encoding::Ulaw)),
+        }
+    }
+
+    /// Watches these calls from now on, with speech encoded so.
+    pub fn watch(&self, watch: Watch, encoding: Encoding) {
+        *lock(&self.view) = (watch, encoding);
+    }
+
+    fn encoding_for(&self, call: CallId) -> Option<Encoding> {
+        let (watch, encoding) = *lock(&self.view);
+        let sees = match watch {
+            Watch::Nothing => false,
+            Watch::Tenant => true,
+            Watch::Call(one) => one == call,
+        };
+        sees.then_some(encoding)
+    }
+}
+
+/// All clients, by tenant.
+#[derive(Debug, Default)]
+pub struct Fanout {
+    clients: Mutex<HashMap<TenantId, Vec<Arc<Client>>>>,
+}
+
+impl Fanout {
+    /// A client comes.
+    pub fn join(&self, tenant: TenantId, client: Arc<Client>) {
+        lock(&self.clients).entry(tenant).or_default().push(client);
+    }
+
+    /// A client goes.
+    pub fn leave(&self, tenant: TenantId, client: &Arc<Client>) {
+        let mut clients = lock(&self.clients);
+        if let Some(of_tenant) = clients.get_mut(&tenant) {
+            of_tenant.retain(|c| !Arc::ptr_eq(c, client));
+            if of_tenant.is_empty() {
+                clients.remove(&tenant);
+            }
+        }
+    }
+
+    /// Ends every socket.
+    pub fn close_all(&self, close: Close) {
+        for client in lock(&self.clients).values().flatten() {
+            client.outbox.close(close);
+        }
+    }
+
+    /// Queues news for whoever watches its call. Each text is made once for each encoding that is wanted.
+    pub fn deliver(&self, event: &Event) {
+        let status = match &event.news {
+            News::Status { status, .. } => CallStatus::parse(status),
+            _ => None,
+        };
+        let mut texts: Vec<(Encoding, Item)> = Vec::new();
+        self.each(event.tenant, event.call, |client, encoding| {
+            let encoding = if event.news.is_live_audio() {
+                encoding
+            } else {
+                Encoding::Ulaw
+            };
+            let made = texts.iter().find(|(e, _)| *e == encoding).map(|(_, item)| item.clone());
+            let item = made.unwrap_or_else(|| {
+                let message = ServerMessage::news(event, encoding);
+                let item = Item {
+                    text: Utf8Bytes::from(message.text()),
+                    class: message.class(),
+                    call: Some(event.call),
+                    id: event.id,
+                    status,
+                };
+                texts.push((encoding, item.clone()));
+                item
+            });
+            client.outbox.news(item);
+        });
+    }
+
+    /// Queues an event read from the store for whoever watches its call.
+    pub fn deliver_row(&self, tenant: TenantId, row: &EventRow) {
+        let Some(item) = stored(row) else { return };
+        self.each(tenant, row.call_id, |client, _| client.outbox.news(item.clone()));
+    }
+
+    fn each(&self, tenant: TenantId, call: CallId, mut each: impl FnMut(&Client, Encoding)) {
+        for client in lock(&self.clients).get(&tenant).into_iter().flatten() {
+            if let Some(encoding) = client.encoding_for(call) {
+                each(client, encoding);
+            }
+        }
+    }
+
+    /// Carries news from the bus for ever.
+    pub async fn run(&self, bus: &dyn Bus, store: &dyn Store) {
+        let mut orders: HashMap<TenantId, Order<Arc<Event>>> = HashMap::new();
+        loop {
+            let mut news = bus.subscribe();
+            for (tenant, order) in &mut orders {
+                self.catch_up(store, *tenant, order, order.last()).await;
+            }
+            loop {
+                let waits = orders.values().any(Order::waits);
+                let event = match waits {
+                    true => tokio::time::timeout(PATIENCE, news.recv()).await,
+                    false => Ok(news.recv().await),
+                };
+                match event {
+                    Ok(Some(event)) => self.take(event, &mut orders),
+                    Ok(None) => break,
+                    Err(_) => {}
+                }
+                for (tenant, order) in orders.iter_mut().filter(|_| waits) {
+                    let overdue = order.overdue(Mono::now());
+                    if overdue.is_some() {
+                        self.catch_up(store, *tenant, order, overdue).await;
+                    }
+                }
+            }
+            metrics::dropped("news", "fanout_lagged", 1);
+            tracing::warn!("the fan-out to frontends fell behind; reading what it missed from the store");
+        }
+    }
+
+    fn take(&self, event: Arc<Event>, orders: &mut HashMap<TenantId, Order<Arc<Event>>>) {
+        let Some(id) = event.id else {
+            return self.deliver(&event);
+        };
+        let order = orders.entry(event.tenant).or_default();
+        for due in order.place(id, event, Mono::now()) {
+            self.deliver(&due);
+        }
+    }
+
+    async fn catch_up(&self, store: &dyn Store, tenant: TenantId, order: &mut Order<Arc<Event>>, after: Option<i64>) {
+        let Some(mut last) = after else { return };
+        loop {
+            match store.events(tenant, None, last, PAGE).await {
+                Ok(rows) => {
+                    for row in &rows {
+                        self.deliver_row(tenant, row);
+                        last = row.id;
+                    }
+                    if rows.len() < PAGE {
+                        break;
+                    }
+                }
+                Err(fault) => {
+                    metrics::dropped("news", "store", 1);
+                    tracing::warn!(%fault, "events missed by frontends could not be read");
+                    break;
+                }
+            }
+        }
+        for due in order.filled(last, Mono::now()) {
+            self.deliver(&due);
+        }
+    }
+}
+
+/// A stored event as a message.
+pub fn stored(row: &EventRow) -> Option<Item> {
+    let (text, status) = protocol::replayed(row)?;
+    Some(Item {
+        text: text.into(),
+        class: protocol::Class::Event,
+        call: Some(row.call_id),
+        id: Some(row.id),
+        status,
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,134 @@
+//! Audio from the caller: text to bytes to samples to the ear's ring, and a copy to the recording.
+//!
+//! Works in buffers lent by the media thread, so a leg owns little and a frame allocates nothing.
+
+use crate::{
+    audio::{
+        codec,
+        resample::Resampler,
+        ring::UplinkTx,
+        vad::{Vad, VadEvent},
+    },
+    base::format::AudioFormat,
+    media::Accounting,
+    vendor::Payload,
+    wire::base64,
+};
+
+/// Longest message that fits the buffers: 1 s of 48 kHz.
+const MAX_SAMPLES: usize = 48_000;
+
+/// Buffers of one media thread, lent to whichever leg has the turn.
+#[derive(Debug)]
+pub struct Scratch {
+    pub(super) bytes: Box<[u8]>,
+    pub(super) samples: Box<[i16]>,
+    pub(super) resampled: Box<[i16]>,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self {
+            bytes: vec![0; MAX_SAMPLES * 2].into(),
+            samples: vec![0; MAX_SAMPLES].into(),
+            resampled: vec![0; MAX_SAMPLES].into(),
+        }
+    }
+}
+
+/// A payload that could not be turned into samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BadPayload;
+
+/// Decodes one stream.
+#[derive(Debug)]
+pub(super) struct Ingress {
+    format: AudioFormat,
+    max_samples: usize,
+}
+
+impl Ingress {
+    /// Reads `format`; a message longer than `max_ms` is refused.
+    pub(super) fn new(format: AudioFormat, max_ms: u32) -> Self {
+        Self {
+            format,
+            max_samples: format.samples_of_ms(max_ms).min(MAX_SAMPLES),
+        }
+    }
+
+    /// Samples a second.
+    pub(super) const fn rate(&self) -> u32 {
+        self.format.rate
+    }
+
+    /// Decodes a payload into `scratch.samples` and returns how many samples there are.
+    pub(super) fn decode(&self, payload: Payload<'_>, scratch: &mut Scratch) -> Result<usize, BadPayload> {
+        let Payload::Base64(text) = payload else {
+            return Err(BadPayload);
+        };
+        let room = self.format.encoding.bytes(self.max_samples);
+        let n = base64::decode(text, &mut scratch.bytes[..room]).map_err(|_| BadPayload)?;
+        codec::decode(self.format.encoding, &scratch.bytes[..n], &mut scratch.samples).map_err(|_| BadPayload)
+    }
+}
+
+/// Samples on their way into an ear's ring, at its rate.
+#[derive(Debug)]
+pub(super) struct Uplink {
+    ring: UplinkTx,
+    resampler: Option<Resampler>,
+}
+
+impl Uplink {
+    /// Feeds `ring` with samples of `rate`. `None` where no resampler exists between the rates.
+    pub(super) fn new(ring: UplinkTx, rate: u32) -> Option<Self> {
+        let resampler = match ring.rate() {
+            r if r == rate => None,
+            r => Some(Resampler::new(rate, r).ok()?),
+        };
+        Some(Self { ring, resampler })
+    }
+
+    /// Pushes samples and books them. Returns whether the ear should be woken.
+    pub(super) fn push(&mut self, samples: &[i16], resampled: &mut [i16], accounts: &mut Accounting) -> bool {
+        let taken = match &mut self.resampler {
+            None => self.ring.push(samples),
+            Some(r) => {
+                let n = r.process(samples, resampled);
+                self.ring.push(&resampled[..n])
+            }
+        };
+        let book = if taken {
+            &mut accounts.in_relayed
+        } else {
+            &mut accounts.in_dropped_full
+        };
+        *book += samples.len() as u64;
+        taken
+    }
+
+    /// The ear's bell.
+    pub(super) fn ring(&self) -> &UplinkTx {
+        &self.ring
+    }
+}
+
+/// Hears the caller speak over the playout.
+#[derive(Debug)]
+pub(super) struct Onset {
+    vad: Vad,
+}
+
+impl Onset {
+    pub(super) const fn new(vad: Vad) -> Self {
+        Self { vad }
+    }
+
+    /// Whether speech began within `samples`.
+    pub(super) fn heard(&mut self, samples: &[i16]) -> bool {
+        let mut began = false;
+        self.vad
+            .process(samples, |event| began |= matches!(event, VadEvent::Onset { .. }));
+        began
+    }
+}

@@ -1,0 +1,665 @@
+//! Audio on its way to the caller: paced onto the vendor's clock, marked, cut, and accounted for sample by sample.
+//!
+//! The vendor queues what it is sent and plays it in real time, so the queue's far end (the horizon) is known without asking.
+//! Frames go out while the horizon is less than the vendor's lead ahead of now; hence a starved or stalled stream catches up by itself,
+//! and a cut acts on little. Frames are always whole: the tail of an utterance is padded with silence, a gap inside one waits.
+
+use crate::{
+    audio::{resample::Resampler, ring::DownlinkRx},
+    base::{format::AudioFormat, ids::UtteranceId, time::Mono},
+    media::{Accounting, LegEvent},
+    vendor::Caps,
+};
+use std::{collections::VecDeque, time::Duration};
+
+/// Utterances that may be sent and not yet reported as played. More are reported by the clock.
+const AWAITING: usize = 64;
+/// A mark that is this late is believed lost, and its utterance reported by the clock.
+const MARK_LOST: Duration = Duration::from_secs(5);
+/// How long playout waits for a cut to be confirmed after the caller spoke over it.
+const CUT_HOLD: Duration = Duration::from_millis(500);
+/// A live stream that stayed later than this for [`LATE_WINDOW`] skips ahead to where it was before.
+const LATE: Duration = Duration::from_millis(300);
+const LATE_WINDOW: Duration = Duration::from_millis(400);
+
+/// One thing to be written to the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// A frame of so many samples, left in the caller's buffer, that begins to sound at this time.
+    Frame { samples: usize, at: Mono },
+    /// Ask for this utterance's mark.
+    Mark(UtteranceId),
+    /// Drop the vendor's queue.
+    Clear,
+    /// Nothing now.
+    Nothing,
+}
+
+/// An utterance of which something was sent.
+#[derive(Clone, Copy, Debug)]
+struct Spoken {
+    utterance: UtteranceId,
+    /// When its first sample sounds.
+    from: Mono,
+    /// When its last sample sent so far has sounded.
+    to: Mono,
+}
+
+impl Spoken {
+    fn heard_ms(&self, now: Mono) -> u32 {
+        now.min(self.to).millis_since(self.from) as u32
+    }
+
+    fn total_ms(&self) -> u32 {
+        self.to.millis_since(self.from) as u32
+    }
+}
+
+/// Paces one downlink ring onto one vendor stream.
+#[derive(Debug)]
+pub(super) struct Playout {
+    ring: DownlinkRx,
+    resampler: Option<Resampler>,
+    /// Samples of a frame at the ring's rate, and as sent.
+    frame: usize,
+    frame_out: usize,
+    ptime: Duration,
+    lead: Duration,
+    marks: bool,
+    clears: bool,
+    /// The stream cannot be held back at its source, so lateness is mended by skipping.
+    live: bool,
+
+    /// Samples of a frame that is not whole yet, and whose they are.
+    partial: Vec<i16>,
+    partial_of: UtteranceId,
+    /// When everything sent so far has sounded.
+    horizon: Mono,
+    floor: UtteranceId,
+    speaking: Option<Spoken>,
+    awaiting: VecDeque<Spoken>,
+    mark_due: Option<UtteranceId>,
+    clear_due: bool,
+    held_until: Option<Mono>,
+    late_since: Option<Mono>,
+    skipping: bool,
+    muted: bool,
+    sent_any: bool,
+}
+
+impl Playout {
+    /// Plays `ring` as `caps` and the stream's `format` demand. `None` where no resampler exists between their rates.
+    pub(super) fn new(ring: DownlinkRx, format: AudioFormat, caps: &Caps, live: bool) -> Option<Self> {
+        let resampler = match ring.rate() {
+            rate if rate == format.rate => None,
+            rate => Some(Resampler::new(rate, format.rate).ok()?),
+        };
+        let frame = (ring.rate() as usize * caps.ptime_ms as usize) / 1000;
+        Some(Self {
+            frame,
+            frame_out: format.samples_of_ms(caps.ptime_ms),
+            ring,
+            resampler,
+            ptime: Duration::from_millis(u64::from(caps.ptime_ms)),
+            lead: Duration::from_millis(u64::from(caps.lead_ms)),
+            marks: caps.mark,
+            clears: caps.clear,
+            live,
+            partial: Vec::with_capacity(frame),
+            partial_of: UtteranceId::default(),
+            horizon: Mono::ZERO,
+            floor: UtteranceId::default(),
+            speaking: None,
+            awaiting: VecDeque::with_capacity(AWAITING),
+            mark_due: None,
+            clear_due: false,
+            held_until: None,
+            late_since: None,
+            skipping: false,
+            muted: false,
+            sent_any: false,
+        })
+    }
+
+    /// Whether the caller hears something now, as far as we know.
+    pub(super) fn is_sounding(&self, now: Mono) -> bool {
+        self.horizon > now && !self.muted
+    }
+
+    /// Replaces audio by silence, or stops doing so. Time goes on either way.
+    pub(super) const fn mute(&mut self, muted: bool) {
+        self.muted = muted;
+    }
+
+    /// Samples taken up and not sent, for the accounts.
+    pub(super) fn queued(&self) -> u64 {
+        self.partial.len() as u64
+    }
+
+    /// The next thing to write. Call until it returns [`Step::Nothing`].
+    pub(super) fn poll(
+        &mut self,
+        now: Mono,
+        out: &mut [i16],
+        accounts: &mut Accounting,
+        events: &mut VecDeque<LegEvent>,
+    ) -> Step {
+        if std::mem::take(&mut self.clear_due) {
+            return Step::Clear;
+        }
+        if let Some(utterance) = self.mark_due.take() {
+            return Step::Mark(utterance);
+        }
+        if let Some(until) = self.held_until {
+            if now < until {
+                return Step::Nothing;
+            }
+            self.held_until = None;
+        }
+        self.skip_stale(accounts);
+        if self.live {
+            self.catch_up(now, accounts);
+        }
+        if self.horizon.max(now) + self.ptime > now + self.lead {
+            return Step::Nothing;
+        }
+        let Some(last) = self.fill(accounts) else {
+            return Step::Nothing;
+        };
+        self.send(now, last, out, accounts, events)
+    }
+
+    /// Drops what lies below the floor.
+    fn skip_stale(&mut self, accounts: &mut Accounting) {
+        let stale = |u: UtteranceId| u < self.floor && u != UtteranceId::default();
+        if !self.partial.is_empty() && stale(self.partial_of) {
+            accounts.out_cut += self.partial.len() as u64;
+            self.partial.clear();
+        }
+        while let Some(span) = self.ring.peek().filter(|s| stale(s.utterance)) {
+            let (n, ended) = self.ring.skip(span.samples as usize);
+            accounts.out_samples += n as u64;
+            accounts.out_cut += n as u64;
+            if n == 0 && !ended {
+                break;
+            }
+        }
+    }
+
+    /// Brings a live stream that has stayed late back by leaving its oldest unsent audio out.
+    fn catch_up(&mut self, now: Mono, accounts: &mut Accounting) {
+        let queued = Duration::from_micros(self.ring.queued() as u64 * 1_000_000 / u64::from(self.ring.rate().max(1)));
+        let late = self.horizon.since(now) + queued;
+        if late <= LATE {
+            self.late_since = None;
+        } else if now.since(*self.late_since.get_or_insert(now)) >= LATE_WINDOW {
+            self.skipping = true;
+        }
+        if self.skipping {
+            if self.horizon.since(now) <= self.ptime * 2 && queued <= self.ptime * 2 {
+                self.skipping = false;
+                self.late_since = None;
+                return;
+            }
+            let keep = if self.horizon.since(now) <= self.ptime * 2 {
+                self.frame
+            } else {
+                0
+            };
+            self.skip_to(keep, |a, n| a.out_dropped_stalled += n, accounts);
+        }
+    }
+
+    /// Takes samples of one utterance until a frame is whole. `Some(true)` when the utterance ends with it.
+    fn fill(&mut self, accounts: &mut Accounting) -> Option<bool> {
+        loop {
+            let span = self.ring.peek()?;
+            if self.partial.is_empty() {
+                self.partial_of = span.utterance;
+            } else if span.utterance != self.partial_of {
+                // Its end was never said: the frame is padded, and the utterance is over.
+                return Some(true);
+            }
+            let had = self.partial.len();
+            self.partial.resize(self.frame, 0);
+            let (n, ended) = self.ring.pop(&mut self.partial[had..]);
+            self.partial.truncate(had + n);
+            accounts.out_samples += n as u64;
+            if ended || self.partial.len() == self.frame {
+                return Some(ended);
+            }
+            if n == 0 {
+                return None;
+            }
+        }
+    }
+
+    fn send(
+        &mut self,
+        now: Mono,
+        last: bool,
+        out: &mut [i16],
+        accounts: &mut Accounting,
+        events: &mut VecDeque<LegEvent>,
+    ) -> Step {
+        let utterance = self.partial_of;
+        if self.speaking.is_some_and(|s| s.utterance != utterance) {
+            self.finish_speaking();
+        }
+        let real = self.partial.len();
+        let at = self.horizon.max(now);
+        if real == 0 {
+            // The end came alone: nothing more to send, but its mark is due.
+            let spoken = self.speaking.unwrap_or(Spoken {
+                utterance,
+                from: at,
+                to: at,
+            });
+            self.speaking = Some(spoken);
+            self.finish_speaking();
+            return self.mark_due.take().map_or(Step::Nothing, Step::Mark);
+        }
+        self.partial.resize(self.frame, 0);
+        match &mut self.resampler {
+            None => out[..self.frame].copy_from_slice(&self.partial),
+            Some(r) => {
+                r.process(&self.partial, &mut out[..self.frame_out]);
+            }
+        }
+        if self.muted {
+            out[..self.frame_out].fill(0);
+        }
+        self.partial.clear();
+        accounts.out_sent += real as u64;
+        accounts.out_frames += 1;
+        self.horizon = at + self.ptime;
+        self.sent_any = true;
+        match &mut self.speaking {
+            Some(s) => s.to = self.horizon,
+            None => {
+                self.speaking = Some(Spoken {
+                    utterance,
+                    from: at,
+                    to: self.horizon,
+                });
+                if utterance != UtteranceId::default() {
+                    events.push_back(LegEvent::Playing(utterance));
+                }
+            }
+        }
+        if last {
+            self.finish_speaking();
+        }
+        Step::Frame {
+            samples: self.frame_out,
+            at,
+        }
+    }
+
+    /// The utterance has been sent whole: from here its mark or the clock says when it was heard.
+    fn finish_speaking(&mut self) {
+        let Some(spoken) = self.speaking.take().filter(|s| s.utterance != UtteranceId::default()) else {
+            return;
+        };
+        if self.marks {
+            self.mark_due = Some(spoken.utterance);
+        }
+        self.awaiting.push_back(spoken);
+    }
+
+    /// The vendor says that everything up to this utterance was played.
+    pub(super) fn marked(&mut self, utterance: UtteranceId, events: &mut VecDeque<LegEvent>) {
+        if self.awaiting.iter().any(|s| s.utterance == utterance) {
+            while let Some(s) = self.awaiting.pop_front() {
+                events.push_back(LegEvent::Played {
+                    utterance: s.utterance,
+                    heard_ms: s.total_ms(),
+                    whole: true,
+                });
+                if s.utterance == utterance {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Reports by the clock what no mark will report.
+    pub(super) fn tick(&mut self, now: Mono, events: &mut VecDeque<LegEvent>) {
+        let patience = if self.marks { MARK_LOST } else { Duration::ZERO };
+        while let Some(s) = self.awaiting.front() {
+            if s.to + patience > now && self.awaiting.len() < AWAITING {
+                break;
+            }
+            events.push_back(LegEvent::Played {
+                utterance: s.utterance,
+                heard_ms: s.total_ms(),
+                whole: true,
+            });
+            self.awaiting.pop_front();
+        }
+    }
+
+    /// The caller spoke over it: everything known is cut at once, and nothing more is played until [`Playout::cut`] says where to go on.
+    pub(super) fn barge_in(&mut self, now: Mono, accounts: &mut Accounting, events: &mut VecDeque<LegEvent>) {
+        events.push_back(LegEvent::BargedIn);
+        let queued = self.ring.peek().map(|s| s.utterance);
+        let speaking = self.speaking.map(|s| s.utterance);
+        let top = self
+            .awaiting
+            .back()
+            .map(|s| s.utterance)
+            .max(speaking)
+            .max(queued)
+            .unwrap_or_default();
+        self.cut(top.next(), now, accounts, events);
+        self.held_until = Some(now + CUT_HOLD);
+    }
+
+    /// Cuts everything below `floor`: unsent audio is dropped, the vendor's queue cleared, and what was heard is reported.
+    pub(super) fn cut(
+        &mut self,
+        floor: UtteranceId,
+        now: Mono,
+        accounts: &mut Accounting,
+        events: &mut VecDeque<LegEvent>,
+    ) {
+        self.held_until = None;
+        if floor <= self.floor {
+            return;
+        }
+        self.floor = floor;
+        let report = |s: Spoken, complete: bool, events: &mut VecDeque<LegEvent>| {
+            if s.utterance == UtteranceId::default() {
+                return;
+            }
+            let whole = complete && s.to <= now;
+            events.push_back(LegEvent::Played {
+                utterance: s.utterance,
+                heard_ms: s.heard_ms(now),
+                whole,
+            });
+        };
+        let mut kept = self.awaiting.len();
+        while kept > 0 {
+            kept -= 1;
+            if let Some(s) = self.awaiting.pop_front() {
+                if s.utterance < floor {
+                    report(s, true, events)
+                } else {
+                    self.awaiting.push_back(s)
+                }
+            }
+        }
+        let mut outlives = !self.awaiting.is_empty();
+        if let Some(s) = self.speaking {
+            if s.utterance < floor {
+                report(s, false, events);
+                self.speaking = None;
+            } else {
+                outlives = true;
+            }
+        }
+        self.mark_due = self.mark_due.filter(|u| *u >= floor);
+        if !outlives {
+            self.clear_due = self.clears && self.sent_any;
+            if self.clears {
+                self.horizon = now;
+            }
+        }
+        self.skip_stale(accounts);
+        if self.live {
+            accounts.out_cut += self.partial.len() as u64;
+            self.partial.clear();
+            self.skip_to(0, |a, n| a.out_cut += n, accounts);
+        }
+    }
+
+    /// Leaves out the oldest queued samples until `keep` are left.
+    fn skip_to(&mut self, keep: usize, book: fn(&mut Accounting, u64), accounts: &mut Accounting) {
+        while self.ring.queued() > keep {
+            let (n, ended) = self.ring.skip(self.ring.queued() - keep);
+            accounts.out_samples += n as u64;
+            book(accounts, n as u64);
+            if n == 0 && !ended {
+                break;
+            }
+        }
+    }
+
+    /// At the end of the leg: what was under way is reported as cut here.
+    pub(super) fn end(&mut self, now: Mono, accounts: &mut Accounting, events: &mut VecDeque<LegEvent>) {
+        while let Some(s) = self.awaiting.pop_front() {
+            events.push_back(LegEvent::Played {
+                utterance: s.utterance,
+                heard_ms: s.heard_ms(now),
+                whole: s.to <= now,
+            });
+        }
+        if let Some(s) = self.speaking.take().filter(|s| s.utterance != UtteranceId::default()) {
+            events.push_back(LegEvent::Played {
+                utterance: s.utterance,
+                heard_ms: s.heard_ms(now),
+                whole: false,
+            });
+        }
+        accounts.out_queued = self.queued() + self.ring.queued() as u64;
+        accounts.out_samples += self.ring.queued() as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audio::ring::{DownlinkTx, downlink};
+
+    static CAPS: Caps = Caps {
+        inbound: AudioFormat::ULAW_8K,
+        outbound: AudioFormat::ULAW_8K,
+        ptime_ms: 20,
+        chunk_multiple: 160,
+        lead_ms: 100,
+        mark: true,
+        clear: true,
+        stop: true,
+        reconnects: false,
+        close_ends_call: true,
+        max_inbound_ms: 1000,
+    };
+
+    struct Desk {
+        tx: DownlinkTx,
+        playout: Playout,
+        accounts: Accounting,
+        events: VecDeque<LegEvent>,
+    }
+
+    impl Desk {
+        fn new(live: bool) -> Self {
+            let (tx, rx) = downlink(8000, 16_000, 256);
+            let playout = Playout::new(rx, AudioFormat::ULAW_8K, &CAPS, live).unwrap();
+            Self {
+                tx,
+                playout,
+                accounts: Accounting::default(),
+                events: VecDeque::new(),
+            }
+        }
+
+        fn say(&mut self, u: u32, ms: usize) {
+            let samples: Vec<i16> = (0..ms * 8).map(|i| (u as i16) * 1000 + (i % 100) as i16).collect();
+            assert_eq!(self.tx.push(UtteranceId(u), &samples, true), samples.len());
+        }
+
+        /// Everything due at `ms`.
+        fn at(&mut self, ms: u64) -> Vec<Step> {
+            let now = Mono::from_millis(ms);
+            let mut out = [0; 160];
+            self.playout.tick(now, &mut self.events);
+            let mut steps = Vec::new();
+            loop {
+                match self.playout.poll(now, &mut out, &mut self.accounts, &mut self.events) {
+                    Step::Nothing => return steps,
+                    step => steps.push(step),
+                }
+            }
+        }
+
+        fn frames(&mut self, ms: u64) -> usize {
+            self.at(ms).iter().filter(|s| matches!(s, Step::Frame { .. })).count()
+        }
+    }
+
+    #[test]
+    fn sends_the_lead_at_once_and_then_keeps_real_time() {
+        let mut d = Desk::new(false);
+        d.say(1, 1000);
+        assert_eq!(d.frames(1000), 5);
+        assert_eq!(d.frames(1019), 0);
+        assert_eq!(d.frames(1020), 1);
+        let later: usize = (1021..2000).map(|ms| d.frames(ms)).sum();
+        assert_eq!(later, 44);
+    }
+
+    #[test]
+    fn a_stall_is_made_up_within_the_lead_and_not_beyond_it() {
+        let mut d = Desk::new(false);
+        d.say(1, 2000);
+        assert_eq!(d.frames(0), 5);
+        assert_eq!(
+            d.frames(500),
+            5,
+            "the vendor ran dry at 100 ms, so it may have its lead again and no more"
+        );
+    }
+
+    #[test]
+    fn the_mark_follows_the_last_frame_and_says_what_was_heard() {
+        let mut d = Desk::new(false);
+        d.say(1, 50);
+        let steps = d.at(0);
+        assert_eq!(steps.len(), 4, "{steps:?}");
+        assert_eq!(steps[3], Step::Mark(UtteranceId(1)));
+        assert_eq!(d.accounts.out_sent, 400);
+        d.playout.marked(UtteranceId(1), &mut d.events);
+        let played = LegEvent::Played {
+            utterance: UtteranceId(1),
+            heard_ms: 60,
+            whole: true,
+        };
+        assert_eq!(d.events, [LegEvent::Playing(UtteranceId(1)), played]);
+    }
+
+    #[test]
+    fn a_lost_mark_is_made_up_by_the_clock() {
+        let mut d = Desk::new(false);
+        d.say(1, 20);
+        d.at(0);
+        d.at(5000);
+        assert_eq!(d.events.len(), 1);
+        d.at(5020);
+        assert_eq!(
+            d.events[1],
+            LegEvent::Played {
+                utterance: UtteranceId(1),
+                heard_ms: 20,
+                whole: true
+            }
+        );
+    }
+
+    #[test]
+    fn after_a_barge_in_no_stale_sample_is_sent_and_what_was_heard_is_told() {
+        let mut d = Desk::new(false);
+        d.say(1, 400);
+        d.say(2, 400);
+        d.at(0);
+        d.at(50);
+        d.events.clear();
+        d.playout
+            .barge_in(Mono::from_millis(60), &mut d.accounts, &mut d.events);
+        let cut = LegEvent::Played {
+            utterance: UtteranceId(1),
+            heard_ms: 60,
+            whole: false,
+        };
+        assert_eq!(d.events, [LegEvent::BargedIn, cut]);
+        assert_eq!(d.at(61), [Step::Clear], "utterance 2 waits until the cut is confirmed");
+        d.playout
+            .cut(UtteranceId(3), Mono::from_millis(70), &mut d.accounts, &mut d.events);
+        d.say(3, 20);
+        let steps = d.at(71);
+        assert_eq!(steps[0], Step::Clear);
+        assert_eq!(
+            steps[1],
+            Step::Frame {
+                samples: 160,
+                at: Mono::from_millis(71)
+            }
+        );
+        assert_eq!(d.events.back(), Some(&LegEvent::Playing(UtteranceId(3))));
+        let a = d.accounts;
+        assert_eq!(a.out_samples, a.out_sent + a.out_cut + d.playout.queued());
+    }
+
+    #[test]
+    fn an_unconfirmed_barge_in_lets_playout_go_on() {
+        let mut d = Desk::new(false);
+        d.say(1, 400);
+        d.say(2, 400);
+        d.at(0);
+        d.playout
+            .barge_in(Mono::from_millis(60), &mut d.accounts, &mut d.events);
+        assert_eq!(d.frames(559), 0);
+        assert_eq!(d.frames(560), 5);
+    }
+
+    #[test]
+    fn an_utterance_that_ends_with_an_empty_push_still_gets_its_mark() {
+        let mut d = Desk::new(false);
+        d.tx.push(UtteranceId(1), &[1; 160], false);
+        assert_eq!(d.at(0).len(), 1);
+        d.tx.push(UtteranceId(1), &[], true);
+        assert_eq!(d.at(1), [Step::Mark(UtteranceId(1))]);
+    }
+
+    #[test]
+    fn a_live_stream_is_back_at_its_baseline_within_a_second_of_a_freeze() {
+        let mut d = Desk::new(true);
+        let none = UtteranceId::default();
+        let mut worst_after = 0;
+        for ms in 0..4000u64 {
+            if ms % 20 == 0 && !(1000..1500).contains(&ms) {
+                d.tx.push(none, &[5; 160], false);
+            }
+            if ms == 1500 {
+                (0..25).for_each(|_| assert_eq!(d.tx.push(none, &[6; 160], false), 160));
+            }
+            if !(1000..1500).contains(&ms) {
+                d.at(ms);
+            }
+            if ms > 2500 {
+                let late = d.playout.horizon.millis_since(Mono::from_millis(ms)) + d.playout.ring.queued() as u64 / 8;
+                worst_after = worst_after.max(late);
+            }
+        }
+        assert!(worst_after <= 60, "{worst_after} ms late a second after the freeze");
+        assert!(d.accounts.out_dropped_stalled > 0);
+        let a = d.accounts;
+        assert_eq!(a.out_samples, a.out_sent + a.out_dropped_stalled + d.playout.queued());
+    }
+
+    #[test]
+    fn a_short_burst_of_a_live_stream_loses_nothing() {
+        let mut d = Desk::new(true);
+        for ms in 0..3000u64 {
+            let frames = if ms == 200 {
+                10
+            } else {
+                usize::from(ms % 20 == 0 && !(1..200).contains(&ms))
+            };
+            (0..frames).for_each(|_| assert_eq!(d.tx.push(UtteranceId::default(), &[5; 160], false), 160));
+            d.at(ms);
+        }
+        assert_eq!(d.accounts.out_dropped_stalled, 0);
+    }
+}

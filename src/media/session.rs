@@ -1,0 +1,661 @@
+//! The state machine of one leg. Messages, commands and time go in; text messages, a close, and news come out.
+//!
+//! Mutate once (`handle_*`), then drain: [`Session::poll_output`] until `None`, then events. Nothing here waits, and per frame
+//! nothing allocates, locks or logs. What the vendor's dialect cannot do is a fact in its caps, never a special case.
+
+use super::{
+    Accounting, LegCommand, LegEnd, LegEvent, Plan, Route,
+    ingress::{Ingress, Onset, Scratch, Uplink},
+    playout::{Playout, Step},
+    timer::{Timer, Timers},
+};
+use crate::{
+    audio::{
+        codec,
+        resample::Resampler,
+        ring::{self, DownlinkTx, UplinkRx},
+        vad::{Vad, VadConfig},
+    },
+    base::{doorbell::Doorbell, format::AudioFormat, ids::UtteranceId, time::Mono},
+    record::{Side, TapTx},
+    vendor::{Caps, Media, StreamCodec, StreamCommand, StreamEvent, StreamStart},
+};
+use bytes::BytesMut;
+use std::{collections::VecDeque, fmt::Write as _, sync::Arc, time::Duration};
+
+/// Limits of a leg (keys of `[media]`).
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// A socket that has not said `start` by then is closed with 1008.
+    pub start: Duration,
+    /// A leg without a plan by then is closed with 1011.
+    pub plan: Duration,
+    /// A stream that sends nothing for so long has ended.
+    pub idle: Duration,
+    /// Sustained messages a second; a burst of twice as many is let through. More are dropped, and ten seconds of it close with 1008.
+    pub messages_per_s: u32,
+    /// Unreadable messages until the socket is closed with 1008.
+    pub protocol_strikes: u32,
+    /// Unreadable payloads within ten seconds until the socket is closed with 1008.
+    pub bad_payloads: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            start: Duration::from_secs(10),
+            plan: Duration::from_secs(5),
+            idle: Duration::from_secs(30),
+            messages_per_s: 200,
+            protocol_strikes: 3,
+            bad_payloads: 100,
+        }
+    }
+}
+
+/// Audio held while a leg waits for its plan, in ms.
+const HELD_MS: u32 = 1000;
+/// Each of the two rings of an echo, in ms.
+const ECHO_RING_MS: u32 = 500;
+/// How long the peer has to answer our close.
+const CLOSE_GRACE: Duration = Duration::from_secs(2);
+/// Payload faults are forgiven after this long.
+const FAULT_WINDOW: Duration = Duration::from_secs(10);
+
+/// Where a leg stands.
+#[derive(Debug)]
+enum State {
+    /// The socket is open, `start` has not come.
+    Opening,
+    /// `start` has come, the plan has not; audio is held.
+    Waiting { held: Vec<i16> },
+    /// Audio flows.
+    Streaming,
+    /// We asked to close, or are about to.
+    Closing {
+        code: u16,
+        reason: &'static str,
+        said: bool,
+    },
+    /// Over.
+    Closed,
+}
+
+/// Where uplink audio goes.
+#[derive(Debug)]
+enum Way {
+    /// Nobody listens.
+    None,
+    /// An ear.
+    Ear(Uplink),
+    /// Back to the caller through two rings.
+    Echo { up: Uplink, rx: UplinkRx, down: DownlinkTx },
+}
+
+/// What must be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// One text message, left in the buffer.
+    Text,
+    /// A close frame; nothing follows it.
+    Close {
+        /// RFC 6455 §7.4 code.
+        code: u16,
+        /// Fixed text.
+        reason: &'static str,
+    },
+}
+
+/// One leg: its dialect and its state.
+pub struct Session {
+    codec: Box<dyn StreamCodec>,
+    leg: Leg,
+}
+
+/// The state, apart from the codec that its messages are borrowed from.
+struct Leg {
+    caps: &'static Caps,
+    limits: Limits,
+    state: State,
+    timers: Timers,
+    arrival: Option<Box<StreamStart>>,
+    outbound: AudioFormat,
+    ingress: Ingress,
+    way: Way,
+    playout: Option<Playout>,
+    onset: Option<Onset>,
+    tap: Option<Tap>,
+    muted_uplink: bool,
+    events: VecDeque<LegEvent>,
+    accounts: Accounting,
+    rate: Rate,
+    strikes: u32,
+    bad: (Mono, u32),
+    end: Option<LegEnd>,
+    wake_ear: bool,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("state", &self.leg.state)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// A leg whose socket has just opened.
+    pub fn new(now: Mono, caps: &'static Caps, codec: Box<dyn StreamCodec>, limits: Limits) -> Self {
+        let mut timers = Timers::default();
+        timers.set(Timer::Start, now + limits.start);
+        let leg = Leg {
+            caps,
+            rate: Rate::new(now, limits.messages_per_s),
+            limits,
+            state: State::Opening,
+            timers,
+            arrival: None,
+            outbound: caps.outbound,
+            ingress: Ingress::new(caps.inbound, caps.max_inbound_ms),
+            way: Way::None,
+            playout: None,
+            onset: None,
+            tap: None,
+            muted_uplink: false,
+            events: VecDeque::with_capacity(32),
+            accounts: Accounting::default(),
+            strikes: 0,
+            bad: (now, 0),
+            end: None,
+            wake_ear: false,
+        };
+        Self { codec, leg }
+    }
+
+    /// A text message arrived.
+    pub fn handle_message(&mut self, now: Mono, text: &[u8], scratch: &mut Scratch) {
+        let Self { codec, leg } = self;
+        if !leg.admit(now) {
+            return;
+        }
+        match codec.parse(text) {
+            Ok(StreamEvent::Media(media)) => leg.handle_media(now, media, scratch),
+            Ok(StreamEvent::Mark(name)) => {
+                if let (Some(playout), Some(utterance)) = (&mut leg.playout, read_mark(name)) {
+                    playout.marked(utterance, &mut leg.events);
+                }
+            }
+            Ok(StreamEvent::Dtmf(key)) if matches!(leg.state, State::Streaming) => {
+                leg.events.push_back(LegEvent::Dtmf(key));
+            }
+            Ok(StreamEvent::Start(start)) => leg.handle_start(now, start),
+            Ok(StreamEvent::Stop) => leg.close(now, 1000, "", LegEnd::Stopped),
+            Ok(StreamEvent::Hello | StreamEvent::Ignored | StreamEvent::Dtmf(_)) => {}
+            Err(_) => leg.strike(now),
+        }
+    }
+
+    /// The control plane said something. A plan's event queue is the shell's to keep.
+    pub fn handle_command(&mut self, now: Mono, command: LegCommand, scratch: &mut Scratch) {
+        match command {
+            LegCommand::Plan(plan) => self.leg.handle_plan(now, *plan, scratch),
+            LegCommand::Close { code, reason } => self.leg.close(now, code, reason, LegEnd::Closed),
+            LegCommand::Cut { floor } => {
+                if let Some(playout) = &mut self.leg.playout {
+                    playout.cut(floor, now, &mut self.leg.accounts, &mut self.leg.events);
+                }
+            }
+            LegCommand::Mute { uplink, downlink } => {
+                self.leg.muted_uplink = uplink;
+                if let Some(playout) = &mut self.leg.playout {
+                    playout.mute(downlink);
+                }
+            }
+            LegCommand::Record(on) => {
+                if let Some(tap) = &mut self.leg.tap {
+                    tap.paused = !on;
+                }
+            }
+        }
+    }
+
+    /// Time has passed.
+    pub fn handle_tick(&mut self, now: Mono) {
+        while let Some(timer) = self.leg.timers.expired(now) {
+            match timer {
+                Timer::Start => self.leg.close(now, 1008, "no start", LegEnd::Violation(1008)),
+                Timer::Plan => self.leg.close(now, 1011, "no plan", LegEnd::Closed),
+                Timer::Idle => self.leg.close(now, 1000, "no media", LegEnd::Idle),
+                Timer::Close => self.leg.finish(now),
+            }
+        }
+        if let Some(playout) = &mut self.leg.playout {
+            playout.tick(now, &mut self.leg.events);
+        }
+    }
+
+    /// The socket is gone.
+    pub fn handle_closed(&mut self, now: Mono) {
+        self.leg.end.get_or_insert(LegEnd::ClosedWithoutStop);
+        self.leg.finish(now);
+    }
+
+    /// The peer sent something no leg accepts; `code` is what it is closed with (1003 binary, 1007 UTF-8, 1009 size, 1002 framing).
+    pub fn handle_violation(&mut self, now: Mono, code: u16, reason: &'static str) {
+        self.leg.close(now, code, reason, LegEnd::Violation(code));
+    }
+
+    /// Whether the leg is over and the socket may be dropped.
+    pub const fn is_closed(&self) -> bool {
+        matches!(self.leg.state, State::Closed)
+    }
+
+    /// The next thing to write; a text message is appended to `out`.
+    pub fn poll_output(&mut self, now: Mono, scratch: &mut Scratch, out: &mut BytesMut) -> Option<Output> {
+        if let State::Closing { code, reason, said } = &mut self.leg.state {
+            return (!std::mem::replace(said, true)).then_some(Output::Close { code: *code, reason });
+        }
+        let playout = self.leg.playout.as_mut()?;
+        loop {
+            match playout.poll(now, &mut scratch.samples, &mut self.leg.accounts, &mut self.leg.events) {
+                Step::Nothing => return None,
+                Step::Clear => self.codec.format(StreamCommand::Clear, out),
+                Step::Mark(utterance) => self.codec.format(StreamCommand::Mark(&MarkName::new(utterance)), out),
+                Step::Frame { samples, at } => {
+                    let samples = &scratch.samples[..samples];
+                    if let Some(tap) = &mut self.leg.tap {
+                        tap.agent(at, samples);
+                    }
+                    let n = codec::encode(self.leg.outbound.encoding, samples, &mut scratch.bytes);
+                    self.codec.format(StreamCommand::Media(&scratch.bytes[..n]), out);
+                }
+            }
+            if !out.is_empty() {
+                return Some(Output::Text);
+            }
+        }
+    }
+
+    /// What `start` said, once, to be reported as an arrival.
+    pub fn take_arrival(&mut self) -> Option<Box<StreamStart>> {
+        self.leg.arrival.take()
+    }
+
+    /// The oldest event not taken.
+    pub fn front_event(&self) -> Option<&LegEvent> {
+        self.leg.events.front()
+    }
+
+    /// Takes the oldest event, once its queue has it.
+    pub fn pop_event(&mut self) -> Option<LegEvent> {
+        self.leg.events.pop_front()
+    }
+
+    /// The bell of the ear, if it has something to hear since the last call.
+    pub fn take_bell(&mut self) -> Option<&Arc<Doorbell>> {
+        match &self.leg.way {
+            Way::Ear(up) if std::mem::take(&mut self.leg.wake_ear) => up.ring().bell(),
+            _ => None,
+        }
+    }
+
+    /// Frames received and sent so far.
+    pub const fn frames(&self) -> (u64, u64) {
+        (self.leg.accounts.in_frames, self.leg.accounts.out_frames)
+    }
+
+    /// The accounts as they stand.
+    pub const fn accounting(&self) -> &Accounting {
+        &self.leg.accounts
+    }
+}
+
+impl Leg {
+    /// Whether a message may be looked at now; keeps the idle timer and the message rate.
+    fn admit(&mut self, now: Mono) -> bool {
+        match self.state {
+            State::Closing { .. } | State::Closed => return false,
+            State::Opening => {}
+            State::Waiting { .. } | State::Streaming => self.timers.set(Timer::Idle, now + self.limits.idle),
+        }
+        match self.rate.take(now) {
+            Verdict::Pass => return true,
+            Verdict::Drop => self.accounts.in_bad += 1,
+            Verdict::Flood => self.close(now, 1008, "too many messages", LegEnd::Violation(1008)),
+        }
+        false
+    }
+
+    fn strike(&mut self, now: Mono) {
+        self.accounts.in_bad += 1;
+        self.strikes += 1;
+        if self.strikes >= self.limits.protocol_strikes {
+            self.close(now, 1008, "unreadable messages", LegEnd::Violation(1008));
+        }
+    }
+
+    fn handle_start(&mut self, now: Mono, start: Box<StreamStart>) {
+        if !matches!(self.state, State::Opening) {
+            return self.strike(now);
+        }
+        self.ingress = Ingress::new(start.inbound, self.caps.max_inbound_ms);
+        self.outbound = start.outbound;
+        self.timers.stop(Timer::Start);
+        self.timers.set(Timer::Plan, now + self.limits.plan);
+        self.timers.set(Timer::Idle, now + self.limits.idle);
+        let held = Vec::with_capacity(start.inbound.samples_of_ms(HELD_MS));
+        self.state = State::Waiting { held };
+        self.arrival = Some(start);
+    }
+
+    fn handle_media(&mut self, now: Mono, media: Media<'_>, scratch: &mut Scratch) {
+        if matches!(self.state, State::Opening) {
+            return self.strike(now);
+        }
+        if !media.inbound {
+            return;
+        }
+        let Ok(n) = self.ingress.decode(media.payload, scratch) else {
+            return self.bad_payload(now);
+        };
+        self.accounts.in_frames += 1;
+        self.accounts.in_samples += n as u64;
+        if let State::Waiting { held } = &mut self.state {
+            let room = (held.capacity() - held.len()).min(n);
+            held.extend_from_slice(&scratch.samples[..room]);
+            self.accounts.in_dropped_full += (n - room) as u64;
+            return;
+        }
+        let Scratch {
+            samples,
+            resampled,
+            bytes: _,
+        } = scratch;
+        let samples = &samples[..n];
+        if let Some(tap) = &mut self.tap {
+            tap.caller(now, media.at_ms, samples);
+        }
+        if let (Some(onset), Some(playout)) = (&mut self.onset, &mut self.playout) {
+            let spoke = onset.heard(samples);
+            if spoke && playout.is_sounding(now) {
+                playout.barge_in(now, &mut self.accounts, &mut self.events);
+            }
+        }
+        self.relay(samples, resampled);
+    }
+
+    /// Hands samples to whoever listens.
+    fn relay(&mut self, samples: &[i16], resampled: &mut [i16]) {
+        if self.muted_uplink {
+            self.accounts.in_dropped_unheard += samples.len() as u64;
+            return;
+        }
+        match &mut self.way {
+            Way::None => self.accounts.in_dropped_unheard += samples.len() as u64,
+            Way::Ear(up) => self.wake_ear |= up.push(samples, resampled, &mut self.accounts),
+            Way::Echo { up, rx, down } => {
+                up.push(samples, resampled, &mut self.accounts);
+                while rx.queued() > 0 && down.room() > 0 {
+                    let n = rx.pop(&mut resampled[..down.room().min(960)]);
+                    down.push(UtteranceId::default(), &resampled[..n], false);
+                }
+            }
+        }
+    }
+
+    fn bad_payload(&mut self, now: Mono) {
+        self.accounts.in_bad += 1;
+        if now.since(self.bad.0) > FAULT_WINDOW {
+            self.bad = (now, 0);
+        }
+        self.bad.1 += 1;
+        if self.bad.1 >= self.limits.bad_payloads {
+            self.close(now, 1008, "unreadable audio", LegEnd::Violation(1008));
+        }
+    }
+
+    fn handle_plan(&mut self, now: Mono, plan: Plan, scratch: &mut Scratch) {
+        let State::Waiting { held } = &mut self.state else {
+            return;
+        };
+        let held = std::mem::take(held);
+        let rate = self.ingress.rate();
+        let (way, downlink, live) = match plan.route {
+            Route::Echo => {
+                let ring = |ms| (rate * ms / 1000) as usize;
+                let (tx, rx) = ring::uplink(rate, ring(ECHO_RING_MS), None);
+                let (down, playing) = ring::downlink(rate, ring(ECHO_RING_MS), 64);
+                let way = Uplink::new(tx, rate).map_or(Way::None, |up| Way::Echo { up, rx, down });
+                (way, Some(playing), true)
+            }
+            Route::Relay { uplink, downlink } => (
+                uplink.and_then(|u| Uplink::new(u, rate)).map_or(Way::None, Way::Ear),
+                downlink,
+                false,
+            ),
+        };
+        self.way = way;
+        self.playout = downlink.and_then(|ring| Playout::new(ring, self.outbound, self.caps, live));
+        self.onset = plan.barge_in_after.and_then(|after| {
+            let config = VadConfig {
+                onset_ms: after.as_millis() as u32,
+                ..VadConfig::default()
+            };
+            Vad::new(rate, config).ok().map(Onset::new)
+        });
+        self.tap = plan.tap.map(|tx| Tap::new(now, tx, rate, self.outbound.rate));
+        self.timers.stop(Timer::Plan);
+        self.state = State::Streaming;
+        if let Some(tap) = &mut self.tap {
+            tap.caller(now, None, &held);
+        }
+        self.relay(&held, &mut scratch.resampled);
+    }
+
+    fn close(&mut self, now: Mono, code: u16, reason: &'static str, end: LegEnd) {
+        if matches!(self.state, State::Closing { .. } | State::Closed) {
+            return;
+        }
+        self.end.get_or_insert(end);
+        self.timers.stop_all();
+        self.timers.set(Timer::Close, now + CLOSE_GRACE);
+        self.state = State::Closing {
+            code,
+            reason,
+            said: false,
+        };
+        self.settle(now);
+    }
+
+    /// Closes the accounts; the ear learns the end by its ring, the recording by its tap.
+    fn settle(&mut self, now: Mono) {
+        if let Way::Echo { rx, .. } = &self.way {
+            let left = rx.queued() as u64;
+            self.accounts.in_relayed -= left;
+            self.accounts.in_dropped_unheard += left;
+        }
+        if let Some(mut playout) = self.playout.take() {
+            playout.end(now, &mut self.accounts, &mut self.events);
+        }
+        self.wake_ear |= matches!(self.way, Way::Ear(_));
+        self.tap = None;
+        self.onset = None;
+        let end = self.end.unwrap_or(LegEnd::Closed);
+        self.events.push_back(LegEvent::Ended {
+            end,
+            accounting: self.accounts,
+        });
+    }
+
+    fn finish(&mut self, now: Mono) {
+        if !matches!(self.state, State::Closing { .. } | State::Closed) {
+            self.settle(now);
+        }
+        self.timers.stop_all();
+        self.state = State::Closed;
+    }
+}
+
+/// Names of marks are `u` and the utterance's number.
+struct MarkName {
+    len: u8,
+    text: [u8; 12],
+}
+
+impl MarkName {
+    fn new(utterance: UtteranceId) -> Self {
+        struct Into<'a>(&'a mut MarkName);
+        impl std::fmt::Write for Into<'_> {
+            fn write_str(&mut self, s: &str) -> std::fmt::Result {
+                let at = self.0.len as usize;
+                self.0
+                    .text
+                    .get_mut(at..at + s.len())
+                    .ok_or(std::fmt::Error)?
+                    .copy_from_slice(s.as_bytes());
+                self.0.len += s.len() as u8;
+                Ok(())
+            }
+        }
+        let mut name = Self { len: 0, text: [0; 12] };
+        let _ = write!(Into(&mut name), "u{}", utterance.0);
+        name
+    }
+}
+
+impl std::ops::Deref for MarkName {
+    type Target = str;
+    fn deref(&self) -> &str {
+        std::str::from_utf8(&self.text[..self.len as usize]).unwrap_or_default()
+    }
+}
+
+fn read_mark(name: &str) -> Option<UtteranceId> {
+    name.strip_prefix('u')?.parse().ok().map(UtteranceId)
+}
+
+/// A token bucket for messages.
+#[derive(Debug)]
+struct Rate {
+    per_s: u64,
+    /// Thousandths of a message.
+    tokens: u64,
+    at: Mono,
+    over_since: Option<Mono>,
+}
+
+enum Verdict {
+    Pass,
+    Drop,
+    Flood,
+}
+
+impl Rate {
+    const fn new(now: Mono, per_s: u32) -> Self {
+        Self {
+            per_s: per_s as u64,
+            tokens: per_s as u64 * 2000,
+            at: now,
+            over_since: None,
+        }
+    }
+
+    fn take(&mut self, now: Mono) -> Verdict {
+        let ms = now.millis_since(self.at);
+        if ms > 0 {
+            self.tokens = (self.tokens + ms * self.per_s).min(self.per_s * 2000);
+            self.at = now;
+        }
+        if self.tokens >= 1000 {
+            self.tokens -= 1000;
+            if self.tokens > self.per_s * 1000 {
+                self.over_since = None;
+            }
+            return Verdict::Pass;
+        }
+        if now.since(*self.over_since.get_or_insert(now)) > FAULT_WINDOW {
+            Verdict::Flood
+        } else {
+            Verdict::Drop
+        }
+    }
+}
+
+/// Copies both sides to the recording, each on the recording's clock of 8 kHz.
+#[derive(Debug)]
+struct Tap {
+    tx: TapTx,
+    began: Mono,
+    caller: TapSide,
+    agent: TapSide,
+    paused: bool,
+}
+
+#[derive(Debug)]
+struct TapSide {
+    side: Side,
+    /// Where the next sample belongs.
+    next: u64,
+    resampler: Option<Resampler>,
+    buffer: Vec<i16>,
+}
+
+/// Rate of recordings.
+const TAP_RATE: u32 = 8000;
+/// A side is set right when it is this many samples away from its clock.
+const TAP_SLACK: u64 = 480;
+
+impl Tap {
+    fn new(began: Mono, tx: TapTx, rate_in: u32, rate_out: u32) -> Self {
+        let side = |side, rate: u32| TapSide {
+            side,
+            next: 0,
+            resampler: Resampler::new(rate, TAP_RATE).ok().filter(|_| rate != TAP_RATE),
+            buffer: if rate == TAP_RATE {
+                Vec::new()
+            } else {
+                vec![0; TAP_RATE as usize]
+            },
+        };
+        Self {
+            tx,
+            began,
+            caller: side(Side::Caller, rate_in),
+            agent: side(Side::Agent, rate_out),
+            paused: false,
+        }
+    }
+
+    /// Caller audio ends now: what arrives has just been spoken.
+    fn caller(&mut self, now: Mono, at_ms: Option<u64>, samples: &[i16]) {
+        let ms = at_ms.unwrap_or_else(|| now.millis_since(self.began));
+        self.caller
+            .push(&mut self.tx, ms * u64::from(TAP_RATE) / 1000, samples, self.paused);
+    }
+
+    /// Agent audio begins to sound at `at`.
+    fn agent(&mut self, at: Mono, samples: &[i16]) {
+        let ms = at.millis_since(self.began);
+        self.agent
+            .push(&mut self.tx, ms * u64::from(TAP_RATE) / 1000, samples, self.paused);
+    }
+}
+
+impl TapSide {
+    fn push(&mut self, tx: &mut TapTx, at: u64, samples: &[i16], paused: bool) {
+        if self.next.abs_diff(at) > TAP_SLACK {
+            self.next = at;
+        }
+        let samples = match &mut self.resampler {
+            None => samples,
+            Some(r) => {
+                let n = r.process(samples, &mut self.buffer);
+                &self.buffer[..n]
+            }
+        };
+        if !paused {
+            tx.push(self.side, self.next, samples);
+        }
+        self.next += samples.len() as u64;
+    }
+}

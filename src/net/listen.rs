@@ -1,0 +1,230 @@
+//! The listener: accepts, bounds how many sockets there are in all and from one address, and shakes TLS hands.
+//!
+//! Refusing is cheap and early; running out of descriptors pauses accepting and hurts nobody connected.
+
+use super::conn::{Conn, Slot};
+use crate::{base::settings::Section, metrics};
+use std::{
+    collections::HashMap,
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+/// Keys of `[listen]`.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where everything listens: webhooks, media, frontends, REST.
+    pub address: SocketAddr,
+    /// Where `/metrics` listens; nowhere if `None`.
+    pub metrics: Option<SocketAddr>,
+    /// Certificate chain and private key, both PEM; plain TCP without them.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Bounds on sockets.
+    pub limits: Limits,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            address: ([127, 0, 0, 1], 8080).into(),
+            metrics: Some(([127, 0, 0, 1], 9090).into()),
+            tls: None,
+            limits: Limits { total: 8192, per_address: 64, tls_handshake: Duration::from_secs(5) },
+        }
+    }
+}
+
+impl Config {
+    /// Reads `[listen]`.
+    pub fn read(s: &Section<'_>) -> Self {
+        let d = Self::default();
+        let shown = |a: Option<SocketAddr>| a.map(|a| a.to_string()).unwrap_or_default();
+        let metrics = s.text("metrics", &shown(d.metrics));
+        let metrics = (!metrics.is_empty()).then(|| metrics.parse()).transpose().unwrap_or_else(|_| {
+            s.fault("metrics", format!("{metrics:?} is not an address"), "write 127.0.0.1:9090, or nothing for none");
+            None
+        });
+        let (cert, key) = (s.text("tls_cert", ""), s.text("tls_key", ""));
+        if cert.is_empty() != key.is_empty() {
+            s.fault("tls_cert", "certificate and key go together", "set both tls_cert and tls_key, or neither");
+        }
+        Self {
+            address: s.parsed("address", d.address, "an address such as 0.0.0.0:8080"),
+            metrics,
+            tls: (!cert.is_empty()).then(|| (cert.into(), key.into())),
+            limits: Limits {
+                total: s.int("max_sockets", d.limits.total, 0..=1_000_000),
+                per_address: s.int("max_sockets_per_address", d.limits.per_address, 0..=1_000_000),
+                tls_handshake: s.duration(
+                    "tls_handshake_timeout",
+                    d.limits.tls_handshake,
+                    Duration::from_millis(100)..=Duration::from_secs(60),
+                ),
+            },
+        }
+    }
+}
+
+/// Bounds on sockets. 0 lifts one.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Sockets at once.
+    pub total: usize,
+    /// Sockets at once from one address.
+    pub per_address: usize,
+    /// A TLS handshake that takes longer is dropped.
+    pub tls_handshake: Duration,
+}
+
+/// Counts sockets.
+#[derive(Debug)]
+pub struct Census {
+    limits: Limits,
+    open: Mutex<(usize, HashMap<IpAddr, usize>)>,
+}
+
+impl Census {
+    /// A count that refuses beyond `limits`.
+    pub fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self {
+            limits,
+            open: Mutex::default(),
+        })
+    }
+
+    /// Counts a socket from `address` in, or says which bound refused it.
+    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Permit, &'static str> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let over = |limit, n| limit != 0 && n >= limit;
+        if over(self.limits.total, open.0) {
+            return Err("total");
+        }
+        if over(self.limits.per_address, open.1.get(&address).copied().unwrap_or(0)) {
+            return Err("per_address");
+        }
+        open.0 += 1;
+        *open.1.entry(address).or_default() += 1;
+        Ok(Permit(Arc::new(Entry {
+            census: self.clone(),
+            address,
+        })))
+    }
+}
+
+/// A counted socket, counted out when the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct Permit(#[allow(dead_code, reason = "held for its Drop")] Arc<Entry>);
+
+#[derive(Debug)]
+struct Entry {
+    census: Arc<Census>,
+    address: IpAddr,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut open = self.census.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.0 -= 1;
+        if let Some(n) = open.1.get_mut(&self.address) {
+            *n -= 1;
+            if *n == 0 {
+                open.1.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// Accepts for ever, giving each connection to `serve` in a task of its own.
+pub async fn accept<F, S>(listener: TcpListener, tls: Option<TlsAcceptor>, census: Arc<Census>, serve: S)
+where
+    S: Fn(Conn, SocketAddr, Permit) -> F + Clone + Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    loop {
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(e) => {
+                // Out of descriptors or memory, or the peer left already: pause, never spin.
+                metrics::refused(
+                    "socket",
+                    if e.kind() == io::ErrorKind::ConnectionAborted {
+                        "aborted"
+                    } else {
+                        "accept"
+                    },
+                );
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let permit = match census.enter(address.ip()) {
+            Ok(permit) => permit,
+            Err(bound) => {
+                metrics::refused("socket", bound);
+                continue;
+            }
+        };
+        tune(&stream);
+        let (tls, serve, patience) = (tls.clone(), serve.clone(), census.limits.tls_handshake);
+        tokio::spawn(async move {
+            let conn = match tls {
+                None => Conn::plain(stream),
+                Some(tls) => match tokio::time::timeout(patience, tls.accept(Slot::Live(stream))).await {
+                    Ok(Ok(stream)) => Conn::Tls(Box::new(stream)),
+                    Ok(Err(_)) => return metrics::refused("socket", "tls"),
+                    Err(_) => return metrics::refused("socket", "tls_timeout"),
+                },
+            };
+            serve(conn, address, permit).await;
+        });
+    }
+}
+
+/// No delay for small frames; little unsent audio in the kernel, where no barge-in can reach it; dead peers found by keepalive.
+fn tune(stream: &TcpStream) {
+    let socket = socket2::SockRef::from(stream);
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(30))
+        .with_interval(Duration::from_secs(10));
+    // None of these is worth refusing a call for.
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_keepalive(&keepalive);
+    let _ = socket.set_tcp_user_timeout(Some(Duration::from_secs(30)));
+    let _ = socket.set_tcp_notsent_lowat(16 * 1024);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_are_bounded_in_all_and_per_address_and_counted_out_once() {
+        let census = Census::new(Limits {
+            total: 3,
+            per_address: 2,
+            tls_handshake: Duration::ZERO,
+        });
+        let (a, b, c) = (
+            IpAddr::from([10, 0, 0, 1]),
+            IpAddr::from([10, 0, 0, 2]),
+            IpAddr::from([10, 0, 0, 3]),
+        );
+        let first = census.enter(a).unwrap();
+        let _second = census.enter(a).unwrap();
+        assert_eq!(census.enter(a).unwrap_err(), "per_address");
+        let _third = census.enter(b).unwrap();
+        assert_eq!(census.enter(c).unwrap_err(), "total");
+        let clone = first.clone();
+        drop(first);
+        assert_eq!(census.enter(c).unwrap_err(), "total");
+        drop(clone);
+        let _fourth = census.enter(c).unwrap();
+        assert!(census.enter(a).is_err());
+    }
+}

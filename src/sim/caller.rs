@@ -1,0 +1,399 @@
+//! A simulated caller: one call over real sockets, as the vendor would carry it.
+//!
+//! The webhook is posted and its answer document read as the vendor reads it, then the media socket is opened and fed on an
+//! absolute schedule. What comes back goes through [`Playout`], so the caller hears what a caller would: marks are answered when the
+//! audio before them was played, a clear silences at once.
+
+use super::{
+    address::Address,
+    announce::{self, AnnounceError},
+    pace::Pace,
+    payload,
+    playout::Playout,
+    report::{Echo, Ended, Report, Turn},
+    script::{FRAME_MS, FarEnd, Manner, Script},
+};
+use crate::{
+    audio::codec,
+    base::{secret::Secret, time::Mono},
+    net::client::HttpClient,
+    vendor::{Descriptor, Peer, PeerCall, PeerEvent},
+};
+use futures_util::{SinkExt, StreamExt};
+use http::{HeaderName, HeaderValue};
+use std::{fmt, io, time::Duration};
+use tokio::{net::TcpStream, sync::mpsc};
+use tokio_tungstenite::{
+    WebSocketStream, client_async_with_config,
+    tungstenite::{self, Message, client::IntoClientRequest, protocol::WebSocketConfig},
+};
+
+/// A call to place.
+#[derive(Debug)]
+pub struct Plan {
+    /// In whose dialect.
+    pub vendor: &'static Descriptor,
+    /// The daemon, with the path of the media socket where the call is not announced.
+    pub daemon: Address,
+    /// The voice webhook to be posted first; the answer says where the media socket is.
+    pub webhook: Option<Webhook>,
+    /// The calling number.
+    pub from: String,
+    /// The called number.
+    pub to: String,
+    /// What the caller says, at [`Plan::rate`] Hz.
+    pub samples: Vec<i16>,
+    /// How the caller treats the pauses in it.
+    pub manner: Manner,
+    /// The caller hangs up after this much silence from both sides.
+    pub linger: Duration,
+    /// The caller hangs up after this time whatever happens.
+    pub limit: Duration,
+}
+
+/// How a call is announced.
+#[derive(Debug)]
+pub struct Webhook {
+    /// Where the webhook is posted.
+    pub address: Address,
+    /// The URL as configured at the vendor, which the signature covers.
+    pub signed_as: String,
+    /// The account's secret, to sign it.
+    pub secret: Option<Secret>,
+}
+
+/// News of a call under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The webhook was answered.
+    Announced,
+    /// The stream began.
+    Started(Mono),
+    /// So much of the recording was sent, in ms, of so much.
+    Sent(u64, u64),
+    /// The far end began to be heard.
+    Answering,
+    /// The far end's audio was cut off.
+    Cut,
+    /// The stream is over.
+    Ended,
+}
+
+/// Why a call could not be placed. What goes wrong later is in the report.
+#[derive(Debug)]
+pub enum CallError {
+    /// The webhook failed.
+    Announce(AnnounceError),
+    /// The daemon could not be reached.
+    Connect(String, io::Error),
+    /// The media socket was refused.
+    Refused(String),
+    /// This machine has no timer for us.
+    Timer(io::Error),
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Announce(e) => write!(f, "the voice webhook failed: {e}"),
+            Self::Connect(to, e) => write!(f, "cannot reach the daemon at {to}: {e}"),
+            Self::Refused(why) => write!(f, "the media socket was refused: {why}"),
+            Self::Timer(e) => write!(f, "no timer: {e}"),
+        }
+    }
+}
+
+impl std::error::Error for CallError {}
+
+/// A call that was placed: its measure and what the caller heard.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The measure.
+    pub report: Report,
+    /// What the caller heard from the stream's start to its end, silence included.
+    pub heard: Vec<i16>,
+    /// Its rate in Hz.
+    pub rate: u32,
+}
+
+impl Plan {
+    /// The rate in Hz at which [`Plan::samples`] must be for `vendor`.
+    pub fn rate(vendor: &Descriptor) -> u32 {
+        (vendor.peer)(PeerCall {
+            call_sid: String::new(),
+            token: None,
+            from: String::new(),
+            to: String::new(),
+        })
+        .format()
+        .rate
+    }
+}
+
+/// Places a call and stays until it is over. `progress` is never waited for.
+pub async fn place(plan: Plan, progress: &mpsc::Sender<Progress>) -> Result<Outcome, CallError> {
+    let mut call = PeerCall {
+        call_sid: announce::new_call_sid(),
+        token: None,
+        from: plan.from.clone(),
+        to: plan.to.clone(),
+    };
+    let mut report = Report {
+        vendor: plan.vendor.name,
+        call_sid: call.call_sid.clone(),
+        from: plan.from.clone(),
+        to: plan.to.clone(),
+        ..Report::default()
+    };
+    let mut path = plan.daemon.path.clone();
+    let mut stream_url = None;
+    if let Some(webhook) = &plan.webhook {
+        let before = Mono::now();
+        let url = announce::announce(&HttpClient::new(), plan.vendor, &mut call, webhook)
+            .await
+            .map_err(CallError::Announce)?;
+        report.webhook_ms = Some(Mono::now().since(before).as_secs_f64() * 1000.0);
+        // The vendor goes where the URL says; here its host stands for the daemon we were told.
+        let uri: http::Uri = url.parse().map_err(|_| CallError::Refused(format!("no URL: {url}")))?;
+        path = uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
+        stream_url = webhook.secret.as_ref().map(|secret| (url, secret));
+        let _ = progress.try_send(Progress::Announced);
+    }
+    if path.is_empty() {
+        plan.vendor.stream_path.clone_into(&mut path);
+    }
+    let peer = (plan.vendor.peer)(call);
+    let signature = stream_url.and_then(|(url, secret)| peer.sign_upgrade(&url, secret));
+    let socket = dial(&plan.daemon, &path, signature).await?;
+    let script = Script::new(&plan.samples, peer.format(), plan.manner);
+    let line = Line {
+        playout: Playout::new(peer.format(), Mono::now()),
+        started: Mono::now(),
+        peer,
+        socket,
+        script,
+        report,
+        sent: Vec::new(),
+        received: Vec::new(),
+        outbox: String::new(),
+        last_speech_ms: 0,
+        progress,
+    };
+    line.run(plan.linger, plan.limit).await
+}
+
+async fn dial(
+    daemon: &Address,
+    path: &str,
+    signature: Option<(HeaderName, HeaderValue)>,
+) -> Result<WebSocketStream<TcpStream>, CallError> {
+    let mut request = daemon
+        .at("ws", path)
+        .into_client_request()
+        .map_err(|e| CallError::Refused(e.to_string()))?;
+    request
+        .headers_mut()
+        .extend(signature.map(|(name, value)| (Some(name), value)));
+    let authority = daemon.authority();
+    let tcp = daemon.connect().await.map_err(|e| CallError::Connect(authority, e))?;
+    let config = WebSocketConfig::default().read_buffer_size(4096);
+    match client_async_with_config(request, tcp, Some(config)).await {
+        Ok((socket, _)) => Ok(socket),
+        Err(tungstenite::Error::Http(response)) => Err(CallError::Refused(response.status().to_string())),
+        Err(e) => Err(CallError::Refused(e.to_string())),
+    }
+}
+
+/// A call on the line.
+struct Line<'a> {
+    peer: Box<dyn Peer>,
+    socket: WebSocketStream<TcpStream>,
+    script: Script,
+    playout: Playout,
+    started: Mono,
+    report: Report,
+    /// Everything sent and received, encoded, to find an echo.
+    sent: Vec<u8>,
+    received: Vec<u8>,
+    outbox: String,
+    last_speech_ms: u64,
+    progress: &'a mpsc::Sender<Progress>,
+}
+
+impl Line<'_> {
+    async fn run(mut self, linger: Duration, limit: Duration) -> Result<Outcome, CallError> {
+        let mut pace = Pace::every(Duration::from_millis(FRAME_MS)).map_err(CallError::Timer)?;
+        self.started = Mono::now();
+        self.playout = Playout::new(self.peer.format(), self.started);
+        let _ = self.progress.try_send(Progress::Started(self.started));
+        self.report.ended = match self.converse(&mut pace, linger, limit).await {
+            Ok(ended) => ended,
+            Err(_) => Ended::Lost,
+        };
+        let now = Mono::now();
+        self.playout.advance(now);
+        self.report.duration_ms = now.millis_since(self.started);
+        if matches!(self.report.ended, Ended::Caller | Ended::Limit) {
+            // The daemon may be gone already; the call is over either way.
+            let _ = tokio::time::timeout(Duration::from_secs(2), self.hang_up()).await;
+        }
+        let _ = self.progress.try_send(Progress::Ended);
+        Ok(self.outcome())
+    }
+
+    async fn converse(
+        &mut self,
+        pace: &mut Pace,
+        linger: Duration,
+        limit: Duration,
+    ) -> Result<Ended, tungstenite::Error> {
+        for message in self.peer.open() {
+            self.socket.send(Message::text(message)).await?;
+        }
+        loop {
+            let mark = self.playout.next_mark().map(|at| at.since(Mono::now()));
+            tokio::select! {
+                ticks = pace.tick() => {
+                    for _ in 0..ticks? {
+                        self.send_frame().await?;
+                    }
+                    let now = Mono::now();
+                    if now.since(self.started) >= limit {
+                        return Ok(Ended::Limit);
+                    }
+                    if self.is_over(now, linger) {
+                        return Ok(Ended::Caller);
+                    }
+                }
+                () = tokio::time::sleep(mark.unwrap_or_default()), if mark.is_some() => {}
+                message = self.socket.next() => match message {
+                    Some(Ok(Message::Text(text))) => self.hear(text.as_bytes()),
+                    Some(Ok(Message::Close(frame))) => {
+                        let code = frame.map_or(1005, |f| f.code.into());
+                        let _ = self.socket.close(None).await;
+                        return Ok(Ended::Daemon(code));
+                    }
+                    Some(Ok(Message::Binary(_))) => self.refuse("a binary message"),
+                    Some(Ok(_)) => {}
+                    Some(Err(e)) => return Err(e),
+                    None => return Ok(Ended::Lost),
+                },
+            }
+            self.playout.advance(Mono::now());
+            while let Some(name) = self.playout.pop_mark() {
+                self.report.marks += 1;
+                let message = self.peer.mark(&name);
+                self.socket.send(Message::text(message)).await?;
+            }
+        }
+    }
+
+    async fn send_frame(&mut self) -> Result<(), tungstenite::Error> {
+        let now = Mono::now();
+        self.playout.advance(now);
+        let at_ms = self.report.frames_sent * FRAME_MS;
+        let due = self.started + Duration::from_millis(at_ms + FRAME_MS);
+        let late = now.since(due).as_micros() as u64;
+        self.report.send_late_max_us = self.report.send_late_max_us.max(late);
+        let frame = self.script.next(FarEnd {
+            last_sound_ms: self.playout.last_sound_ms(),
+            playing: !self.playout.is_idle(),
+        });
+        let (begins, ends) = (frame.begins, frame.ends);
+        self.outbox.clear();
+        self.peer.media(frame.audio, at_ms, &mut self.outbox);
+        self.sent.extend_from_slice(frame.audio);
+        self.socket.send(Message::text(self.outbox.as_str())).await?;
+        self.report.frames_sent += 1;
+        if begins.is_some() {
+            self.report.turns.push(Turn {
+                from_ms: at_ms,
+                ..Turn::default()
+            });
+        }
+        if ends.is_some()
+            && let Some(turn) = self.report.turns.last_mut()
+        {
+            turn.to_ms = at_ms + FRAME_MS;
+            self.last_speech_ms = turn.to_ms;
+        }
+        let (sent, total) = self.script.progress_ms();
+        let _ = self.progress.try_send(Progress::Sent(sent, total));
+        Ok(())
+    }
+
+    fn hear(&mut self, message: &[u8]) {
+        let now = Mono::now();
+        self.playout.advance(now);
+        let at_ms = now.millis_since(self.started);
+        match self.peer.read(message) {
+            Ok(PeerEvent::Media(payload)) => match payload::decode(payload) {
+                Some(audio) => self.hear_audio(&audio, at_ms),
+                None => self.refuse("audio that cannot be decoded"),
+            },
+            Ok(PeerEvent::Mark(name)) => self.playout.mark(name),
+            Ok(PeerEvent::Clear) => {
+                self.report.clears += 1;
+                self.report.audio_cut_ms += self.playout.clear();
+                let _ = self.progress.try_send(Progress::Cut);
+            }
+            Ok(PeerEvent::Other) => {}
+            Err(e) => self.refuse(&e.to_string()),
+        }
+    }
+
+    fn hear_audio(&mut self, audio: &[u8], at_ms: u64) {
+        self.report.messages_received += 1;
+        self.report.first_audio_ms.get_or_insert(at_ms);
+        if self.playout.is_idle() {
+            let _ = self.progress.try_send(Progress::Answering);
+            if let Some(turn) = self.report.turns.last_mut()
+                && turn.to_ms > 0
+            {
+                turn.answered_after_ms.get_or_insert(at_ms.saturating_sub(turn.to_ms));
+            }
+        }
+        self.received.extend_from_slice(audio);
+        self.playout.push(audio);
+    }
+
+    /// Notes what the vendor would refuse; a flood of it is cut short.
+    fn refuse(&mut self, why: &str) {
+        if self.report.refused.len() < 100 {
+            self.report.refused.push(why.to_owned());
+        }
+    }
+
+    fn is_over(&self, now: Mono, linger: Duration) -> bool {
+        let now_ms = now.millis_since(self.started);
+        let last = self.playout.last_sound_ms().unwrap_or(0).max(self.last_speech_ms);
+        let quiet = self.playout.is_idle() && now_ms >= last + linger.as_millis() as u64;
+        self.script.is_over() && quiet
+    }
+
+    async fn hang_up(&mut self) -> Result<(), tungstenite::Error> {
+        let stop = self.peer.stop();
+        self.socket.send(Message::text(stop)).await?;
+        self.socket.close(None).await?;
+        while let Some(message) = self.socket.next().await {
+            message?;
+        }
+        Ok(())
+    }
+
+    fn outcome(mut self) -> Outcome {
+        let format = self.peer.format();
+        let width = format.encoding.sample_bytes();
+        let mut heard = vec![0; self.playout.heard().len() / width];
+        // A whole number of samples by construction.
+        let _ = codec::decode(format.encoding, self.playout.heard(), &mut heard);
+        self.report.gaps = self.playout.gaps().to_vec();
+        self.report.echo = Echo::find(&self.sent, &self.received);
+        self.report.audio_received_ms = (self.received.len() / width) as u64 * 1000 / u64::from(format.rate);
+        Outcome {
+            report: self.report,
+            heard,
+            rate: format.rate,
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The store's part of the configuration: `[store]`.
+
+use crate::base::settings::Section;
+use std::{path::PathBuf, time::Duration};
+
+/// How far a commit goes before it is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Synchronous {
+    /// On the disk: what was acknowledged survives a power loss.
+    Full,
+    /// With the operating system: it survives `kill -9`, and a power loss may take the last commits.
+    Normal,
+}
+
+/// Where the database is and how hard it is worked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The SQLite file, under the state directory unless absolute. Local disk only.
+    pub path: PathBuf,
+    /// How far a commit goes before it is acknowledged.
+    pub synchronous: Synchronous,
+    /// How long one try waits for another process's lock.
+    pub busy_timeout: Duration,
+    /// Batches that may wait for the disk. Above it commits are refused.
+    pub queue_batches: usize,
+    /// Bytes that may wait for the disk.
+    pub queue_bytes: usize,
+    /// Rows after which a group of batches is committed.
+    pub commit_rows: usize,
+    /// Time after which a group of batches is committed. A group is what came while the one before was written: nobody waits to be joined.
+    pub commit_time: Duration,
+    /// Threads that answer queries.
+    pub readers: usize,
+    /// Queries that may wait for a reader.
+    pub reader_queue: usize,
+    /// How long events are kept for frontends that reconnect.
+    pub event_retention: Duration,
+    /// How many events are kept per tenant.
+    pub events_per_tenant: u32,
+    /// How long webhooks are remembered, to recognise repetitions.
+    pub seen_retention: Duration,
+    /// How long a stop waits for a database that cannot be written.
+    pub close_patience: Duration,
+}
+
+impl Config {
+    /// Reads `[store]`.
+    pub fn read(section: &Section<'_>) -> Self {
+        let (ms, s, h) = (Duration::from_millis, Duration::from_secs, |n: u64| {
+            Duration::from_secs(n * 3600)
+        });
+        Self {
+            path: section.path("path", "sidetone.db"),
+            synchronous: section.choice(
+                "synchronous",
+                Synchronous::Full,
+                &[("full", Synchronous::Full), ("normal", Synchronous::Normal)],
+            ),
+            busy_timeout: section.duration("busy_timeout", s(5), ms(10)..=s(60)),
+            queue_batches: section.int("queue_batches", 10_000, 16..=1_000_000),
+            queue_bytes: section.size("queue_bytes", 64 << 20, 1 << 20..=4 << 30),
+            commit_rows: section.int("commit_rows", 256, 1..=10_000),
+            commit_time: section.duration("commit_time", ms(10), ms(1)..=s(1)),
+            readers: section.int("readers", 2, 1..=16),
+            reader_queue: section.int("reader_queue", 256, 1..=100_000),
+            event_retention: section.duration("event_retention", h(24), s(60)..=h(24 * 90)),
+            events_per_tenant: section.int("events_per_tenant", 10_000, 100..=10_000_000),
+            seen_retention: section.duration("seen_retention", h(24), h(1)..=h(24 * 30)),
+            close_patience: section.duration("close_patience", s(10), ms(100)..=s(120)),
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::read(&Section::empty(&Default::default()))
+    }
+}

@@ -1,0 +1,36 @@
+//! The steps from an empty database to the schema of this version, for every engine. Steps only add; each runs in one transaction.
+//!
+//! A step that was released is never edited. A database that knows a later step is refused by the engine.
+
+/// One step.
+#[derive(Clone, Copy, Debug)]
+pub struct Migration {
+    /// Its number: from 1, without gaps.
+    pub version: i64,
+    /// What it brings.
+    pub name: &'static str,
+    /// The statements for SQLite.
+    pub sqlite: &'static str,
+}
+
+/// All steps in order.
+pub const ALL: &[Migration] = &[Migration {
+    version: 1,
+    name: "first",
+    sqlite: include_str!("0001_first.sqlite.sql"),
+}];
+
+/// The version that this daemon writes.
+pub const CURRENT: i64 = ALL[ALL.len() - 1].version;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_count_up_from_one() {
+        for (n, m) in (1..).zip(ALL) {
+            assert_eq!(m.version, n, "{}", m.name);
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! One batch inside the writer's transaction: each change as a statement with bound parameters.
+
+use super::rows::{direction, stamp};
+use crate::{
+    base::{
+        fault::{Fault, Kind},
+        ids::{CallId, TenantId},
+        time::Wall,
+    },
+    store::{Batch, CallChange, CallRow, CallStatus, Committed, MessageRow, Write, interrupted_event},
+    vendor::EndReason,
+};
+use rusqlite::{Connection, ErrorCode, named_params, params};
+
+/// Why a change was not applied.
+#[derive(Debug)]
+pub(super) enum NotApplied {
+    /// A webhook of the batch was seen before.
+    Duplicate,
+    /// The batch itself is at fault: trying again cannot help.
+    Batch(Fault),
+    /// The database is at fault: the same batch may succeed later.
+    Engine(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for NotApplied {
+    fn from(e: rusqlite::Error) -> Self {
+        use ErrorCode as E;
+        match e.sqlite_error_code() {
+            Some(E::ConstraintViolation) => Self::Batch(Fault::client(
+                Kind::Conflict,
+                format!("the store refuses the change: {e}"),
+            )),
+            Some(E::Unknown | E::TooBig | E::TypeMismatch | E::ApiMisuse | E::ParameterOutOfRange) | None => {
+                Self::Batch(Fault::internal(format!("the store cannot apply the change: {e}")))
+            }
+            Some(_) => Self::Engine(e),
+        }
+    }
+}
+
+/// Applies a batch. On an error the caller rolls back to where the batch began.
+pub(super) fn batch(db: &Connection, batch: &Batch, now: Wall) -> Result<Committed, NotApplied> {
+    let now = stamp(now);
+    let mut event_ids = Vec::new();
+    for write in &batch.writes {
+        match write {
+            Write::Call(row) => insert_call(db, row, &now)?,
+            Write::CallChange(change) => change_call(db, change, &now)?,
+            Write::Message(row) => insert_message(db, row, &now)?,
+            Write::Delivery {
+                message_id,
+                delivery,
+                heard_ms,
+            } => {
+                let changed = db
+                    .prepare_cached(
+                        "UPDATE phone_call_messages SET delivery = ?2, heard_ms = ?3, updated_at = ?4
+                         WHERE message_id = ?1",
+                    )?
+                    .execute(params![message_id.as_str(), delivery, heard_ms, now])?;
+                must_exist("message", changed)?;
+            }
+            Write::Seen { vendor, key } => {
+                let new = db
+                    .prepare_cached(
+                        "INSERT INTO seen_webhooks (vendor, key, seen_at) VALUES (?1, ?2, ?3)
+                         ON CONFLICT DO NOTHING",
+                    )?
+                    .execute(params![vendor, key, now])?;
+                if new == 0 {
+                    return Err(NotApplied::Duplicate);
+                }
+            }
+            Write::Event {
+                tenant,
+                call_id,
+                payload,
+            } => event_ids.push(insert_event(db, *tenant, *call_id, payload, &now)?),
+        }
+    }
+    Ok(Committed::Done { event_ids })
+}
+
+fn insert_call(db: &Connection, row: &CallRow, now: &str) -> Result<(), NotApplied> {
+    db.prepare_cached(
+        "INSERT INTO tenants (id, name, created_at) VALUES (?1, 'tenant ' || ?1, ?2) ON CONFLICT DO NOTHING",
+    )?
+    .execute(params![row.tenant_id.0, now])?;
+    db.prepare_cached(
+        "INSERT INTO phone_calls (call_id, call_sid, session_id, vendor, direction, customer_number,
+             organization_number, status, end_reason, start_time, answered_at, end_time, duration, tenant_id, agent,
+             recording, metadata, created_at, updated_at)
+         VALUES (:call_id, :call_sid, :session_id, :vendor, :direction, :customer_number, :organization_number,
+             :status, :end_reason, :start_time, :answered_at, :end_time, :duration, :tenant_id, :agent, :recording,
+             :metadata, :now, :now)",
+    )?
+    .execute(named_params! {
+        ":call_id": row.call_id.as_str(),
+        ":call_sid": row.call_sid,
+        ":session_id": row.session_id,
+        ":vendor": row.vendor,
+        ":direction": direction(row.inbound),
+        ":customer_number": row.customer_number,
+        ":organization_number": row.organization_number,
+        ":status": row.status.as_str(),
+        ":end_reason": row.end_reason.map(EndReason::as_str),
+        ":start_time": stamp(row.start_time),
+        ":answered_at": row.answered_at.map(stamp),
+        ":end_time": row.end_time.map(stamp),
+        ":duration": row.duration,
+        ":tenant_id": row.tenant_id.0,
+        ":agent": row.agent,
+        ":recording": row.recording,
+        ":metadata": (!row.metadata.is_null()).then(|| row.metadata.to_string()),
+        ":now": now,
+    })?;
+    Ok(())
+}
+
+/// The place of a status in the order of [`CallStatus`]; NULL stays NULL.
+macro_rules! rank {
+    ($of:literal) => {
+        concat!(
+            "CASE ",
+            $of,
+            " WHEN 'initiated' THEN 0 WHEN 'ringing' THEN 1 WHEN 'incoming' THEN 2 WHEN 'answered' THEN 3",
+            " WHEN 'in_progress' THEN 4 WHEN 'ended' THEN 5 END"
+        )
+    };
+}
+
+fn change_call(db: &Connection, change: &CallChange, now: &str) -> Result<(), NotApplied> {
+    let Some(call_id) = &change.call_id else {
+        return Err(NotApplied::Batch(Fault::internal("a change names no call")));
+    };
+    let changed = db
+        .prepare_cached(concat!(
+            "UPDATE phone_calls SET
+                call_sid = coalesce(:call_sid, call_sid),
+                session_id = coalesce(:session_id, session_id),
+                status = CASE WHEN ",
+            rank!(":status"),
+            " > ",
+            rank!("status"),
+            " THEN :status ELSE status END,
+                end_reason = coalesce(:end_reason, end_reason),
+                answered_at = coalesce(:answered_at, answered_at),
+                end_time = coalesce(:end_time, end_time),
+                duration = coalesce(:duration, duration),
+                recording = coalesce(:recording, recording),
+                metadata = coalesce(:metadata, metadata),
+                agent = coalesce(:agent, agent),
+                updated_at = :now
+             WHERE call_id = :call_id"
+        ))?
+        .execute(named_params! {
+            ":call_id": call_id.as_str(),
+            ":call_sid": change.call_sid,
+            ":session_id": change.session_id,
+            ":status": change.status.map(CallStatus::as_str),
+            ":end_reason": change.end_reason.map(EndReason::as_str),
+            ":answered_at": change.answered_at.map(stamp),
+            ":end_time": change.end_time.map(stamp),
+            ":duration": change.duration,
+            ":recording": change.recording,
+            ":metadata": change.metadata.as_ref().map(ToString::to_string),
+            ":agent": change.agent,
+            ":now": now,
+        })?;
+    must_exist("call", changed)
+}
+
+fn insert_message(db: &Connection, row: &MessageRow, now: &str) -> Result<(), NotApplied> {
+    let added = db
+        .prepare_cached(
+            "INSERT INTO phone_call_messages (message_id, call_id, tenant_id, seq, message_type, content, sender_type,
+                 sender_name, confidence, detected_language, is_final, delivery, heard_ms, created_at, updated_at)
+             SELECT :message_id, call_id, tenant_id, :seq, :message_type, :content, :sender_type, :sender_name,
+                 :confidence, :detected_language, TRUE, :delivery, :heard_ms, :created_at, :now
+             FROM phone_calls WHERE call_id = :call_id",
+        )?
+        .execute(named_params! {
+            ":message_id": row.message_id.as_str(),
+            ":call_id": row.call_id.as_str(),
+            ":seq": row.seq,
+            ":message_type": row.message_type,
+            ":content": row.content,
+            ":sender_type": row.sender_type.as_str(),
+            ":sender_name": row.sender_name,
+            ":confidence": row.confidence,
+            ":detected_language": row.detected_language,
+            ":delivery": row.delivery,
+            ":heard_ms": row.heard_ms,
+            ":created_at": stamp(row.created_at),
+            ":now": now,
+        })?;
+    must_exist("call", added)
+}
+
+fn insert_event(db: &Connection, tenant: TenantId, call: CallId, payload: &str, now: &str) -> rusqlite::Result<i64> {
+    let id = db
+        .prepare_cached(
+            "INSERT INTO tenant_counters (tenant_id, last_event_id) VALUES (?1, 1)
+             ON CONFLICT DO UPDATE SET last_event_id = last_event_id + 1 RETURNING last_event_id",
+        )?
+        .query_row([tenant.0], |r| r.get(0))?;
+    db.prepare_cached("INSERT INTO events (tenant_id, id, call_id, payload, created_at) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![tenant.0, id, call.as_str(), payload, now])?;
+    Ok(id)
+}
+
+fn must_exist(what: &str, changed: usize) -> Result<(), NotApplied> {
+    if changed == 0 {
+        return Err(NotApplied::Batch(Fault::not_found(what)));
+    }
+    Ok(())
+}
+
+/// Ends every open call as `interrupted`, at the last time anything is known of it. Returns how many.
+pub(super) fn close_open_calls(db: &Connection, now: Wall) -> Result<usize, NotApplied> {
+    let now = stamp(now);
+    let open: Vec<(CallRow, Wall)> = db
+        .prepare_cached(&format!(
+            "SELECT {}, max(start_time, updated_at, coalesce(
+                 (SELECT max(m.updated_at) FROM phone_call_messages m WHERE m.call_id = c.call_id), ''))
+             FROM phone_calls c WHERE status <> 'ended' ORDER BY tenant_id, start_time, call_id",
+            super::rows::CALL
+        ))?
+        .query_map([], |row| {
+            let last: String = row.get(17)?;
+            let call = super::rows::call(row)?;
+            let last = Wall::parse(&last).unwrap_or(call.start_time);
+            Ok((call, last))
+        })?
+        .collect::<Result<_, _>>()?;
+    for (call, last) in &open {
+        let change = CallChange {
+            call_id: Some(call.call_id),
+            status: Some(CallStatus::Ended),
+            end_reason: Some(EndReason::Interrupted),
+            end_time: Some(*last),
+            duration: Some(call.answered_at.map_or(0, |t| (last.as_secs() - t.as_secs()).max(0))),
+            ..CallChange::default()
+        };
+        change_call(db, &change, &now)?;
+        insert_event(db, call.tenant_id, call.call_id, &interrupted_event(call, *last), &now)?;
+    }
+    Ok(open.len())
+}

@@ -1,0 +1,287 @@
+//! Opening the file: the daemon's own lock, SQLite's settings, the check after an unclean stop, and the schema.
+
+use crate::{
+    base::time::Wall,
+    store::{Config, Synchronous, migrations, sqlite::rows::stamp},
+};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
+use std::{
+    fmt,
+    fs::{File, OpenOptions},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Marks a file as ours (`PRAGMA application_id`): "side".
+const APPLICATION_ID: i64 = 0x7369_6465;
+
+/// Why a database was not opened. It was not changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OpenError {
+    /// It is damaged: restore a backup. The daemon repairs nothing by deleting.
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite found.
+        what: String,
+    },
+    /// It was written by a newer version: run that one.
+    TooNew {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+        /// The newest schema known here.
+        known: i64,
+    },
+    /// It is a database of something else: configure another path.
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another daemon works with it: stop that one, or configure another path.
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It cannot be opened or written now: permissions, space, a lock.
+    Unavailable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        what: String,
+    },
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Damaged { path, what } => write!(
+                f,
+                "database {} is damaged ({what}): restore a backup, or move the file away to begin anew",
+                path.display()
+            ),
+            Self::TooNew { path, found, known } => write!(
+                f,
+                "database {} has schema {found}, and this version knows {known}: run the newer version",
+                path.display()
+            ),
+            Self::Foreign { path } => write!(
+                f,
+                "{} is a database of another program: configure another store.path",
+                path.display()
+            ),
+            Self::InUse { path } => write!(
+                f,
+                "database {} is in use by another sidetone: stop it, or configure another store.path",
+                path.display()
+            ),
+            Self::Unavailable { path, what } => write!(f, "database {} cannot be opened: {what}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+impl OpenError {
+    fn from_sqlite(path: &Path, e: &rusqlite::Error) -> Self {
+        let (path, what) = (path.to_owned(), e.to_string());
+        match e.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged { path, what },
+            _ => Self::Unavailable { path, what },
+        }
+    }
+}
+
+/// Holds the daemon's lock on a database until dropped, or until the process ends in whatever way.
+#[derive(Debug)]
+pub(super) struct DaemonLock {
+    _file: File,
+}
+
+/// Opens the writing connection. The lock must live as long as it.
+pub(super) fn open(path: &Path, config: &Config) -> Result<(Connection, DaemonLock), OpenError> {
+    let unavailable = |what: String| OpenError::Unavailable {
+        path: path.to_owned(),
+        what,
+    };
+    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(|e| unavailable(format!("{}: {e}", folder.display())))?;
+    }
+    let lock = lock(path)?;
+    // Made here for its mode; SQLite gives its log the mode of the database. Closed before SQLite opens it,
+    // because closing any descriptor of a file drops the process's record locks on it.
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match made {
+        Ok(_) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(e) => return Err(unavailable(e.to_string())),
+    }
+    let mut conn = connect(path, config).map_err(|e| OpenError::from_sqlite(path, &e))?;
+    prepare(path, config, &mut conn)?;
+    Ok((conn, lock))
+}
+
+fn lock(path: &Path) -> Result<DaemonLock, OpenError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let unavailable = |what: String| OpenError::Unavailable {
+        path: path.to_owned(),
+        what,
+    };
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&name)
+        .map_err(|e| unavailable(format!("{}: {e}", Path::new(&name).display())))?;
+    match file.try_lock() {
+        Ok(()) => Ok(DaemonLock { _file: file }),
+        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_owned() }),
+        Err(std::fs::TryLockError::Error(e)) => Err(unavailable(e.to_string())),
+    }
+}
+
+fn connect(path: &Path, config: &Config) -> rusqlite::Result<Connection> {
+    let conn = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    conn.busy_timeout(config.busy_timeout)?;
+    conn.set_prepared_statement_cache_capacity(64);
+    Ok(conn)
+}
+
+/// Opens a connection that only reads. The writing one was opened before.
+pub(super) fn connect_reader(path: &Path, config: &Config) -> Result<Connection, OpenError> {
+    let open = || {
+        let conn =
+            Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        conn.busy_timeout(config.busy_timeout)?;
+        conn.set_prepared_statement_cache_capacity(64);
+        settings(&conn)?;
+        Ok(conn)
+    };
+    open().map_err(|e| OpenError::from_sqlite(path, &e))
+}
+
+/// What every connection is set to.
+fn settings(conn: &Connection) -> rusqlite::Result<()> {
+    conn.pragma_update(None, "foreign_keys", true)?;
+    conn.pragma_update(None, "temp_store", "memory")?;
+    conn.pragma_update(None, "trusted_schema", false)?;
+    conn.pragma_update(None, "cell_size_check", true)
+}
+
+fn prepare(path: &Path, config: &Config, conn: &mut Connection) -> Result<(), OpenError> {
+    let sql = |e: rusqlite::Error| OpenError::from_sqlite(path, &e);
+    let found = identify(path, conn)?;
+    settings(conn).map_err(sql)?;
+    let mode: String = conn
+        .pragma_update_and_check(None, "journal_mode", "wal", |r| r.get(0))
+        .map_err(sql)?;
+    if mode != "wal" {
+        return Err(OpenError::Unavailable {
+            path: path.to_owned(),
+            what: format!("write-ahead logging is refused (journal mode {mode}): use a local disk"),
+        });
+    }
+    let synchronous = match config.synchronous {
+        Synchronous::Full => "full",
+        Synchronous::Normal => "normal",
+    };
+    conn.pragma_update(None, "synchronous", synchronous).map_err(sql)?;
+    conn.pragma_update(None, "wal_autocheckpoint", 1000).map_err(sql)?;
+    conn.pragma_update_and_check(None, "journal_size_limit", 67_108_864, |_| Ok(()))
+        .map_err(sql)?;
+    if found > 0 && !stopped_cleanly(conn).map_err(sql)? {
+        check(path, conn)?;
+    }
+    migrate(conn, found).map_err(sql)?;
+    set_stopped_cleanly(conn, false).map_err(sql)
+}
+
+/// The schema version of the file, 0 when it is empty. Changes nothing.
+fn identify(path: &Path, conn: &Connection) -> Result<i64, OpenError> {
+    let sql = |e: rusqlite::Error| OpenError::from_sqlite(path, &e);
+    let objects: i64 = conn
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0))
+        .map_err(sql)?;
+    if objects == 0 {
+        return Ok(0);
+    }
+    let id: i64 = conn
+        .pragma_query_value(None, "application_id", |r| r.get(0))
+        .map_err(sql)?;
+    if id != APPLICATION_ID {
+        return Err(OpenError::Foreign { path: path.to_owned() });
+    }
+    let found = conn
+        .query_row("SELECT max(version) FROM schema_migrations", [], |r| r.get(0))
+        .map_err(sql)?;
+    if found > migrations::CURRENT {
+        return Err(OpenError::TooNew {
+            path: path.to_owned(),
+            found,
+            known: migrations::CURRENT,
+        });
+    }
+    Ok(found)
+}
+
+fn check(path: &Path, conn: &Connection) -> Result<(), OpenError> {
+    tracing::info!(path = %path.display(), "the last stop was unclean: checking the database");
+    let what: String = conn
+        .query_row("PRAGMA quick_check(1)", [], |r| r.get(0))
+        .map_err(|e| OpenError::from_sqlite(path, &e))?;
+    if what == "ok" {
+        return Ok(());
+    }
+    Err(OpenError::Damaged {
+        path: path.to_owned(),
+        what: what.lines().next().unwrap_or_default().to_owned(),
+    })
+}
+
+fn migrate(conn: &mut Connection, found: i64) -> rusqlite::Result<()> {
+    for step in migrations::ALL.iter().filter(|m| m.version > found) {
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        tx.execute_batch(
+            "CREATE TABLE IF NOT EXISTS schema_migrations (
+                version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at TEXT NOT NULL
+            )",
+        )?;
+        tx.execute_batch(step.sqlite)?;
+        tx.execute(
+            "INSERT INTO schema_migrations (version, name, applied_at) VALUES (?1, ?2, ?3)",
+            (step.version, step.name, stamp(Wall::now())),
+        )?;
+        tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+        tx.commit()?;
+        if found > 0 {
+            tracing::info!(version = step.version, name = step.name, "database schema updated");
+        }
+    }
+    Ok(())
+}
+
+fn stopped_cleanly(conn: &Connection) -> rusqlite::Result<bool> {
+    let value: Option<String> = conn
+        .query_row("SELECT value FROM meta WHERE key = 'clean_stop'", [], |r| r.get(0))
+        .optional()?;
+    Ok(value.as_deref() == Some("yes"))
+}
+
+/// Notes whether the file is being left in order.
+pub(super) fn set_stopped_cleanly(conn: &Connection, clean: bool) -> rusqlite::Result<()> {
+    conn.execute(
+        "INSERT INTO meta (key, value) VALUES ('clean_stop', ?1) ON CONFLICT (key) DO UPDATE SET value = ?1",
+        [if clean { "yes" } else { "no" }],
+    )?;
+    Ok(())
+}
+
+/// How long a last checkpoint may wait for readers at a stop.
+pub(super) const LAST_CHECKPOINT: Duration = Duration::from_millis(200);

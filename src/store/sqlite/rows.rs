@@ -1,0 +1,120 @@
+//! How rows are written as SQLite values: times as text of one width, closed sets as their words, JSON as text.
+
+use crate::{
+    base::time::Wall,
+    store::{CallRow, CallStatus, EventRow, MessageRow, Sender},
+    vendor::EndReason,
+};
+use rusqlite::{Row, types::Type};
+
+/// Writes a time: RFC 3339, UTC, microseconds, so that the order of texts is the order of times.
+pub(super) fn stamp(t: Wall) -> String {
+    let whole = t.to_string();
+    let micros = t.as_micros().rem_euclid(1000);
+    format!("{}{micros:03}Z", whole.trim_end_matches('Z'))
+}
+
+/// The columns of a [`CallRow`], in the order [`call`] reads them.
+pub(super) const CALL: &str = "call_id, call_sid, session_id, vendor, direction, customer_number, organization_number, \
+     status, end_reason, start_time, answered_at, end_time, duration, tenant_id, agent, recording, metadata";
+
+/// Reads the columns of [`CALL`].
+pub(super) fn call(row: &Row<'_>) -> rusqlite::Result<CallRow> {
+    Ok(CallRow {
+        call_id: word(row, 0, |s| s.parse().ok())?,
+        call_sid: row.get(1)?,
+        session_id: row.get(2)?,
+        vendor: row.get(3)?,
+        inbound: word(row, 4, inbound)?,
+        customer_number: row.get(5)?,
+        organization_number: row.get(6)?,
+        status: word(row, 7, CallStatus::parse)?,
+        end_reason: word_opt(row, 8, end_reason)?,
+        start_time: word(row, 9, Wall::parse)?,
+        answered_at: word_opt(row, 10, Wall::parse)?,
+        end_time: word_opt(row, 11, Wall::parse)?,
+        duration: row.get(12)?,
+        tenant_id: crate::base::ids::TenantId(row.get(13)?),
+        agent: row.get(14)?,
+        recording: row.get(15)?,
+        metadata: word_opt(row, 16, |s| serde_json::from_str(s).ok())?.unwrap_or_default(),
+    })
+}
+
+/// The columns of a [`MessageRow`], in the order [`message`] reads them.
+pub(super) const MESSAGE: &str = "message_id, call_id, seq, message_type, content, sender_type, sender_name, \
+     confidence, detected_language, delivery, heard_ms, created_at";
+
+/// Reads the columns of [`MESSAGE`].
+pub(super) fn message(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
+    let one_of = |words: &'static [&'static str]| move |s: &str| words.iter().copied().find(|w| *w == s);
+    Ok(MessageRow {
+        message_id: word(row, 0, |s| s.parse().ok())?,
+        call_id: word(row, 1, |s| s.parse().ok())?,
+        seq: row.get(2)?,
+        message_type: word(row, 3, one_of(&["transcript", "tts_audio"]))?,
+        content: row.get(4)?,
+        sender_type: word(row, 5, |s| {
+            [Sender::Customer, Sender::Agent].into_iter().find(|x| x.as_str() == s)
+        })?,
+        sender_name: row.get(6)?,
+        confidence: row.get::<_, Option<f64>>(7)?.map(|c| c as f32),
+        detected_language: row.get(8)?,
+        delivery: word_opt(row, 9, one_of(&["stored", "heard", "cut", "failed"]))?,
+        heard_ms: row.get(10)?,
+        created_at: word(row, 11, Wall::parse)?,
+    })
+}
+
+/// Reads `id, call_id, payload`.
+pub(super) fn event(row: &Row<'_>) -> rusqlite::Result<EventRow> {
+    Ok(EventRow {
+        id: row.get(0)?,
+        call_id: word(row, 1, |s| s.parse().ok())?,
+        payload: row.get(2)?,
+    })
+}
+
+/// The word for a direction.
+pub(super) const fn direction(inbound: bool) -> &'static str {
+    if inbound { "inbound" } else { "outbound" }
+}
+
+fn inbound(word: &str) -> Option<bool> {
+    [true, false].into_iter().find(|b| direction(*b) == word)
+}
+
+fn end_reason(word: &str) -> Option<EndReason> {
+    use EndReason::*;
+    [Completed, Busy, NoAnswer, Failed, Canceled, MediaLost, Interrupted]
+        .into_iter()
+        .find(|r| r.as_str() == word)
+}
+
+fn word<T>(row: &Row<'_>, column: usize, read: impl FnOnce(&str) -> Option<T>) -> rusqlite::Result<T> {
+    read(row.get_ref(column)?.as_str()?).ok_or_else(|| unreadable(column))
+}
+
+fn word_opt<T>(row: &Row<'_>, column: usize, read: impl FnOnce(&str) -> Option<T>) -> rusqlite::Result<Option<T>> {
+    let Some(text) = row.get_ref(column)?.as_str_or_null()? else {
+        return Ok(None);
+    };
+    read(text).map(Some).ok_or_else(|| unreadable(column))
+}
+
+fn unreadable(column: usize) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, "not a word that this column holds".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_keep_microseconds_and_sort_as_text() {
+        let t = Wall::from_micros(1_704_110_400_250_007);
+        assert_eq!(stamp(t), "2024-01-01T12:00:00.250007Z");
+        assert_eq!(Wall::parse(&stamp(t)), Some(t));
+        assert!(stamp(t) < stamp(Wall::from_micros(1_704_110_400_250_010)));
+    }
+}

@@ -1,0 +1,329 @@
+//! The contract on SQLite, and what is SQLite's own: locks, full disks, damage, schema versions, pruning, file modes.
+
+use super::{open::OpenError, *};
+use crate::store::contract::{Bench, batch, call, change, event, new_call, run_contract};
+use rusqlite::Connection;
+use std::{
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+
+struct File {
+    folder: TempDir,
+    config: Config,
+}
+
+impl File {
+    fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            config: Config {
+                busy_timeout: Duration::from_millis(20),
+                queue_batches: 1000,
+                close_patience: Duration::from_millis(100),
+                ..Config::default()
+            },
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("state/test.db")
+    }
+
+    fn try_open(&self) -> Result<SqliteStore, OpenError> {
+        SqliteStore::open(&self.path(), &self.config)
+    }
+
+    /// A connection from outside, as of an operator's tool.
+    fn raw(&self) -> Connection {
+        Connection::open(self.path()).unwrap()
+    }
+}
+
+impl Bench for File {
+    fn open(&self) -> Arc<dyn Store> {
+        Arc::new(self.try_open().unwrap())
+    }
+}
+
+run_contract!(File::new());
+
+const TENANT: TenantId = TenantId(1);
+
+/// Polls until `done`, for at most ten seconds.
+async fn until(mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !done() {
+        assert!(Instant::now() < deadline, "it never came true");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_locked_database_queues_acknowledges_nothing_and_recovers_by_itself() {
+    let file = File::new();
+    let store = file.open();
+    let other = file.raw();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let row = call(TENANT);
+    let mut first = store.commit(batch([new_call(&row)]));
+    let rest: Vec<_> = (0..50).map(|_| store.commit(batch([event(&row, "{}")]))).collect();
+    until(|| !store.health().writable).await;
+    let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(first.as_mut().poll(cx).is_pending())).await;
+    assert!(polled, "nothing is acknowledged");
+    let health = store.health();
+    assert_eq!((health.queued, health.capacity), (51, 1000));
+    assert_eq!(
+        store.call(TENANT, row.call_id.as_str()).await,
+        Ok(None),
+        "reading goes on"
+    );
+    other.execute_batch("COMMIT").unwrap();
+    first.await.unwrap();
+    for (n, answer) in (1..).zip(rest) {
+        assert_eq!(answer.await, Ok(Committed::Done { event_ids: vec![n] }));
+    }
+    let health = store.health();
+    assert_eq!((health.writable, health.queued, health.oldest_ms), (true, 0, 0));
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_with_unavailable_and_takes_again_once_it_drains() {
+    let mut file = File::new();
+    file.config.queue_batches = 16;
+    let store = file.open();
+    let row = call(TENANT);
+    store.commit(batch([new_call(&row)])).await.unwrap();
+    let other = file.raw();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let held: Vec<_> = (0..16).map(|_| store.commit(batch([event(&row, "{}")]))).collect();
+    let refused = store.commit(batch([event(&row, "{}")])).await.unwrap_err();
+    assert_eq!(refused.kind, Kind::Unavailable);
+    other.execute_batch("COMMIT").unwrap();
+    for answer in held {
+        answer.await.unwrap();
+    }
+    store.commit(batch([event(&row, "{}")])).await.unwrap();
+}
+
+#[tokio::test]
+async fn closing_gives_up_on_a_database_that_stays_locked() {
+    let file = File::new();
+    let store = file.open();
+    let other = file.raw();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let lost = store.commit(batch([new_call(&call(TENANT))]));
+    assert!(store.close().await.is_err());
+    assert!(lost.await.is_err());
+}
+
+#[tokio::test]
+async fn a_lone_batch_is_not_kept_waiting_for_company() {
+    let mut file = File::new();
+    file.config.commit_time = Duration::from_secs(3600);
+    let store = file.open();
+    let row = call(TENANT);
+    store.commit(batch([new_call(&row)])).await.unwrap();
+}
+
+#[test]
+fn a_second_daemon_is_refused_the_database() {
+    let file = File::new();
+    let first = file.try_open().unwrap();
+    assert!(matches!(file.try_open(), Err(OpenError::InUse { .. })));
+    drop(first);
+    file.try_open().unwrap();
+}
+
+#[tokio::test]
+async fn damage_is_found_after_an_unclean_stop_and_nothing_is_deleted() {
+    let file = File::new();
+    let store = file.open();
+    let row = call(TENANT);
+    for n in 0..200 {
+        let text = format!("{n} {}", "x".repeat(2000));
+        store
+            .commit(batch(if n == 0 {
+                vec![new_call(&row)]
+            } else {
+                vec![event(&row, &text)]
+            }))
+            .await
+            .unwrap();
+    }
+    drop(store);
+    file.raw()
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        .unwrap();
+    let mut bytes = std::fs::read(file.path()).unwrap();
+    let (page, pages) = (4096, bytes.len() / 4096);
+    for n in pages / 2..pages {
+        bytes[n * page..n * page + 64].fill(0xa5);
+    }
+    std::fs::write(file.path(), &bytes).unwrap();
+    let refused = file.try_open().unwrap_err();
+    assert!(matches!(refused, OpenError::Damaged { .. }), "{refused}");
+    assert_eq!(std::fs::read(file.path()).unwrap(), bytes);
+}
+
+#[test]
+fn a_file_that_is_no_database_is_damage() {
+    let file = File::new();
+    std::fs::create_dir_all(file.path().parent().unwrap()).unwrap();
+    std::fs::write(
+        file.path(),
+        "not a database, though long enough to look like one".repeat(100),
+    )
+    .unwrap();
+    assert!(matches!(file.try_open(), Err(OpenError::Damaged { .. })));
+}
+
+#[test]
+fn another_programs_database_is_left_alone() {
+    let file = File::new();
+    std::fs::create_dir_all(file.path().parent().unwrap()).unwrap();
+    file.raw().execute_batch("CREATE TABLE theirs (x)").unwrap();
+    assert!(matches!(file.try_open(), Err(OpenError::Foreign { .. })));
+}
+
+#[test]
+fn a_newer_schema_is_refused() {
+    let file = File::new();
+    drop(file.try_open().unwrap());
+    file.raw()
+        .execute("INSERT INTO schema_migrations VALUES (999, 'later', '')", [])
+        .unwrap();
+    let refused = file.try_open().unwrap_err();
+    assert!(matches!(refused, OpenError::TooNew { found: 999, .. }), "{refused}");
+}
+
+#[test]
+fn a_path_that_cannot_be_made_is_said() {
+    let file = File::new();
+    std::fs::write(file.folder.path().join("state"), "").unwrap();
+    assert!(matches!(file.try_open(), Err(OpenError::Unavailable { .. })));
+}
+
+#[tokio::test]
+async fn only_the_owner_reads_the_files() {
+    let file = File::new();
+    let store = file.open();
+    store.commit(batch([new_call(&call(TENANT))])).await.unwrap();
+    for name in ["test.db", "test.db-wal", "test.db-shm", "test.db.lock"] {
+        let path = file.path().with_file_name(name);
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn commits_are_synchronous_unless_asked_otherwise() {
+    use crate::store::Synchronous;
+    for (choice, pragma) in [(Synchronous::Full, 2), (Synchronous::Normal, 1)] {
+        let mut file = File::new();
+        file.config.synchronous = choice;
+        let (conn, _lock) = open::open(&file.path(), &file.config).unwrap();
+        let get = |name: &str| conn.pragma_query_value(None, name, |r| r.get::<_, i64>(0)).unwrap();
+        assert_eq!(get("synchronous"), pragma);
+        assert_eq!(
+            (get("foreign_keys"), get("trusted_schema"), get("cell_size_check")),
+            (1, 0, 1)
+        );
+        assert_eq!(
+            (get("wal_autocheckpoint"), get("journal_size_limit")),
+            (1000, 67_108_864)
+        );
+        let mode: String = conn.pragma_query_value(None, "journal_mode", |r| r.get(0)).unwrap();
+        assert_eq!(mode, "wal");
+    }
+}
+
+/// Seed 000's tables: every column with its name.
+#[test]
+fn the_seeds_columns_are_there() {
+    let file = File::new();
+    drop(file.try_open().unwrap());
+    let db = file.raw();
+    for (table, columns) in [
+        (
+            "phone_call_messages",
+            "id call_id message_type content sender_type sender_name confidence detected_language is_final metadata \
+             created_at updated_at",
+        ),
+        (
+            "phone_calls",
+            "id call_id call_sid customer_number organization_number status start_time end_time duration tenant_id \
+             created_at updated_at",
+        ),
+    ] {
+        for column in columns.split_whitespace() {
+            db.prepare(&format!("SELECT {column} FROM {table}"))
+                .unwrap_or_else(|e| panic!("{table}.{column}: {e}"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn pruning_keeps_the_newest_events_and_forgets_old_webhooks() {
+    let mut file = File::new();
+    file.config.events_per_tenant = 100;
+    let store = file.open();
+    let row = call(TENANT);
+    store.commit(batch([new_call(&row)])).await.unwrap();
+    let many: Vec<_> = (0..150).map(|_| event(&row, "{}")).collect();
+    store.commit(batch(many)).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+
+    let db = file.raw();
+    let long_ago = rows::stamp(crate::base::time::Wall::from_micros(0));
+    db.execute("INSERT INTO seen_webhooks VALUES ('acme', 'old', ?1)", [&long_ago])
+        .unwrap();
+    let now = rows::stamp(crate::base::time::Wall::now());
+    db.execute("INSERT INTO seen_webhooks VALUES ('acme', 'new', ?1)", [&now])
+        .unwrap();
+    db.execute("UPDATE events SET created_at = ?1 WHERE id = 60", [&long_ago])
+        .unwrap();
+    drop(db);
+
+    let (conn, lock) = open::open(&file.path(), &file.config).unwrap();
+    let mut writer = Writer::new(conn, Arc::new(Queue::new(1, 1)), &file.config);
+    writer.prune();
+    drop((writer, lock));
+    let (ids, keys): (Vec<i64>, Vec<String>) = {
+        let db = file.raw();
+        let mut ids = db.prepare("SELECT id FROM events ORDER BY id").unwrap();
+        let mut keys = db.prepare("SELECT key FROM seen_webhooks").unwrap();
+        (
+            ids.query_map([], |r| r.get(0))
+                .unwrap()
+                .collect::<Result<_, _>>()
+                .unwrap(),
+            keys.query_map([], |r| r.get(0))
+                .unwrap()
+                .collect::<Result<_, _>>()
+                .unwrap(),
+        )
+    };
+    assert_eq!(ids, (51..=150).filter(|n| *n != 60).collect::<Vec<_>>());
+    assert_eq!(keys, ["new"]);
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_engine_shows_no_content() {
+    let file = File::new();
+    let store = file.open();
+    let mut row = call(TENANT);
+    row.customer_number = "+15551239999".into();
+    store.commit(batch([new_call(&row)])).await.unwrap();
+    let fault = store
+        .commit(batch([new_call(&row), change(row.call_id, |_| {})]))
+        .await
+        .unwrap_err();
+    assert!(
+        !fault.message.contains("9999") && !fault.message.contains(row.call_id.as_str()),
+        "{fault}"
+    );
+}

@@ -1,0 +1,107 @@
+//! Twilio: Media Streams over `<Connect><Stream>`, voice webhooks, the 2010-04-01 REST API.
+//!
+//! Sources are Twilio's public pages "Media Streams – WebSocket Messages", "TwiML Voice: `<Stream>`", "Webhooks Security"
+//! and "Call resource", and its open SDKs. Read `stream.rs` for the path of a frame.
+
+mod api;
+mod config;
+mod hooks;
+mod message;
+mod peer;
+mod ring;
+mod stream;
+mod verify;
+
+pub use config::{Config, SharedKey};
+
+use super::{
+    Answer, ApiRequest, CallAction, CallUpdate, Caps, Descriptor, Document, HookKind, HookPath, HookRequest, Trunk,
+};
+use crate::base::{fault::Fault, format::AudioFormat};
+use std::sync::Arc;
+use verify::Verifier;
+
+/// What Twilio is.
+pub static TWILIO: Descriptor = Descriptor {
+    name: "twilio",
+    caps: &CAPS,
+    error_code: "TWILIO_ERROR",
+    stream_path: "/api/calls/twilio/stream",
+    hook_paths: &[
+        HookPath {
+            path: "/api/calls/twilio/webhook",
+            kind: HookKind::Call,
+        },
+        HookPath {
+            path: "/api/calls/twilio/status",
+            kind: HookKind::Status,
+        },
+    ],
+    codec: |_| Box::new(stream::Codec::new()),
+    trunk: |section| Arc::new(Account::new(Config::read(section))),
+    peer: |call| Box::new(peer::Peer::new(call)),
+};
+
+/// Twilio frames 20 ms, takes any size and queues without limit. The lead covers the network's jitter and our own
+/// stalls, and is what a barge-in without `clear` would cost.
+static CAPS: Caps = Caps {
+    inbound: AudioFormat::ULAW_8K,
+    outbound: AudioFormat::ULAW_8K,
+    ptime_ms: 20,
+    chunk_multiple: 160,
+    lead_ms: 240,
+    mark: true,
+    clear: true,
+    stop: true,
+    reconnects: false,
+    close_ends_call: true,
+    max_inbound_ms: 1000,
+};
+
+/// An account at Twilio.
+#[derive(Debug)]
+pub struct Account {
+    config: Config,
+    verifier: Verifier,
+}
+
+impl Account {
+    /// The account that the configuration names.
+    pub fn new(config: Config) -> Self {
+        let verifier = Verifier::new(&config);
+        Self { config, verifier }
+    }
+}
+
+impl Trunk for Account {
+    fn verify(&self, request: &HookRequest<'_>) -> Result<(), Fault> {
+        self.verifier.webhook(request)
+    }
+
+    fn verify_upgrade(&self, request: &HookRequest<'_>) -> Result<(), Fault> {
+        self.verifier.upgrade(request)
+    }
+
+    fn parse(&self, kind: HookKind, request: &HookRequest<'_>) -> Result<CallUpdate, Fault> {
+        hooks::parse(kind, request)
+    }
+
+    fn answer(&self, answer: &Answer) -> Document {
+        Document {
+            content_type: "text/xml; charset=utf-8",
+            body: hooks::twiml(answer),
+        }
+    }
+
+    fn request(&self, call_sid: &str, action: &CallAction<'_>) -> Option<ApiRequest> {
+        api::request(&self.config, call_sid, action)
+    }
+
+    fn reply(&self, action: &CallAction<'_>, status: u16, body: &[u8]) -> Result<String, Fault> {
+        api::reply(action, status, body)
+    }
+
+    fn can_dial(&self) -> bool {
+        self.config.credentials().is_some()
+    }
+}

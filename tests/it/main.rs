@@ -1,0 +1,4 @@
+//! Tests that need more than one module, or a process. One binary; each module says in its first line what it holds.
+
+mod shard;
+mod tidy;
