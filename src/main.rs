@@ -1,2 +1,8 @@
 //! The `sidetone` binary: argv in, exit code out.
-fn main() {}
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    sidetone::cli::main()
+}

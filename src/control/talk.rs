@@ -7,7 +7,7 @@ use super::{
     call::{Ask, Call, Done, Effect, Now, Words},
     directory::{Entry, lock},
     microphone::Desk,
-    plan,
+    plan, rest,
 };
 use crate::{
     agent::{
@@ -268,9 +268,16 @@ impl Talk {
             return None;
         }
         let file = format!("recordings/{}.wav", self.call.row().session_id);
-        let tap = (self.shared.deps.recorder)(&file)?;
-        self.call.recorded_to(file);
-        Some(tap)
+        match self.shared.deps.recorder.open(&self.shared.deps.data_root.join(&file)) {
+            Ok(tap) => {
+                self.call.recorded_to(file);
+                Some(tap)
+            }
+            Err(cause) => {
+                warn!(%cause, "the call is not recorded");
+                None
+            }
+        }
     }
 
     fn leg(&mut self, now: Now, event: Option<LegEvent>) {
@@ -468,13 +475,13 @@ impl Talk {
         let Some((trunk, request)) = trunk.zip(request) else {
             return self.cannot_ask(now, ask);
         };
-        let (reply, dial) = ((deps.rest)(request), self.dial.clone());
+        let (http, dial) = (deps.http.clone(), self.dial.clone());
         let job = async move {
-            let result = reply.await.and_then(|(status, body)| {
+            let result = rest::send(&http, request).await.and_then(|reply| {
                 let Some(action) = action(&ask, dial.as_deref()) else {
                     return Ok(String::new());
                 };
-                trunk.reply(&action, status, &body)
+                trunk.reply(&action, reply.status, &reply.body)
             });
             Event::Asked(ask, result)
         };

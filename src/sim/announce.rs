@@ -50,7 +50,7 @@ pub fn hook_path(vendor: &Descriptor) -> Option<&'static str> {
     Some(hook.path)
 }
 
-/// Announces `call`. Returns path and query of the media socket and keeps the token in `call`.
+/// Announces `call`. Returns the URL of the media socket as the answer has it and keeps the token in `call`.
 pub(super) async fn announce(
     client: &HttpClient,
     vendor: &Descriptor,

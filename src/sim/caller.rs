@@ -20,11 +20,12 @@ use crate::{
     vendor::{Descriptor, Peer, PeerCall, PeerEvent},
 };
 use futures_util::{SinkExt, StreamExt};
+use http::{HeaderName, HeaderValue};
 use std::{fmt, io, time::Duration};
 use tokio::{net::TcpStream, sync::mpsc};
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
-    tungstenite::{self, Message, protocol::WebSocketConfig},
+    tungstenite::{self, Message, client::IntoClientRequest, protocol::WebSocketConfig},
 };
 
 /// A call to place.
@@ -145,19 +146,25 @@ pub async fn place(plan: Plan, progress: &mpsc::Sender<Progress>) -> Result<Outc
         ..Report::default()
     };
     let mut path = plan.daemon.path.clone();
+    let mut stream_url = None;
     if let Some(webhook) = &plan.webhook {
         let before = Mono::now();
-        path = announce::announce(&HttpClient::new(), plan.vendor, &mut call, webhook)
+        let url = announce::announce(&HttpClient::new(), plan.vendor, &mut call, webhook)
             .await
             .map_err(CallError::Announce)?;
         report.webhook_ms = Some(Mono::now().since(before).as_secs_f64() * 1000.0);
+        // The vendor goes where the URL says; here its host stands for the daemon we were told.
+        let uri: http::Uri = url.parse().map_err(|_| CallError::Refused(format!("no URL: {url}")))?;
+        path = uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
+        stream_url = webhook.secret.as_ref().map(|secret| (url, secret));
         let _ = progress.try_send(Progress::Announced);
     }
     if path.is_empty() {
         plan.vendor.stream_path.clone_into(&mut path);
     }
-    let socket = dial(&plan.daemon, &path).await?;
     let peer = (plan.vendor.peer)(call);
+    let signature = stream_url.and_then(|(url, secret)| peer.sign_upgrade(&url, secret));
+    let socket = dial(&plan.daemon, &path, signature).await?;
     let script = Script::new(&plan.samples, peer.format(), plan.manner);
     let line = Line {
         playout: Playout::new(peer.format(), Mono::now()),
@@ -175,11 +182,22 @@ pub async fn place(plan: Plan, progress: &mpsc::Sender<Progress>) -> Result<Outc
     line.run(plan.linger, plan.limit).await
 }
 
-async fn dial(daemon: &Address, path: &str) -> Result<WebSocketStream<TcpStream>, CallError> {
+async fn dial(
+    daemon: &Address,
+    path: &str,
+    signature: Option<(HeaderName, HeaderValue)>,
+) -> Result<WebSocketStream<TcpStream>, CallError> {
+    let mut request = daemon
+        .at("ws", path)
+        .into_client_request()
+        .map_err(|e| CallError::Refused(e.to_string()))?;
+    request
+        .headers_mut()
+        .extend(signature.map(|(name, value)| (Some(name), value)));
     let authority = daemon.authority();
     let tcp = daemon.connect().await.map_err(|e| CallError::Connect(authority, e))?;
     let config = WebSocketConfig::default().read_buffer_size(4096);
-    match client_async_with_config(daemon.at("ws", path), tcp, Some(config)).await {
+    match client_async_with_config(request, tcp, Some(config)).await {
         Ok((socket, _)) => Ok(socket),
         Err(tungstenite::Error::Http(response)) => Err(CallError::Refused(response.status().to_string())),
         Err(e) => Err(CallError::Refused(e.to_string())),

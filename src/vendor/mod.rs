@@ -5,6 +5,7 @@
 
 use crate::base::{fault::Fault, format::AudioFormat, secret::Secret, settings::Section};
 use bytes::BytesMut;
+use http::{HeaderName, HeaderValue};
 use std::{fmt, sync::Arc, time::Duration};
 
 pub mod twilio;
@@ -413,6 +414,11 @@ pub trait Peer: Send {
     /// The request by which the vendor announces the call at `url`, signed where the account's secret is given. `None`
     /// where it announces none.
     fn announce(&self, _url: &str, _secret: Option<&Secret>) -> Option<ApiRequest> {
+        None
+    }
+    /// The header by which the vendor signs the upgrade request of its media socket at `url` with the account's secret.
+    /// `None` where it signs none.
+    fn sign_upgrade(&self, _url: &str, _secret: &Secret) -> Option<(HeaderName, HeaderValue)> {
         None
     }
     /// Reads the document that answered it, as the vendor would.

@@ -52,9 +52,17 @@ fn real_codec() -> Box<dyn StreamCodec> {
 impl House {
     async fn new() -> Self {
         let (tx, arrivals) = mpsc::channel(64);
-        let config = Config { threads: 1, pin: false, ..Config::default() };
+        let config = Config {
+            threads: 1,
+            pin: false,
+            ..Config::default()
+        };
         let shards = Shards::start(&config, &tx).unwrap();
-        Self { shards, arrivals, listener: TcpListener::bind("127.0.0.1:0").await.unwrap() }
+        Self {
+            shards,
+            arrivals,
+            listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        }
     }
 
     async fn connect(&self) -> (TcpStream, TcpStream) {
@@ -91,8 +99,13 @@ impl House {
     async fn plan(&mut self) -> mpsc::Receiver<LegEvent> {
         let arrival = timeout(PATIENCE, self.arrivals.recv()).await.unwrap().unwrap();
         let (events_tx, events) = mpsc::channel(64);
-        let plan =
-            Plan { call: CallId::new(), route: Route::Echo, barge_in_after: None, tap: None, events: events_tx };
+        let plan = Plan {
+            call: CallId::new(),
+            route: Route::Echo,
+            barge_in_after: None,
+            tap: None,
+            events: events_tx,
+        };
         arrival.leg.try_send(LegCommand::Plan(Box::new(plan))).unwrap();
         events
     }
@@ -111,12 +124,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Caller<S> {
         self.peer.media(&[code; 160], 0, &mut text);
         self.ws.send(Message::text(text)).await.unwrap();
         let heard = self.next().await;
-        let Message::Text(heard) = heard else { panic!("{heard:?}") };
-        assert!(matches!(self.peer.read(heard.as_bytes()), Ok(PeerEvent::Media(_))), "{heard}");
+        let Message::Text(heard) = heard else {
+            panic!("{heard:?}")
+        };
+        assert!(
+            matches!(self.peer.read(heard.as_bytes()), Ok(PeerEvent::Media(_))),
+            "{heard}"
+        );
     }
 
     async fn next(&mut self) -> Message {
-        timeout(PATIENCE, self.ws.next()).await.expect("in time").expect("a message").expect("a good one")
+        timeout(PATIENCE, self.ws.next())
+            .await
+            .expect("in time")
+            .expect("a message")
+            .expect("a good one")
     }
 
     async fn closed_with(&mut self) -> u16 {
@@ -261,6 +283,9 @@ async fn bytes_behind_the_upgrade_and_a_tls_session_move_with_the_socket() {
 fn a_tls_setup_that_cannot_work_says_which_file_is_wrong() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("none.pem");
-    let said = sidetone::net::tls::acceptor(&missing, &missing).err().unwrap().to_string();
+    let said = sidetone::net::tls::acceptor(&missing, &missing)
+        .err()
+        .unwrap()
+        .to_string();
     assert!(said.contains("none.pem"), "{said}");
 }

@@ -1,15 +1,17 @@
 //! Twilio's end of the media socket: what it sends, spelled as it spells it, and what it refuses to read.
 
-use super::ring;
+use super::{ring, verify};
 use crate::{
     base::{format::AudioFormat, secret::Secret},
     vendor::{self, Answer, ApiRequest, Payload, PeerCall, PeerEvent, WireError},
     wire::{
         base64,
+        form::Form,
         json::{self, BadJson},
         sign,
     },
 };
+use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
 use std::{borrow::Cow, fmt::Write};
 
@@ -133,6 +135,10 @@ impl vendor::Peer for Peer {
 
     fn announce(&self, url: &str, secret: Option<&Secret>) -> Option<ApiRequest> {
         Some(ring::announce(&self.call, ACCOUNT, url, secret))
+    }
+
+    fn sign_upgrade(&self, url: &str, secret: &Secret) -> Option<(HeaderName, HeaderValue)> {
+        verify::sign(secret, url, &Form::default())
     }
 
     fn answered(&self, document: &[u8]) -> Result<Answer, WireError> {

@@ -1,13 +1,13 @@
-//! Twilio's end of the voice webhook, for simulation: the request that announces a call, signed as Twilio signs, and the TwiML that
-//! answers it, read as far as sidetone writes it.
+//! Twilio's end of the voice webhook, for simulation: the request that announces a call, signed as Twilio signs, and the
+//! TwiML that answers it, read as strictly as Twilio reads it.
 
+use super::verify;
 use crate::{
     base::secret::Secret,
     vendor::{Answer, ApiRequest, PeerCall, WireError},
     wire::{
-        base64,
-        form::FormWriter,
-        sign::{Algorithm, MacKey},
+        form::{Form, FormWriter},
+        xml::Element,
     },
 };
 use http::{HeaderMap, HeaderValue, Method, header};
@@ -16,10 +16,12 @@ use std::time::Duration;
 /// Twilio gives every call-related request 15 s.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Name and value of a `<Parameter>` stay under this many characters together.
+const MAX_PARAMETER: usize = 500;
+
 /// The request for `call`, posted to `url`.
 pub(super) fn announce(call: &PeerCall, account: &str, url: &str, secret: Option<&Secret>) -> ApiRequest {
-    // In byte order of the names, as the signature wants them.
-    let parameters = [
+    let body = [
         ("AccountSid", account),
         ("ApiVersion", "2010-04-01"),
         ("CallSid", &call.call_sid),
@@ -29,93 +31,96 @@ pub(super) fn announce(call: &PeerCall, account: &str, url: &str, secret: Option
         ("Direction", "inbound"),
         ("From", &call.from),
         ("To", &call.to),
-    ];
-    let form = parameters
-        .iter()
-        .fold(FormWriter::new(), |form, (name, value)| form.pair(name, value));
-    let mut headers = HeaderMap::new();
-    headers.insert(
+    ]
+    .iter()
+    .fold(FormWriter::new(), |form, (name, value)| form.pair(name, value))
+    .finish();
+    let mut headers = HeaderMap::from_iter([(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/x-www-form-urlencoded; charset=UTF-8"),
-    );
+    )]);
     if let Some(secret) = secret {
-        let key = MacKey::new(Algorithm::HmacSha1, secret.expose().as_bytes());
-        let signed = [url].into_iter().chain(parameters.iter().flat_map(|(n, v)| [*n, *v]));
-        let signature = base64::encode_string(key.sign(signed).as_ref());
-        if let Ok(value) = HeaderValue::from_str(&signature) {
-            headers.insert("x-twilio-signature", value);
-        }
+        let form = Form::parse(body.as_bytes()).unwrap_or_default();
+        headers.extend(verify::sign(secret, url, &form));
     }
     ApiRequest {
         method: Method::POST,
         url: url.to_owned(),
         headers,
-        body: form.finish().into(),
+        body: body.into(),
         timeout: TIMEOUT,
     }
 }
 
-/// Reads a TwiML document: its first verb decides.
+/// Reads a TwiML document as Twilio follows it: the first verb decides, and what is not TwiML is refused. Verbs after it
+/// are for later, when the stream is over.
 pub(super) fn answered(document: &[u8]) -> Result<Answer, WireError> {
-    let text = std::str::from_utf8(document).map_err(|_| WireError::Shape("document"))?;
-    let mut tags = text
-        .split('<')
-        .skip(1)
-        .map(|piece| piece.split('>').next().unwrap_or_default());
-    let mut stream = None;
-    let mut token = String::new();
-    for tag in &mut tags {
-        match tag.split([' ', '/']).next().unwrap_or_default() {
-            "Reject" => return Ok(Answer::Busy),
-            "Hangup" if stream.is_none() => return Ok(Answer::HangUp),
-            "Stream" => {
-                let url = attribute(tag, "url").ok_or(WireError::Shape("url"))?;
-                stream = Some((url, attribute(tag, "statusCallback").unwrap_or_default()));
-            }
-            "Parameter" if attribute(tag, "name").as_deref() == Some("token") => {
-                token = attribute(tag, "value").unwrap_or_default();
-            }
-            _ => {}
-        }
+    let root = std::str::from_utf8(document).ok().and_then(|d| Element::parse(d).ok());
+    let root = root
+        .filter(|r| r.name == "Response")
+        .ok_or(WireError::Shape("Response"))?;
+    let verb = root.children.first().ok_or(WireError::Shape("Response"))?;
+    match &*verb.name {
+        "Hangup" => Ok(Answer::HangUp),
+        "Reject" if verb.attribute("reason") == Some("busy") => Ok(Answer::Busy),
+        "Reject" => Ok(Answer::HangUp),
+        "Connect" => match &verb.children[..] {
+            [stream] if stream.name == "Stream" => streamed(stream),
+            _ => Err(WireError::Shape("Connect")),
+        },
+        _ => Err(WireError::Shape("Response")),
     }
-    let (url, status_url) = stream.ok_or(WireError::Shape("Response"))?;
-    Ok(Answer::Stream { url, token, status_url })
 }
 
-/// The value of an attribute, its entities read.
-fn attribute(tag: &str, name: &str) -> Option<String> {
-    let mut rest = tag;
-    while let Some((before, after)) = rest.split_once("=\"") {
-        let (value, next) = after.split_once('"')?;
-        if before.trim_end().rsplit([' ', '\n']).next() == Some(name) {
-            let entities = [
-                ("&lt;", "<"),
-                ("&gt;", ">"),
-                ("&quot;", "\""),
-                ("&apos;", "'"),
-                ("&amp;", "&"),
-            ];
-            return Some(
-                entities
-                    .iter()
-                    .fold(value.to_owned(), |text, (e, c)| text.replace(e, c)),
-            );
-        }
-        rest = next;
+/// A `<Stream>`. The real Twilio takes `wss` alone (error 31922); a simulated call also reaches a daemon without TLS.
+fn streamed(stream: &Element) -> Result<Answer, WireError> {
+    let url = stream.attribute("url").unwrap_or_default();
+    let socket = url.starts_with("wss://") || url.starts_with("ws://");
+    if !socket || url.contains(['?', '#']) {
+        return Err(WireError::Shape("Stream url"));
     }
-    None
+    let mut token = String::new();
+    for parameter in &stream.children {
+        match (
+            &*parameter.name,
+            parameter.attribute("name"),
+            parameter.attribute("value"),
+        ) {
+            ("Parameter", Some(name), Some(value)) if name.len() + value.len() < MAX_PARAMETER => {
+                if name == "token" {
+                    value.clone_into(&mut token);
+                }
+            }
+            _ => return Err(WireError::Shape("Parameter")),
+        }
+    }
+    Ok(Answer::Stream {
+        url: url.to_owned(),
+        token,
+        status_url: stream.attribute("statusCallback").unwrap_or_default().to_owned(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::{super::hooks::twiml, *};
+    use crate::{
+        base::settings::{Faults, Section, Table},
+        vendor::{
+            HookKind, HookRequest, Trunk,
+            twilio::{Account, Config},
+        },
+    };
+
+    fn account(token: &str) -> Account {
+        Account::new(Config {
+            auth_token: Some(Secret::new(token)),
+            ..Config::read(&Section::root(&Table::new(), &Faults::default()))
+        })
+    }
 
     #[test]
     fn the_announcement_passes_the_check_of_a_real_one() {
-        use crate::{
-            base::settings::{Faults, Section, Table},
-            vendor::{HookKind, HookRequest, Trunk, twilio},
-        };
         let call = PeerCall {
             call_sid: "CA1".into(),
             token: None,
@@ -123,10 +128,7 @@ mod tests {
             to: "sip:a b@example.com".into(),
         };
         let url = "https://relay.example.com/api/calls/twilio/webhook?tenant=7";
-        let account = twilio::Account::new(twilio::Config {
-            auth_token: Some(Secret::new("12345")),
-            ..twilio::Config::read(&Section::root(&Table::new(), &Faults::default()))
-        });
+        let account = account("12345");
         for (secret, believed) in [(Some("12345"), true), (Some("54321"), false), (None, false)] {
             let secret = secret.map(Secret::new);
             let request = announce(&call, "AC1", url, secret.as_ref());
@@ -158,5 +160,52 @@ mod tests {
         }
         assert!(answered(b"<Response><Stream/></Response>").is_err());
         assert!(answered(b"").is_err());
+    }
+
+    #[test]
+    fn a_signed_upgrade_passes_the_check_of_a_real_one() {
+        let secret = Secret::new("12345");
+        let header = verify::sign(&secret, "wss://relay.example.com/s/t", &Form::default());
+        let headers = HeaderMap::from_iter(header);
+        for (token, path, believed) in [
+            ("12345", "/s/t", true),
+            ("12345", "/s/u", false),
+            ("54321", "/s/t", false),
+        ] {
+            let request = HookRequest {
+                method: "GET",
+                path_and_query: path,
+                headers: &headers,
+                body: b"",
+                public_base: "https://relay.example.com",
+            };
+            assert_eq!(
+                account(token).verify_upgrade(&request).is_ok(),
+                believed,
+                "{token} {path}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_document_that_twilio_could_not_follow_is_refused() {
+        let stream = |inside: &str| format!("<Response><Connect>{inside}</Connect></Response>");
+        for bad in [
+            "<Response/>",
+            "<Answer><Hangup/></Answer>",
+            "<Response><Hangup></Response>",
+            "<Response><Dance/></Response>",
+            &stream(""),
+            &stream("<Stream/>"),
+            &stream("<Stream url='https://h/s'/>"),
+            &stream("<Stream url='wss://h/s?token=t'/>"),
+            &stream("<Stream url='wss://h/s'><Parameter name='token'/></Stream>"),
+            &stream(&format!(
+                "<Stream url='wss://h/s'><Parameter name='token' value='{}'/></Stream>",
+                "t".repeat(495)
+            )),
+        ] {
+            assert!(answered(bad.as_bytes()).is_err(), "{bad}");
+        }
     }
 }

@@ -6,14 +6,19 @@
 
 use super::config::{ALGORITHMS, Config};
 use crate::{
-    base::fault::{Fault, Kind, Origin},
+    base::{
+        fault::{Fault, Kind, Origin},
+        secret::Secret,
+    },
     vendor::HookRequest,
     wire::{
+        base64,
         form::Form,
         sign::{self, Algorithm, MacKey},
     },
 };
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use std::iter;
 
 static SIGNATURE: HeaderName = HeaderName::from_static("x-twilio-signature");
 static SETTINGS: HeaderName = HeaderName::from_static("x-twilio-webhooks-signature-settings");
@@ -136,6 +141,15 @@ impl Verifier {
         let (_, name, key) = self.shared.iter().find(|(known, ..)| known == id)?;
         (*name == algorithm).then_some(key)
     }
+}
+
+/// Signs as Twilio does with an auth token: `url` as configured, then the form's parameters.
+pub(super) fn sign(token: &Secret, url: &str, form: &Form<'_>) -> Option<(HeaderName, HeaderValue)> {
+    let key = MacKey::new(Algorithm::HmacSha1, token.expose().as_bytes());
+    let parameters = sorted(form);
+    let code = key.sign(iter::once(url).chain(parameters.iter().flat_map(|(n, v)| [*n, *v])));
+    let value = HeaderValue::try_from(base64::encode_string(code.as_ref())).ok()?;
+    Some((SIGNATURE.clone(), value))
 }
 
 /// The value of the one header of that name.
@@ -267,7 +281,7 @@ impl<'a> Base<'a> {
             (None, _) => &["80"],
         };
         let with_port = self.port.into_iter().chain(default.iter().copied());
-        let ports = std::iter::once(("", "")).chain(with_port.map(|port| (":", port)));
+        let ports = iter::once(("", "")).chain(with_port.map(|port| (":", port)));
         ports.map(move |(colon, port)| [scheme, "://", self.host, colon, port, self.prefix, path])
     }
 }
@@ -275,7 +289,6 @@ impl<'a> Base<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::secret::Secret;
     use crate::vendor::{
         HookKind,
         twilio::{config::SharedKey, hooks},
@@ -490,7 +503,7 @@ mod tests {
             "wss://relay.example.com:443/m/",
             "https://relay.example.com:443/m",
         ] {
-            let signature = crate::wire::base64::encode_string(key.sign([url]).as_ref());
+            let signature = base64::encode_string(key.sign([url]).as_ref());
             assert!(ok("https://relay.example.com/m", &signature), "{url}");
         }
         for parts in [
@@ -498,7 +511,7 @@ mod tests {
             ["wss://relay.example.com/m/?b=1&a=%20", ""],
             ["wss://relay.example.com/m", "a b1"],
         ] {
-            let signature = crate::wire::base64::encode_string(key.sign(parts).as_ref());
+            let signature = base64::encode_string(key.sign(parts).as_ref());
             assert!(ok("https://relay.example.com/m?b=1&a=%20", &signature), "{parts:?}");
         }
         assert!(!ok("https://relay.example.com/twilio/media", ""));
@@ -574,7 +587,7 @@ mod tests {
             ("https://[::1]:8443", "https://[::1]:8443/p?q"),
             ("https://[::1]", "https://[::1]:443/p?q"),
         ] {
-            let signature = crate::wire::base64::encode_string(key.sign([signed]).as_ref());
+            let signature = base64::encode_string(key.sign([signed]).as_ref());
             post("https://x/p?q", "", &signature).with(|r| {
                 let request = HookRequest {
                     public_base: base,
