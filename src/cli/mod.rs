@@ -1,9 +1,12 @@
 //! The subcommands of `sidetone`: what each reads from its arguments, and its exit codes. One file each.
 
 pub mod bench;
+pub mod check_config;
 pub mod codec;
 pub mod keys;
+pub mod serve;
 pub mod simulate;
+pub mod stt_worker;
 pub mod token;
 
 use clap::{Parser, Subcommand};
@@ -23,6 +26,8 @@ enum Command {
     Simulate(Box<simulate::Args>),
     /// Measure a daemon with many calls at once
     Bench(Box<bench::Args>),
+    /// Tell everything that is wrong with a configuration
+    CheckConfig(check_config::Args),
     /// Convert G.711, standard input to standard output
     Codec(codec::CodecArgs),
     /// Make an API key and its lines for the configuration
@@ -34,6 +39,7 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Simulate(args) => simulate::run(*args),
         Command::Bench(args) => bench::run(&args),
+        Command::CheckConfig(args) => check_config::main(&args),
         Command::Codec(args) => codec::run(&args),
         Command::Keys(args) => told("keys", keys::run(&args, &mut io::stdout())),
     }

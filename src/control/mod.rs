@@ -6,19 +6,20 @@ use crate::{
     agent,
     base::{
         fault::{Fault, Kind, Origin},
+        format::AudioFormat,
         ids::{CallId, ConnectionId, MessageId, TenantId},
         phone::is_e164,
     },
     bus::Bus,
     media::Arrival,
     metrics,
-    record::TapTx,
+    net::client::HttpClient,
+    record::Recorder,
     speech::Speech,
-    store::{BoxFuture, CallRow, CallStatus, Store},
-    vendor::{Answer, ApiRequest, CallNews, CallUpdate, Descriptor, Trunk},
+    store::{CallRow, CallStatus, Store},
+    vendor::{Answer, CallNews, CallUpdate, Descriptor, Trunk},
 };
-use bytes::Bytes;
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
@@ -34,6 +35,7 @@ mod microphone;
 pub mod news;
 mod pending;
 mod plan;
+mod rest;
 mod talk;
 #[cfg(test)]
 mod tests;
@@ -57,12 +59,6 @@ const MAX_ARRIVALS: usize = 1024;
 /// How long stopped calls may take to close their records.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// Sends a request to a vendor: the reply's status and body, whatever the status.
-pub type SendRest = Arc<dyn Fn(ApiRequest) -> BoxFuture<'static, Result<(u16, Bytes), Fault>> + Send + Sync>;
-
-/// Opens a recording by its name under the data root, or says in the log why not.
-pub type OpenRecording = Arc<dyn Fn(&str) -> Option<TapTx> + Send + Sync>;
-
 /// What the control plane works with.
 pub struct Deps {
     /// Limits, times and numbers.
@@ -76,11 +72,13 @@ pub struct Deps {
     /// Ears and mouths.
     pub speech: Speech,
     /// Recordings.
-    pub recorder: OpenRecording,
+    pub recorder: Recorder,
+    /// Where files lie: recordings in a folder of it.
+    pub data_root: PathBuf,
     /// Vendor accounts by vendor's name.
     pub trunks: HashMap<&'static str, Arc<dyn Trunk>>,
     /// The way to the vendors' REST interfaces.
-    pub rest: SendRest,
+    pub http: HttpClient,
 }
 
 impl fmt::Debug for Deps {
@@ -152,6 +150,8 @@ pub struct LiveCall {
     pub row: CallRow,
     /// Its media socket, once it streams.
     pub connection: Option<ConnectionId>,
+    /// The vendor's id of the stream and the format of the caller's audio, once it streams.
+    pub stream: Option<(String, AudioFormat)>,
 }
 
 impl Control {
@@ -321,6 +321,20 @@ impl Control {
     /// The live call of that id, either one.
     pub fn call_exists(&self, tenant: TenantId, id: &str) -> Option<CallId> {
         self.shared.directory.find(tenant, id).map(|e| e.call)
+    }
+
+    /// A call by either id: as it stands while it lives, else as it is stored.
+    pub async fn call(&self, tenant: TenantId, id: &str) -> Result<LiveCall, Fault> {
+        if let Some(live) = self.shared.directory.find(tenant, id).and_then(|e| e.show()) {
+            return Ok(live);
+        }
+        let row = self.shared.deps.store.call(tenant, id).await?;
+        let row = row.ok_or_else(|| Fault::not_found("call"))?;
+        Ok(LiveCall {
+            row,
+            connection: None,
+            stream: None,
+        })
     }
 
     /// Live calls of a tenant, newest first.

@@ -7,7 +7,7 @@ use super::{
     call::{Ask, Call, Done, Effect, Now, Words},
     directory::{Entry, lock},
     microphone::Desk,
-    plan,
+    plan, rest,
 };
 use crate::{
     agent::{
@@ -251,6 +251,7 @@ impl Talk {
         self.mouth = laid.mouth;
         if let Some(shown) = lock(&self.entry.shown).as_mut() {
             shown.connection = Some(arrival.connection);
+            shown.stream = Some((arrival.start.stream_id.clone(), arrival.start.inbound));
         }
         info!(connection = %arrival.connection, stream = %arrival.start.stream_id, "media stream attached");
         self.call.attached(
@@ -267,9 +268,16 @@ impl Talk {
             return None;
         }
         let file = format!("recordings/{}.wav", self.call.row().session_id);
-        let tap = (self.shared.deps.recorder)(&file)?;
-        self.call.recorded_to(file);
-        Some(tap)
+        match self.shared.deps.recorder.open(&self.shared.deps.data_root.join(&file)) {
+            Ok(tap) => {
+                self.call.recorded_to(file);
+                Some(tap)
+            }
+            Err(cause) => {
+                warn!(%cause, "the call is not recorded");
+                None
+            }
+        }
     }
 
     fn leg(&mut self, now: Now, event: Option<LegEvent>) {
@@ -415,7 +423,11 @@ impl Talk {
             agent = row.agent,
             "call on record"
         );
-        *lock(&self.entry.shown) = Some(super::LiveCall { row, connection: None });
+        *lock(&self.entry.shown) = Some(super::LiveCall {
+            row,
+            connection: None,
+            stream: None,
+        });
     }
 
     fn act(&mut self, now: Now, act: Act) {
@@ -463,13 +475,13 @@ impl Talk {
         let Some((trunk, request)) = trunk.zip(request) else {
             return self.cannot_ask(now, ask);
         };
-        let (reply, dial) = ((deps.rest)(request), self.dial.clone());
+        let (http, dial) = (deps.http.clone(), self.dial.clone());
         let job = async move {
-            let result = reply.await.and_then(|(status, body)| {
+            let result = rest::send(&http, request).await.and_then(|reply| {
                 let Some(action) = action(&ask, dial.as_deref()) else {
                     return Ok(String::new());
                 };
-                trunk.reply(&action, status, &body)
+                trunk.reply(&action, reply.status, &reply.body)
             });
             Event::Asked(ask, result)
         };

@@ -3,17 +3,73 @@
 //! Refusing is cheap and early; running out of descriptors pauses accepting and hurts nobody connected.
 
 use super::conn::{Conn, Slot};
-use crate::metrics;
+use crate::{base::settings::Section, metrics};
 use std::{
     collections::HashMap,
     future::Future,
     io,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+
+/// Keys of `[listen]`.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where everything listens: webhooks, media, frontends, REST.
+    pub address: SocketAddr,
+    /// Where `/metrics` listens; nowhere if `None`.
+    pub metrics: Option<SocketAddr>,
+    /// Certificate chain and private key, both PEM; plain TCP without them.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Bounds on sockets.
+    pub limits: Limits,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            address: ([127, 0, 0, 1], 8080).into(),
+            metrics: Some(([127, 0, 0, 1], 9090).into()),
+            tls: None,
+            limits: Limits { total: 8192, per_address: 64, tls_handshake: Duration::from_secs(5) },
+        }
+    }
+}
+
+impl Config {
+    /// Reads `[listen]`.
+    pub fn read(s: &Section<'_>) -> Self {
+        let d = Self::default();
+        let shown = |a: Option<SocketAddr>| a.map(|a| a.to_string()).unwrap_or_default();
+        let metrics = s.text("metrics", &shown(d.metrics));
+        let metrics = (!metrics.is_empty()).then(|| metrics.parse()).transpose().unwrap_or_else(|_| {
+            s.fault("metrics", format!("{metrics:?} is not an address"), "write 127.0.0.1:9090, or nothing for none");
+            None
+        });
+        let (cert, key) = (s.text("tls_cert", ""), s.text("tls_key", ""));
+        if cert.is_empty() != key.is_empty() {
+            s.fault("tls_cert", "certificate and key go together", "set both tls_cert and tls_key, or neither");
+        }
+        Self {
+            address: s.parsed("address", d.address, "an address such as 0.0.0.0:8080"),
+            metrics,
+            tls: (!cert.is_empty()).then(|| (cert.into(), key.into())),
+            limits: Limits {
+                total: s.int("max_sockets", d.limits.total, 0..=1_000_000),
+                per_address: s.int("max_sockets_per_address", d.limits.per_address, 0..=1_000_000),
+                tls_handshake: s.duration(
+                    "tls_handshake_timeout",
+                    d.limits.tls_handshake,
+                    Duration::from_millis(100)..=Duration::from_secs(60),
+                ),
+            },
+        }
+    }
+}
 
 /// Bounds on sockets. 0 lifts one.
 #[derive(Clone, Copy, Debug)]

@@ -4,11 +4,27 @@
 //! drivers come and go behind them. They live on a lane, one I/O thread per media shard, which can stall or lose a task without a frame being late.
 //! What they learn travels up as [`SpeechEvent`]s.
 
+pub mod stt;
+pub mod tts;
+
+mod config;
+mod ear;
+mod lane;
+mod mouth;
+mod outbox;
+#[cfg(test)]
+mod tests;
+
+pub use config::Config;
+pub use ear::Hearing;
+
 use crate::{
     audio::ring::{DownlinkTx, UplinkRx},
     base::{doorbell::Doorbell, ids::UtteranceId},
+    metrics,
 };
 use bytes::Bytes;
+use lane::{Command, Lane};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -87,60 +103,130 @@ pub struct MouthSpec {
     pub language: String,
 }
 
-/// The speech side of the daemon: one lane per media shard, and the configured backends. Cheap to clone.
-#[derive(Clone)]
-pub struct Speech {}
+/// The speech side of the daemon: one lane per media shard, and the configured backends. Cheap to clone; the lanes end with the last clone.
+#[derive(Clone, Debug)]
+pub struct Speech {
+    lanes: Arc<[Lane]>,
+    config: Config,
+}
 
 impl Speech {
+    /// Starts `lanes` lanes, at least one.
+    ///
+    /// # Panics
+    /// When the system has no threads to give.
+    pub fn new(config: &Config, lanes: usize) -> Self {
+        Self {
+            lanes: (0..lanes.max(1)).map(|i| Lane::start(i, config.clone())).collect(),
+            config: config.clone(),
+        }
+    }
+
+    fn lane(&self, shard: usize) -> &Lane {
+        &self.lanes[shard % self.lanes.len()]
+    }
+
+    /// Queues a command; a lane that takes none is counted.
+    fn command(&self, shard: usize, command: Command) -> bool {
+        let lane = self.lane(shard);
+        let taken = lane.commands.as_ref().is_some_and(|c| c.try_send(command).is_ok());
+        if !taken {
+            metrics::dropped("speech_command", "lane_full", 1);
+        }
+        taken
+    }
+
     /// The bell of a shard's lane, for that shard's uplink rings.
-    pub fn bell(&self, _shard: usize) -> Arc<Doorbell> {
-        todo!()
+    pub fn bell(&self, shard: usize) -> Arc<Doorbell> {
+        Arc::clone(&self.lane(shard).bell)
     }
 
     /// Opens an ear on the lane of `shard`. Events go to `events`; the ear closes when the ring's writer is gone, after the last final.
-    pub fn open_ear(&self, _shard: usize, _spec: EarSpec, _audio: UplinkRx, _events: mpsc::Sender<SpeechEvent>) {
-        todo!()
+    pub fn open_ear(&self, shard: usize, spec: EarSpec, audio: UplinkRx, events: mpsc::Sender<SpeechEvent>) {
+        let failed = events.clone();
+        if !self.command(shard, Command::Ear { spec, audio, events }) {
+            let message = "the speech thread takes no more ears: it is overloaded".to_owned();
+            let _ = failed.try_send(SpeechEvent::SttFailed { message });
+        }
     }
 
     /// Opens a mouth on the lane of `shard`. It closes when its handle is dropped or the ring's reader is gone.
     pub fn open_mouth(
         &self,
-        _shard: usize,
-        _spec: MouthSpec,
-        _audio: DownlinkTx,
-        _events: mpsc::Sender<SpeechEvent>,
+        shard: usize,
+        spec: MouthSpec,
+        audio: DownlinkTx,
+        events: mpsc::Sender<SpeechEvent>,
     ) -> Mouth {
-        todo!()
+        let (sender, orders) = mpsc::unbounded_channel();
+        let mouth = Mouth {
+            shared: Arc::default(),
+            orders: sender,
+        };
+        let shared = Arc::clone(&mouth.shared);
+        self.command(
+            shard,
+            Command::Mouth {
+                spec,
+                audio,
+                events,
+                orders,
+                shared,
+            },
+        );
+        mouth
     }
 
     /// Gets engines ready for these specs (processes spawned, grammar loaded), as when a webhook announces a call.
-    pub fn warm(&self, _shard: usize, _ear: Option<&EarSpec>, _mouth: Option<&MouthSpec>) {
-        todo!()
+    pub fn warm(&self, shard: usize, ear: Option<&EarSpec>, mouth: Option<&MouthSpec>) {
+        let (ear, mouth) = (ear.cloned(), mouth.cloned());
+        self.command(shard, Command::Warm { ear, mouth });
     }
 
     /// The names of configured recognisers and synthesizers.
     pub fn backends(&self) -> (Vec<&'static str>, Vec<&'static str>) {
-        todo!()
+        (
+            self.config.stt.iter().map(|(name, _)| *name).collect(),
+            self.config.tts.iter().map(|(name, _)| *name).collect(),
+        )
     }
 }
 
 /// The handle of a mouth. Utterances are spoken in the order given.
 #[derive(Clone, Debug)]
-pub struct Mouth {}
+pub struct Mouth {
+    shared: Arc<mouth::Shared>,
+    orders: mpsc::UnboundedSender<mouth::Order>,
+}
 
 impl Mouth {
     /// Queues words. `language` overrides the mouth's own (`auto` does not). `false` when the queue is full or the mouth closed.
-    pub fn say(&self, _utterance: UtteranceId, _text: String, _language: Option<String>) -> bool {
-        todo!()
+    pub fn say(&self, utterance: UtteranceId, text: String, language: Option<String>) -> bool {
+        let order = mouth::Order::Say {
+            utterance,
+            text,
+            language,
+        };
+        self.shared.admit_words() && self.orders.send(order).is_ok()
     }
 
     /// Queues audio as it is, at any rate of `AudioFormat::RATES` (a person's microphone, tones). `last` ends the utterance.
-    pub fn play(&self, _utterance: UtteranceId, _samples: Vec<i16>, _rate: u32, _last: bool) -> bool {
-        todo!()
+    /// `false` when a minute of it waits already, or the mouth is closed.
+    pub fn play(&self, utterance: UtteranceId, samples: Vec<i16>, rate: u32, last: bool) -> bool {
+        if !self.shared.admit_sound(samples.len(), rate) {
+            return false;
+        }
+        let order = mouth::Order::Play {
+            utterance,
+            samples,
+            rate,
+            last,
+        };
+        self.orders.send(order).is_ok()
     }
 
     /// Drops everything below `floor` and kills a synthesis in progress there.
-    pub fn cut(&self, _floor: UtteranceId) {
-        todo!()
+    pub fn cut(&self, floor: UtteranceId) {
+        self.shared.cut(floor);
     }
 }

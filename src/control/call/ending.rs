@@ -1,6 +1,6 @@
 //! How a call ends: by the vendor's word, with its leg, by a person's or agent's wish, or by the clock; once, whichever comes first.
 
-use super::{Ask, Call, Done, Effect, LINGER, Leg, Now, Timer, Timers, outbox::Then};
+use super::{Ask, Call, Done, Effect, LINGER, Leg, Now, Timer, outbox::Then};
 use crate::{
     base::fault::{Fault, Kind, Origin},
     control::cdr::duration_s,
@@ -26,14 +26,8 @@ impl Call {
             return;
         }
         self.facts.vendor_faults += 1;
-        self.fault(
-            now,
-            Fault::new(
-                Origin::Vendor,
-                Kind::BadGateway,
-                "the vendor could not carry the media stream",
-            ),
-        );
+        let message = "the vendor could not carry the media stream";
+        self.fault(now, Fault::new(Origin::Vendor, Kind::BadGateway, message));
         if self.leg == Leg::Awaited {
             self.end(now, EndReason::Failed);
             self.ask_hang_up();
@@ -85,10 +79,8 @@ impl Call {
         } else if self.leg == Leg::Awaited || self.terms.close_ends_call {
             self.end(now, self.our_end());
         } else {
-            let fault = Fault::client(
-                Kind::Conflict,
-                "the vendor's REST credentials are missing: the call cannot be ended from here",
-            );
+            let message = "the vendor's REST credentials are missing: the call cannot be ended from here";
+            let fault = Fault::client(Kind::Conflict, message);
             if unasked {
                 self.fault(now, fault.clone());
             }
@@ -174,14 +166,11 @@ impl Call {
 
     pub(super) fn stream_overdue(&mut self, now: Now) {
         let unanswered = !self.row.inbound && self.answered.is_none();
-        self.end(
-            now,
-            if unanswered {
-                EndReason::NoAnswer
-            } else {
-                EndReason::Failed
-            },
-        );
+        let reason = match unanswered {
+            true => EndReason::NoAnswer,
+            false => EndReason::Failed,
+        };
+        self.end(now, reason);
         self.ask_hang_up();
     }
 
@@ -201,7 +190,9 @@ impl Call {
         } else {
             self.settle_rest(now);
         }
-        self.timers = Timers::default();
+        for timer in [Timer::Stream, Timer::LengthWarning, Timer::Length] {
+            self.timers.clear(timer);
+        }
         self.timers.set(Timer::Linger, now.mono + LINGER);
         self.row.status = CallStatus::Ended;
         self.row.end_reason = Some(reason);

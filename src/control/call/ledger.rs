@@ -54,7 +54,7 @@ pub(in crate::control) struct Ledger {
 impl Ledger {
     /// Opens a line; `spoken` is `None` for sounds that are no message. `None` when too many are open.
     pub(in crate::control) fn open(&mut self, spoken: Option<Spoken>) -> Option<UtteranceId> {
-        if self.lines.len() >= MAX_LINES {
+        if self.is_full() {
             return None;
         }
         self.last = self.last.next();
@@ -67,6 +67,11 @@ impl Ledger {
             },
         );
         Some(self.last)
+    }
+
+    /// Whether no more lines may be opened.
+    pub(in crate::control) fn is_full(&self) -> bool {
+        self.lines.len() >= MAX_LINES
     }
 
     /// The utterance that the next line will be.

@@ -418,6 +418,7 @@ impl Call {
     /// News from the leg.
     pub(super) fn leg(&mut self, now: Now, event: LegEvent) {
         match event {
+            LegEvent::Dtmf(_) if self.outbox.is_full() => self.lose(),
             LegEvent::Dtmf(digit) => self.keep(now, [], News::Dtmf(digit), []),
             LegEvent::Playing(utterance) => self.ledger.playing(utterance),
             LegEvent::Played {

@@ -40,15 +40,7 @@ impl Call {
             SpeechEvent::SttFailed { message } => {
                 if !std::mem::replace(&mut self.stt_out, true) {
                     self.facts.stt_faults += 1;
-                    self.publish(
-                        now,
-                        News::Fault {
-                            code: "STT_ERROR",
-                            vendor: None,
-                            message,
-                            message_id: None,
-                        },
-                    );
+                    self.speech_fault(now, "STT_ERROR", message, None);
                 }
             }
             SpeechEvent::SttRecovered => self.stt_out = false,
@@ -84,19 +76,22 @@ impl Call {
     pub(super) fn unspoken(&mut self, now: Now, utterance: UtteranceId, message: String) {
         self.facts.tts_faults += 1;
         let message_id = self.ledger.spoken(utterance).map(|s| s.message_id);
-        self.publish(
-            now,
-            News::Fault {
-                code: "TTS_ERROR",
-                vendor: None,
-                message,
-                message_id,
-            },
-        );
+        self.speech_fault(now, "TTS_ERROR", message, message_id);
         if let Some(settled) = self.ledger.failed(utterance) {
             self.settle(now, settled);
         }
         self.effects.push_back(Effect::Over { utterance, whole: true });
+    }
+
+    fn speech_fault(&mut self, now: Now, code: &'static str, message: String, message_id: Option<MessageId>) {
+        let vendor = None;
+        let fault = News::Fault {
+            code,
+            vendor,
+            message,
+            message_id,
+        };
+        self.publish(now, fault);
     }
 
     /// Words for the caller: stored, and spoken at once or as soon as the caller can hear.
@@ -112,7 +107,7 @@ impl Call {
             ));
         }
         let busy = || Fault::client(Kind::TooMany, "too much waits to be said on this call");
-        if self.held.as_ref().is_some_and(|held| held.len() >= MAX_HELD) {
+        if self.ledger.is_full() || self.held.as_ref().is_some_and(|held| held.len() >= MAX_HELD) {
             return Err(busy());
         }
         let mut row = self.message(now, "tts_audio", Sender::Agent, words.text.clone());

@@ -26,8 +26,6 @@ const MAX_DEPTH: usize = 16;
 const MAX_CALL_ID: usize = 255;
 /// The longest complaint sent back, in bytes.
 const MAX_COMPLAINT: usize = 256;
-/// Characters of one `agent_message`.
-const MAX_TEXT: usize = 4096;
 /// Audio in one `audio_data`.
 const MAX_AUDIO_MS: usize = 30_000;
 
@@ -284,9 +282,6 @@ fn read_init(f: InitFields) -> Result<Settings, Fault> {
 fn read_say(f: SayFields) -> Result<Action, Fault> {
     if f.message.trim().is_empty() {
         return Err(malformed("message is empty"));
-    }
-    if f.message.chars().count() > MAX_TEXT {
-        return Err(malformed("message is longer than 4096 characters"));
     }
     if f.client_ref.as_ref().is_some_and(|r| r.len() > 128) {
         return Err(malformed("client_ref is longer than 128 bytes"));
@@ -576,7 +571,7 @@ impl<'a> ServerMessage<'a> {
                 transcript: text,
                 sender,
                 is_final: *is_final,
-                confidence: confidence.map(short),
+                confidence: confidence.map(|c| short(c.into())),
                 detected_language: detected_language.as_deref(),
                 message_id: *message_id,
                 stored: message_id.is_some(),
@@ -654,6 +649,9 @@ pub fn replayed(row: &EventRow) -> Option<(String, Option<CallStatus>)> {
     match event.get("type")?.as_str()? {
         "customer_transcript" => {
             event.insert("stored".to_owned(), true.into());
+            if let Some(confidence) = event.get_mut("confidence") {
+                *confidence = confidence.as_f64().map(short).into();
+            }
         }
         "call_status_update" => status = event.get("status")?.as_str().and_then(CallStatus::parse),
         _ => {}
@@ -673,8 +671,8 @@ pub fn error_code(origin: Origin, asked: &str) -> &'static str {
 }
 
 /// A confidence as people write it: `0.95`, not the nearest binary fraction of an `f32`.
-fn short(confidence: f32) -> f64 {
-    (f64::from(confidence) * 1e4).round() / 1e4
+fn short(confidence: f64) -> f64 {
+    (confidence * 1e4).round() / 1e4
 }
 
 fn transcode(ulaw: &[u8], encoding: Encoding) -> Cow<'_, [u8]> {

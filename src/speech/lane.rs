@@ -1,0 +1,216 @@
+//! A lane: the thread on which the ears and mouths of one media shard live. May stall or lose a task without a frame being late.
+//!
+//! The shard rings the lane's bell at most once a tick; on waking, the lane gives each ear with audio its turn. Everything else are
+//! tasks of the lane's own runtime. A panic ends the ear or mouth it happened in, counted, and nothing else.
+
+use super::{
+    Config, EarSpec, MouthSpec, SpeechEvent,
+    ear::{self, Ear},
+    mouth::{self, Speaker},
+    outbox::Outbox,
+    stt::Stt,
+    tts::Tts,
+};
+use crate::{
+    audio::ring::{DownlinkTx, UplinkRx},
+    base::doorbell::Doorbell,
+    metrics,
+};
+use futures_util::FutureExt as _;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+use tokio::{
+    sync::mpsc,
+    task::{JoinHandle, LocalSet},
+};
+
+/// Commands that wait at most.
+const COMMANDS: usize = 1024;
+
+/// How often ears are looked at even when no bell rings: a ring whose writer went away does not ring.
+pub(super) const LOOK: Duration = Duration::from_millis(100);
+
+/// What a lane is told.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Open an ear.
+    Ear {
+        spec: EarSpec,
+        audio: UplinkRx,
+        events: mpsc::Sender<SpeechEvent>,
+    },
+    /// Open a mouth.
+    Mouth {
+        spec: MouthSpec,
+        audio: DownlinkTx,
+        events: mpsc::Sender<SpeechEvent>,
+        orders: mpsc::UnboundedReceiver<mouth::Order>,
+        shared: Arc<mouth::Shared>,
+    },
+    /// Get ready.
+    Warm {
+        ear: Option<EarSpec>,
+        mouth: Option<MouthSpec>,
+    },
+}
+
+/// A running lane. Dropping it ends everything on it and waits for the thread.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) commands: Option<mpsc::Sender<Command>>,
+    pub(super) bell: Arc<Doorbell>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Lane {
+    /// Starts the thread.
+    ///
+    /// # Panics
+    /// When the system has no thread to give.
+    pub(super) fn start(index: usize, config: Config) -> Self {
+        let (commands, inbox) = mpsc::channel(COMMANDS);
+        let bell = Arc::new(Doorbell::new());
+        let lane_bell = Arc::clone(&bell);
+        let thread = thread::Builder::new()
+            .name(format!("speech-{index}"))
+            .spawn(
+                move || match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                    Ok(runtime) => LocalSet::new().block_on(&runtime, run(config, inbox, lane_bell)),
+                    Err(error) => tracing::error!(%error, "a speech lane could not start its runtime"),
+                },
+            )
+            .expect("a thread for a speech lane can be started");
+        Self {
+            commands: Some(commands),
+            bell,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        drop(self.commands.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// An ear on the lane and the task of its recogniser.
+struct Slot {
+    ear: Ear,
+    listening: JoinHandle<()>,
+}
+
+/// The backends as opened on this lane.
+struct Backends {
+    stt: Vec<(&'static str, Rc<dyn Stt>)>,
+    tts: Vec<(&'static str, Rc<dyn Tts>)>,
+}
+
+/// A lane's life, within a [`LocalSet`]: until the sender of `commands` is gone.
+pub(super) async fn run(config: Config, mut commands: mpsc::Receiver<Command>, bell: Arc<Doorbell>) {
+    let backends = Backends {
+        stt: config.stt.iter().map(|(name, e)| (*name, e.open())).collect(),
+        tts: config.tts.iter().map(|(name, e)| (*name, e.open())).collect(),
+    };
+    let mut slots: Vec<Slot> = Vec::new();
+    loop {
+        let has_work = || slots.iter().any(|s| s.ear.has_work());
+        tokio::select! {
+            biased;
+            command = commands.recv() => match command {
+                Some(command) => backends.obey(command, &mut slots),
+                None => return,
+            },
+            () = bell.wait(has_work) => {}
+            () = tokio::time::sleep(LOOK), if !slots.is_empty() => {}
+        }
+        slots.retain_mut(|slot| {
+            let turn = catch_unwind(AssertUnwindSafe(|| slot.ear.turn()));
+            if turn.is_err() {
+                metrics::counter(metrics::panics_total, &[("kind", "ear")]).increment(1);
+            }
+            turn.unwrap_or(false) && !slot.listening.is_finished()
+        });
+        // The recognisers read what the turns brought before the lane looks for more.
+        tokio::task::yield_now().await;
+    }
+}
+
+impl Backends {
+    fn obey(&self, command: Command, slots: &mut Vec<Slot>) {
+        match command {
+            Command::Ear { spec, audio, events } => slots.extend(self.open_ear(spec, audio, events)),
+            Command::Mouth {
+                spec,
+                audio,
+                events,
+                orders,
+                shared,
+            } => {
+                let tts = find(&self.tts, &spec.backend);
+                let speaker = Speaker {
+                    backend: tts.as_ref().map_or("unknown", |(name, _)| name),
+                    tts: tts
+                        .map(|(_, tts)| tts)
+                        .ok_or_else(|| missing("synthesizer", &spec.backend, &self.tts)),
+                    spec,
+                    ring: audio,
+                    orders,
+                    shared,
+                    news: Outbox::new(events),
+                };
+                tokio::task::spawn_local(counting("mouth", speaker.run()));
+            }
+            Command::Warm { ear, mouth } => {
+                if let Some((spec, (_, stt))) = ear.and_then(|e| find(&self.stt, &e.backend).map(|b| (e, b))) {
+                    stt.warm(&spec);
+                }
+                if let Some((spec, (_, tts))) = mouth.and_then(|m| find(&self.tts, &m.backend).map(|b| (m, b))) {
+                    tts.warm(&spec);
+                }
+            }
+        }
+    }
+
+    fn open_ear(&self, spec: EarSpec, audio: UplinkRx, events: mpsc::Sender<SpeechEvent>) -> Option<Slot> {
+        let opened = find(&self.stt, &spec.backend)
+            .ok_or_else(|| missing("recogniser", &spec.backend, &self.stt))
+            .and_then(|(name, stt)| Ok((name, Ear::new(audio, &*stt, events.clone())?, stt)));
+        match opened {
+            Ok((name, (ear, hearing), stt)) => {
+                let listening = tokio::task::spawn_local(counting("ear", ear::listen(stt, spec, hearing, name)));
+                Some(Slot { ear, listening })
+            }
+            Err(message) => {
+                tokio::task::spawn_local(async move {
+                    let _ = events.send(SpeechEvent::SttFailed { message }).await;
+                });
+                None
+            }
+        }
+    }
+}
+
+fn find<T: ?Sized>(backends: &[(&'static str, Rc<T>)], name: &str) -> Option<(&'static str, Rc<T>)> {
+    backends.iter().find(|(n, _)| *n == name).cloned()
+}
+
+fn missing<T: ?Sized>(what: &str, name: &str, backends: &[(&'static str, Rc<T>)]) -> String {
+    let known: Vec<_> = backends.iter().map(|(n, _)| *n).collect();
+    format!("there is no {what} called {name:?}; there are: {}", known.join(", "))
+}
+
+/// Counts a panic instead of losing it with the task.
+async fn counting(kind: &'static str, task: impl Future<Output = ()>) {
+    if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+        metrics::counter(metrics::panics_total, &[("kind", kind)]).increment(1);
+    }
+}
