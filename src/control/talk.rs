@@ -251,6 +251,7 @@ impl Talk {
         self.mouth = laid.mouth;
         if let Some(shown) = lock(&self.entry.shown).as_mut() {
             shown.connection = Some(arrival.connection);
+            shown.stream = Some((arrival.start.stream_id.clone(), arrival.start.inbound));
         }
         info!(connection = %arrival.connection, stream = %arrival.start.stream_id, "media stream attached");
         self.call.attached(
@@ -422,7 +423,11 @@ impl Talk {
             agent = row.agent,
             "call on record"
         );
-        *lock(&self.entry.shown) = Some(super::LiveCall { row, connection: None });
+        *lock(&self.entry.shown) = Some(super::LiveCall {
+            row,
+            connection: None,
+            stream: None,
+        });
     }
 
     fn act(&mut self, now: Now, act: Act) {
