@@ -72,8 +72,10 @@ pub struct Deps {
     pub speech: Speech,
     /// Recordings.
     pub recorder: Recorder,
-    /// Where files lie: recordings in a folder of it.
+    /// Where files lie.
     pub data_root: PathBuf,
+    /// Where recordings lie, under the data root unless absolute.
+    pub recordings: PathBuf,
     /// Vendor accounts by vendor's name.
     pub trunks: HashMap<&'static str, Arc<dyn Trunk>>,
     /// The way to the vendors' REST interfaces.

@@ -266,10 +266,11 @@ impl Talk {
         if !self.profile.record {
             return None;
         }
-        let file = format!("recordings/{}.wav", self.call.row().session_id);
-        match self.shared.deps.recorder.open(&self.shared.deps.data_root.join(&file)) {
+        let deps = &self.shared.deps;
+        let file = deps.recordings.join(format!("{}.wav", self.call.row().session_id));
+        match deps.recorder.open(&deps.data_root.join(&file)) {
             Ok(tap) => {
-                self.call.recorded_to(file);
+                self.call.recorded_to(file.to_string_lossy().into_owned());
                 Some(tap)
             }
             Err(cause) => {
