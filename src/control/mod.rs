@@ -6,6 +6,7 @@ use crate::{
     agent,
     base::{
         fault::{Fault, Kind, Origin},
+        format::AudioFormat,
         ids::{CallId, ConnectionId, MessageId, TenantId},
         phone::is_e164,
     },
@@ -151,6 +152,8 @@ pub struct LiveCall {
     pub row: CallRow,
     /// Its media socket, once it streams.
     pub connection: Option<ConnectionId>,
+    /// The vendor's id of the stream and the format of the caller's audio, once it streams.
+    pub stream: Option<(String, AudioFormat)>,
 }
 
 impl Control {
@@ -267,8 +270,7 @@ impl Control {
             self.ask(&entry, LONG_PATIENCE, Command::HangUp).await?;
             return shown_row(&entry);
         }
-        let row = self.shared.deps.store.call(tenant, id).await?;
-        row.ok_or_else(|| Fault::not_found("call"))
+        self.call(tenant, id).await.map(|call| call.row)
     }
 
     /// Says something to the caller. Returns once it is queued; `News::MessageStatus` tells when it is durable and when it was heard.
@@ -320,6 +322,20 @@ impl Control {
     /// The live call of that id, either one.
     pub fn call_exists(&self, tenant: TenantId, id: &str) -> Option<CallId> {
         self.shared.directory.find(tenant, id).map(|e| e.call)
+    }
+
+    /// A call by either id: as it stands while it lives, else as it is stored.
+    pub async fn call(&self, tenant: TenantId, id: &str) -> Result<LiveCall, Fault> {
+        if let Some(live) = self.shared.directory.find(tenant, id).and_then(|e| e.show()) {
+            return Ok(live);
+        }
+        let row = self.shared.deps.store.call(tenant, id).await?;
+        let row = row.ok_or_else(|| Fault::not_found("call"))?;
+        Ok(LiveCall {
+            row,
+            connection: None,
+            stream: None,
+        })
     }
 
     /// Live calls of a tenant, newest first.
