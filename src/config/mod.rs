@@ -8,8 +8,10 @@ mod overlay;
 
 use crate::{
     access, agent,
-    base::settings::{Catalogue, Fault, Faults, Known, Section, Table},
-    record, shard, store,
+    base::settings::{Catalogue, Fault, Faults, Known, Section, Table, show_duration},
+    control, hub,
+    net::listen,
+    record, shard, speech, store,
     vendor::{self, Descriptor, Trunk},
 };
 use std::{
@@ -41,10 +43,18 @@ pub struct Config {
     pub access: access::Config,
     /// `[agents.NAME]`: who answers calls.
     pub agents: agent::Config,
+    /// `[calls]` and `[[numbers]]`: limits and times of calls, and our numbers.
+    pub calls: control::Config,
+    /// `[frontends]`: what a frontend's socket may do.
+    pub frontends: hub::Config,
+    /// `[listen]`: addresses, TLS, bounds on sockets.
+    pub listen: listen::Config,
     /// `[media]`: media threads and the limits of their sockets.
     pub media: shard::Config,
     /// `[record]`: recordings.
     pub record: record::Config,
+    /// `[speech.stt.NAME]`, `[speech.tts.NAME]`: speech backends.
+    pub speech: speech::Config,
     /// `[store]`: the database.
     pub store: store::Config,
     /// A section by the name of each vendor: its account.
@@ -85,20 +95,45 @@ impl Config {
     }
 
     fn read(root: Section<'_>) -> Self {
+        let agents = part(&root, "agents", agent::Config::read);
         let config = Self {
             state_dir: root.path("state_dir", "/var/lib/sidetone"),
             access: part(&root, "access", access::Config::read),
-            agents: part(&root, "agents", agent::Config::read),
+            calls: control::Config::read(&root, &agents),
+            frontends: part(&root, "frontends", hub::Config::read),
+            listen: part(&root, "listen", listen::Config::read),
             media: part(&root, "media", shard::Config::read),
             record: part(&root, "record", record::Config::read),
+            speech: part(&root, "speech", speech::Config::read),
             store: part(&root, "store", store::Config::read),
             trunks: vendor::VENDORS
                 .iter()
                 .map(|v| (*v, part(&root, v.name, v.trunk)))
                 .collect(),
+            agents,
         };
+        config.check(&root);
         root.finish();
         config
+    }
+
+    /// What no section can see alone.
+    fn check(&self, root: &Section<'_>) {
+        if self.listen.metrics == Some(self.listen.address) {
+            root.section("listen").fault(
+                "metrics",
+                format!("{} is the main listener's address too", self.listen.address),
+                "give it a port of its own",
+            );
+        }
+        if self.record.max_length < self.calls.max_length {
+            let (record, calls) = (self.record.max_length, self.calls.max_length);
+            root.section("record").fault(
+                "max_length",
+                format!("{} is shorter than calls.max_length", show_duration(record)),
+                format!("at least {}", show_duration(calls)),
+            );
+        }
     }
 
     /// Where the database is.
