@@ -241,7 +241,7 @@ impl Parts {
         .map_err(|e| StartError::Config(e.to_string()))?;
         let shards = Shards::start(&config.media, &control.arrivals()).map_err(StartError::Thread)?;
         let deps = hub::Deps { control: control.clone(), store: store.clone(), bus, access: access.clone() };
-        let hub = Hub::new(config.hub.clone(), deps);
+        let hub = Hub::new(config.frontends.clone(), deps);
         let _ = address;
         Ok(Self { access, control, hub, readiness: Arc::default(), shards: Arc::new(shards), store })
     }
