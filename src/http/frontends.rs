@@ -31,7 +31,7 @@ pub(super) async fn telephony(State(shared): State<Shared>, request: Request) ->
     };
     let accept = match handshake(&request) {
         Ok(accept) => accept,
-        Err(refusal) => return refusal,
+        Err(refusal) => return refusal.into_response(),
     };
     // A browser that offers subprotocols wants one of them back; the token is not it.
     let protocol = auth::subprotocols(request.headers())

@@ -18,8 +18,36 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-/// Checks a handshake and returns the value of `Sec-WebSocket-Accept`, or the refusal.
-pub(super) fn handshake(request: &Request) -> Result<HeaderValue, Response> {
+/// What is missing from a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotAHandshake {
+    /// It does not ask for a WebSocket.
+    Upgrade,
+    /// It asks for another version than 13.
+    Version,
+    /// Its key is not 16 bytes in base64.
+    Key,
+}
+
+impl IntoResponse for NotAHandshake {
+    fn into_response(self) -> Response {
+        let (status, message) = match self {
+            Self::Upgrade => (StatusCode::UPGRADE_REQUIRED, "a WebSocket upgrade is expected here"),
+            Self::Version => (StatusCode::UPGRADE_REQUIRED, "the WebSocket version is 13"),
+            Self::Key => (StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is not one"),
+        };
+        let mut response = Failure::with_status(status, message).into_response();
+        if status == StatusCode::UPGRADE_REQUIRED {
+            let headers = response.headers_mut();
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
+        response
+    }
+}
+
+/// Checks a handshake and returns the value of `Sec-WebSocket-Accept`.
+pub(super) fn handshake(request: &Request) -> Result<HeaderValue, NotAHandshake> {
     let headers = request.headers();
     let names = |name: HeaderName, token: &str| {
         let lines = headers.get_all(name).iter().filter_map(|v| v.to_str().ok());
@@ -31,29 +59,21 @@ pub(super) fn handshake(request: &Request) -> Result<HeaderValue, Response> {
         || !names(header::CONNECTION, "upgrade")
         || !names(header::UPGRADE, "websocket")
     {
-        return Err(upgrade_required("a WebSocket upgrade is expected here"));
+        return Err(NotAHandshake::Upgrade);
     }
     if single(headers, header::SEC_WEBSOCKET_VERSION) != Some("13") {
-        return Err(upgrade_required("the WebSocket version is 13"));
+        return Err(NotAHandshake::Version);
     }
     let key = single(headers, header::SEC_WEBSOCKET_KEY);
     let key = key.filter(|k| STANDARD.decode(k).is_ok_and(|bytes| bytes.len() == 16));
     let accept = key.and_then(|k| HeaderValue::try_from(derive_accept_key(k.as_bytes())).ok());
-    accept.ok_or_else(|| Failure::with_status(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is not one").into_response())
+    accept.ok_or(NotAHandshake::Key)
 }
 
 fn single(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?.trim();
     values.next().is_none().then_some(value)
-}
-
-fn upgrade_required(message: &'static str) -> Response {
-    let mut response = Failure::with_status(StatusCode::UPGRADE_REQUIRED, message).into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-    response
 }
 
 /// `101`, with the subprotocol that was chosen.
@@ -79,7 +99,7 @@ pub(super) async fn media(
 ) -> Response {
     let accept = match handshake(&request) {
         Ok(accept) => accept,
-        Err(refusal) => return refusal,
+        Err(refusal) => return refusal.into_response(),
     };
     let upgrade = match admit(vendor, &path, &shared, &request) {
         Ok(upgrade) => upgrade,
@@ -169,28 +189,33 @@ mod tests {
 
     #[test]
     fn what_is_no_handshake_is_told_what_is_missing() {
-        for (change, status) in [
-            (("connection", None), 426),
-            (("connection", Some("close")), 426),
-            (("upgrade", Some("h2c")), 426),
-            (("sec-websocket-version", Some("8")), 426),
-            (("sec-websocket-version", None), 426),
-            (("sec-websocket-key", None), 400),
-            (("sec-websocket-key", Some("c2hvcnQ=")), 400),
-            (("sec-websocket-key", Some("not base64 at all!!!!!!!")), 400),
+        use NotAHandshake::{Key, Upgrade, Version as OtherVersion};
+        for (change, missing) in [
+            (("connection", None), Upgrade),
+            (("connection", Some("close")), Upgrade),
+            (("upgrade", Some("h2c")), Upgrade),
+            (("sec-websocket-version", Some("8")), OtherVersion),
+            (("sec-websocket-version", None), OtherVersion),
+            (("sec-websocket-key", None), Key),
+            (("sec-websocket-key", Some("c2hvcnQ=")), Key),
+            (("sec-websocket-key", Some("not base64 at all!!!!!!!")), Key),
         ] {
-            let refusal = handshake(&request(&[change])).unwrap_err();
-            assert_eq!(refusal.status().as_u16(), status, "{change:?}");
-            if status == 426 {
-                assert_eq!(refusal.headers()["sec-websocket-version"], "13");
-            }
+            assert_eq!(handshake(&request(&[change])), Err(missing), "{change:?}");
         }
         let mut old = request(&[]);
         *old.version_mut() = Version::HTTP_10;
-        assert_eq!(handshake(&old).unwrap_err().status(), 426);
+        assert_eq!(handshake(&old), Err(Upgrade));
         let mut twice = request(&[]);
         let second = HeaderValue::from_static("AAAAAAAAAAAAAAAAAAAAAA==");
         twice.headers_mut().append("sec-websocket-key", second);
-        assert_eq!(handshake(&twice).unwrap_err().status(), 400);
+        assert_eq!(handshake(&twice), Err(Key));
+    }
+
+    #[test]
+    fn who_asks_for_no_upgrade_is_told_the_version() {
+        let refusal = NotAHandshake::Upgrade.into_response();
+        assert_eq!(refusal.status(), 426);
+        assert_eq!(refusal.headers()["sec-websocket-version"], "13");
+        assert_eq!(NotAHandshake::Key.into_response().status(), 400);
     }
 }
