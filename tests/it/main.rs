@@ -1,5 +1,7 @@
 //! Tests that need more than one module, or a process. One binary; each module says in its first line what it holds.
 
 mod calls;
+mod daemon;
+mod process;
 mod shard;
 mod tidy;
