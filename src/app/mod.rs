@@ -1,3 +1,265 @@
 //! The composition root: builds the daemon from its configuration, binds, runs, drains.
+//!
+//! Order of building is order of need; order of stopping is its reverse, with the store last, so that nothing acknowledged is lost.
 
+mod door;
 pub mod log;
+mod watch;
+
+use door::Door;
+
+use crate::{
+    access::Access,
+    bus::{Bus, local::LocalBus},
+    config::Config,
+    control::{self, Control},
+    http::{self, Readiness},
+    hub::{self, Hub},
+    metrics::{self, Renderer},
+    net::{
+        client::HttpClient,
+        conn::Conn,
+        listen::{self, Census, Permit},
+        tls::{self, TlsError},
+    },
+    record::Recorder,
+    shard::Shards,
+    speech::Speech,
+    store::{
+        Store,
+        sqlite::{OpenError, SqliteStore},
+    },
+};
+use axum::Router;
+use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch as channel,
+};
+use tokio_rustls::TlsAcceptor;
+
+/// Why the daemon did not start, with what to do about it.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address could not be bound.
+    Bind(SocketAddr, io::Error),
+    /// A folder could not be made.
+    Folder(PathBuf, io::Error),
+    /// The store could not be opened.
+    Store(OpenError),
+    /// TLS could not be set up.
+    Tls(TlsError),
+    /// A thread or runtime could not be started.
+    Thread(io::Error),
+    /// Parts do not go together, or the store could not be read.
+    Config(String),
+}
+
+impl StartError {
+    /// `sysexits.h`: 78 where the configuration or the data must be mended first, 71 where the system refused.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Store(_) | Self::Tls(_) | Self::Config(_) => 78,
+            Self::Bind(..) | Self::Folder(..) | Self::Thread(_) => 71,
+        }
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind(address, e) => write!(f, "{address} could not be bound: {e}; is another daemon running there?"),
+            Self::Folder(path, e) => write!(f, "{} could not be made: {e}", path.display()),
+            Self::Store(e) => e.fmt(f),
+            Self::Tls(e) => e.fmt(f),
+            Self::Thread(e) => write!(f, "a thread could not be started: {e}"),
+            Self::Config(e) => e.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Runs the daemon until it is told to stop. `announce` is called once it serves, with the address it listens on.
+pub fn run(config: Config, announce: impl FnOnce(SocketAddr)) -> Result<(), StartError> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("control").build().map_err(StartError::Thread)?;
+    let served = runtime.block_on(serve(config, announce));
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    served
+}
+
+async fn serve(mut config: Config, announce: impl FnOnce(SocketAddr)) -> Result<(), StartError> {
+    let renderer = metrics::install().map_err(|e| StartError::Config(e.to_owned()))?;
+    let mut signals = Signals::new().map_err(StartError::Thread)?;
+    let listener = bind(config.listen.address).await?;
+    let scraped = match config.listen.metrics {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
+    let address = listener.local_addr().map_err(StartError::Thread)?;
+    config.settle(address);
+    let tls = acceptor(&config)?;
+    std::fs::create_dir_all(&config.state_dir).map_err(|e| StartError::Folder(config.state_dir.clone(), e))?;
+    let store: Arc<dyn Store> =
+        Arc::new(SqliteStore::open(&config.database(), &config.store).map_err(StartError::Store)?);
+    let open = store.close_open_calls().await.map_err(|e| StartError::Config(e.to_string()))?;
+    if open > 0 {
+        tracing::warn!(calls = open, "calls that a dead process left open were closed as interrupted");
+    }
+
+    let parts = Parts::build(&config, address, store.clone())?;
+    let router = http::router(parts.http(&config)).map_err(|e| StartError::Config(e.to_string()))?;
+    let (closing, closed) = channel::channel(false);
+    let census = Census::new(config.listen.limits);
+    let hub = parts.hub.clone();
+    let mut tasks = vec![
+        tokio::spawn(watch::feed(parts.shards.clone())),
+        tokio::spawn(async move { hub.run().await }),
+        tokio::spawn(upkeep(renderer.clone())),
+        tokio::spawn(listen::accept(listener, tls, census.clone(), serving(router, &config, &closed))),
+    ];
+    if let Some(listener) = scraped {
+        let router = http::metrics_router(renderer);
+        tasks.push(tokio::spawn(listen::accept(listener, None, census, serving(router, &config, &closed))));
+    }
+    parts.readiness.start();
+    watch::ready(&format!("listening on {address}"));
+    tracing::info!(%address, tls = config.listen.tls.is_some(), media_threads = Shards::count(&config.media), "ready");
+    announce(address);
+
+    let signal = signals.next().await;
+    let limit = config.calls.drain_timeout;
+    tracing::info!(signal, live = parts.control.live(), ?limit, "draining: no new calls, live ones go on");
+    watch::stopping();
+    parts.readiness.drain();
+    tokio::select! {
+        () = parts.control.drain(limit) => {}
+        again = signals.next() => {
+            tracing::warn!(signal = again, live = parts.control.live(), "stopping now");
+            parts.control.drain(Duration::ZERO).await;
+        }
+    }
+    parts.hub.close();
+    let _ = closing.send(true);
+    // The last answers and close frames get a moment to leave.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    for task in tasks {
+        task.abort();
+    }
+    drop(parts);
+    if let Err(e) = store.close().await {
+        tracing::error!(error = %e, "the store was not closed cleanly");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|e| StartError::Bind(address, e))
+}
+
+fn acceptor(config: &Config) -> Result<Option<TlsAcceptor>, StartError> {
+    let Some((cert, key)) = &config.listen.tls else { return Ok(None) };
+    tls::acceptor(cert, key).map(Some).map_err(StartError::Tls)
+}
+
+/// Serves one connection with a router until it is done or the daemon closes.
+fn serving(
+    router: Router,
+    config: &Config,
+    closed: &channel::Receiver<bool>,
+) -> impl Fn(Conn, SocketAddr, Permit) -> Serving + Clone + Send + 'static {
+    let (config, closed, tls) = (Arc::new(config.http.clone()), closed.clone(), config.listen.tls.is_some());
+    move |conn, address, permit| {
+        let (router, config, mut closed) = (router.clone(), config.clone(), closed.clone());
+        Box::pin(async move {
+            let closing = async move {
+                let _ = closed.wait_for(|closed| *closed).await;
+            };
+            let peer = http::Peer { address, tls };
+            if let Err(e) = http::serve::connection(conn, router, &config, peer, closing).await {
+                tracing::debug!(%address, error = %e, "a connection ended");
+            }
+            drop(permit);
+        })
+    }
+}
+
+type Serving = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+async fn upkeep(renderer: Renderer) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        renderer.upkeep();
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals(Signal, Signal);
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.0.recv() => "SIGTERM",
+            _ = self.1.recv() => "SIGINT",
+        }
+    }
+}
+
+/// What runs, besides the store.
+struct Parts {
+    access: Arc<Access>,
+    control: Control,
+    hub: Hub,
+    readiness: Arc<Readiness>,
+    shards: Arc<Shards>,
+    store: Arc<dyn Store>,
+}
+
+impl Parts {
+    fn build(config: &Config, address: SocketAddr, store: Arc<dyn Store>) -> Result<Self, StartError> {
+        let bus: Arc<dyn Bus> = Arc::new(LocalBus::new());
+        let access = Arc::new(Access::new(&config.access, config.dev));
+        let speech = Speech::new(&config.speech, Shards::count(&config.media));
+        let control = Control::new(control::Deps {
+            config: config.calls.clone(),
+            agents: config.agents.clone(),
+            store: store.clone(),
+            bus: bus.clone(),
+            speech: speech.clone(),
+            recorder: Recorder::start(&config.record).map_err(StartError::Thread)?,
+            data_root: config.state_dir.clone(),
+            trunks: config.trunks(),
+            http: HttpClient::new(),
+        })
+        .map_err(|e| StartError::Config(e.to_string()))?;
+        let shards = Shards::start(&config.media, &control.arrivals()).map_err(StartError::Thread)?;
+        let deps = hub::Deps { control: control.clone(), store: store.clone(), bus, access: access.clone() };
+        let hub = Hub::new(config.frontends.clone(), deps);
+        let _ = address;
+        Ok(Self { access, control, hub, readiness: Arc::default(), shards: Arc::new(shards), store })
+    }
+
+    fn http(&self, config: &Config) -> http::Deps {
+        http::Deps {
+            config: config.http.clone(),
+            dev: config.dev,
+            public_url: config.calls.public_url.clone(),
+            data_root: config.state_dir.clone(),
+            control: self.control.clone(),
+            store: self.store.clone(),
+            access: self.access.clone(),
+            hub: self.hub.clone(),
+            trunks: config.trunks(),
+            media: Arc::new(Door(self.shards.clone())),
+            simulate: None,
+            readiness: self.readiness.clone(),
+        }
+    }
+}

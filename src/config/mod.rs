@@ -1,1 +1,193 @@
-//! placeholder
+//! The configuration: one typed tree, read from file, environment, secret files and arguments, with every fault told at once.
+//!
+//! Each module owns its `Config` beside the code it governs and reads it from its section; [`Config`] only gathers them, one
+//! field and one line each. Once loaded it is never changed.
+
+mod dev;
+mod file;
+pub mod log;
+mod overlay;
+
+use crate::{
+    access, agent,
+    base::settings::{Catalogue, Fault, Faults, Known, Section, Table, show_duration},
+    control, http, hub,
+    net::listen,
+    record, shard, speech, store,
+    vendor::{self, Descriptor, Trunk},
+};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Environment variables by name.
+pub type Env = BTreeMap<String, String>;
+
+/// An argument of the command line that sets a key.
+#[derive(Clone, Debug)]
+pub struct Flag<'a> {
+    /// As typed, such as `--listen`.
+    pub name: &'a str,
+    /// The key, such as `http.listen`.
+    pub key: &'a str,
+    /// Its value as text.
+    pub value: String,
+}
+
+/// Everything that can be configured.
+#[derive(Clone)]
+pub struct Config {
+    /// Where the database, recordings and call files are, unless their paths are absolute.
+    pub state_dir: PathBuf,
+    /// Whether this is a developer's own machine (`--dev`).
+    pub dev: bool,
+    /// `[log]`: what is logged and how.
+    pub log: log::Config,
+    /// `[listen]`: addresses, TLS, bounds on sockets.
+    pub listen: listen::Config,
+    /// `[http]`: bounds of requests, origins, proxies.
+    pub http: http::Config,
+    /// `[frontends]`: what a frontend's socket may do.
+    pub frontends: hub::Config,
+    /// `[access]`: tokens, API keys, rates.
+    pub access: access::Config,
+    /// `[agents.NAME]`: who answers calls.
+    pub agents: agent::Config,
+    /// `[calls]` and `[[numbers]]`: limits and times of calls, and our numbers.
+    pub calls: control::Config,
+    /// `[speech]`: recognisers and synthesizers.
+    pub speech: speech::Config,
+    /// `[media]`: media threads and the limits of their sockets.
+    pub media: shard::Config,
+    /// `[record]`: recordings.
+    pub record: record::Config,
+    /// `[speech.stt.NAME]`, `[speech.tts.NAME]`: speech backends.
+    pub speech: speech::Config,
+    /// `[store]`: the database.
+    pub store: store::Config,
+    /// A section by the name of each vendor: its account.
+    pub trunks: Vec<(&'static Descriptor, Arc<dyn Trunk>)>,
+}
+
+impl Config {
+    /// Reads file, environment and arguments, the later over the earlier, or tells everything that is wrong with them.
+    pub fn load(file: Option<&Path>, env: &Env, flags: &[Flag<'_>]) -> Result<Self, Vec<Fault>> {
+        let written = file.map_or_else(|| Ok(Table::new()), file::read)?;
+        let folder = file.and_then(Path::parent).unwrap_or(Path::new(""));
+        Self::from_table(&written, env, flags, folder)
+    }
+
+    fn from_table(written: &Table, env: &Env, flags: &[Flag<'_>], folder: &Path) -> Result<Self, Vec<Fault>> {
+        // What overrides the file may open sections that have more keys, so look until no more keys turn up.
+        let mut known = Self::keys(written);
+        loop {
+            let mut table = written.clone();
+            let mut faults = overlay::apply(&mut table, &known, env, flags, folder);
+            let more = Self::keys(&table);
+            if more.len() > known.len() {
+                known = more;
+                continue;
+            }
+            let found = Faults::default();
+            let config = Self::read(Section::root(&table, &found));
+            faults.extend(found.take());
+            return if faults.is_empty() { Ok(config) } else { Err(faults) };
+        }
+    }
+
+    /// Every key that is asked for when the file says `written`.
+    fn keys(written: &Table) -> Vec<Known> {
+        let (faults, catalogue) = (Faults::default(), Catalogue::default());
+        Self::read(Section::root(written, &faults).telling(&catalogue));
+        catalogue.take()
+    }
+
+    fn read(root: Section<'_>) -> Self {
+        let agents = part(&root, "agents", agent::Config::read);
+        let config = Self {
+            state_dir: root.path("state_dir", "/var/lib/sidetone"),
+            dev: false,
+            log: part(&root, "log", log::Config::read),
+            listen: part(&root, "listen", listen::Config::read),
+            http: part(&root, "http", http::Config::read),
+            frontends: part(&root, "frontends", hub::Config::read),
+            access: part(&root, "access", access::Config::read),
+            calls: control::Config::read(&root, &agents),
+            agents,
+            media: part(&root, "media", shard::Config::read),
+            record: part(&root, "record", record::Config::read),
+            speech: part(&root, "speech", speech::Config::read),
+            store: part(&root, "store", store::Config::read),
+            trunks: vendor::VENDORS
+                .iter()
+                .map(|v| (*v, part(&root, v.name, v.trunk)))
+                .collect(),
+            agents,
+        };
+        config.check(&root);
+        root.finish();
+        config
+    }
+
+    /// Fills in what follows from the address that was bound: the public URL where none was set.
+    pub fn settle(&mut self, address: SocketAddr) {
+        if self.calls.public_url.is_empty() {
+            let scheme = if self.listen.tls.is_some() { "https" } else { "http" };
+            self.calls.public_url = format!("{scheme}://{address}");
+        }
+    }
+
+    /// Vendor accounts by vendor's name.
+    pub fn trunks(&self) -> HashMap<&'static str, Arc<dyn Trunk>> {
+        self.trunks.iter().map(|(vendor, trunk)| (vendor.name, trunk.clone())).collect()
+    }
+
+    /// What no section can see alone.
+    fn check(&self, root: &Section<'_>) {
+        if self.listen.metrics == Some(self.listen.address) {
+            root.section("listen").fault(
+                "metrics",
+                format!("{} is the main listener's address too", self.listen.address),
+                "give it a port of its own",
+            );
+        }
+        if self.record.max_length < self.calls.max_length {
+            let (record, calls) = (self.record.max_length, self.calls.max_length);
+            root.section("record").fault(
+                "max_length",
+                format!("{} is shorter than calls.max_length", show_duration(record)),
+                format!("at least {}", show_duration(calls)),
+            );
+        }
+    }
+
+    /// Where the database is.
+    pub fn database(&self) -> PathBuf {
+        self.state_dir.join(&self.store.path)
+    }
+
+    /// Where recordings go.
+    pub fn recordings(&self) -> PathBuf {
+        self.state_dir.join(&self.record.folder)
+    }
+}
+
+/// The process's environment, without what is not UTF-8.
+pub fn environment() -> Env {
+    std::env::vars_os()
+        .filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)))
+        .collect()
+}
+
+fn part<T>(root: &Section<'_>, name: &str, read: impl FnOnce(&Section<'_>) -> T) -> T {
+    let section = root.section(name);
+    let value = read(&section);
+    section.finish();
+    value
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,101 @@
-//! placeholder
+//! Requests: REST, webhooks, health, and the upgrades of frontends' and vendors' sockets, on one router.
+//!
+//! The listener and the media threads are others'; they are reached through [`serve::connection`] and [`MediaDoor`].
+//! [`routes`] is the list of all routes with what each asks for; [`edge`] is what happens to every request.
+
+pub mod auth;
+pub mod body;
+mod calls;
+mod config;
+pub mod edge;
+mod frontends;
+pub mod health;
+mod hooks;
+mod place;
+mod recording;
+pub mod respond;
+pub mod routes;
+pub mod serve;
+mod upgrade;
+
+pub use config::{BadNetwork, Config, Network};
+pub use edge::Peer;
+pub use health::{Readiness, metrics_router};
+pub use routes::router;
+
+use crate::{
+    access::Access,
+    base::{fault::Fault, ids::TenantId},
+    control::Control,
+    hub::Hub,
+    store::{BoxFuture, CallRow, Store},
+    vendor::{Descriptor, Trunk, Upgrade},
+};
+use hyper::upgrade::Upgraded;
+use std::{collections::HashMap, fmt, net::SocketAddr, path::PathBuf, sync::Arc};
+
+/// The way to the media threads.
+pub trait MediaDoor: Send + Sync {
+    /// Whether one more media socket is taken; asked before its upgrade is answered.
+    fn admit(&self) -> Result<(), Fault>;
+
+    /// Takes an upgraded connection, with what its request said.
+    fn adopt(&self, vendor: &'static Descriptor, upgrade: Upgrade, peer: SocketAddr, upgraded: Upgraded);
+}
+
+/// A simulated call somebody wants to see.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SimulateRequest {
+    /// The vendor whose dialect is spoken; the first when `None`.
+    pub vendor: Option<String>,
+    /// The caller's number; one made up when `None`.
+    pub from: Option<String>,
+    /// The called number; the tenant's first when `None`.
+    pub to: Option<String>,
+}
+
+/// Places simulated calls to this very daemon.
+pub trait Simulate: Send + Sync {
+    /// Starts a simulated incoming call and returns its record.
+    fn simulate(&self, tenant: TenantId, request: SimulateRequest) -> BoxFuture<'_, Result<CallRow, Fault>>;
+}
+
+/// What the routes stand on.
+pub struct Deps {
+    /// Times, sizes, origins.
+    pub config: Config,
+    /// Needs no credentials, believes every webhook (`--dev`).
+    pub dev: bool,
+    /// Where vendors and browsers reach us: scheme and host without a trailing slash.
+    pub public_url: String,
+    /// Where recordings lie.
+    pub data_root: PathBuf,
+    /// Decides what happens to calls.
+    pub control: Control,
+    /// Remembers them.
+    pub store: Arc<dyn Store>,
+    /// Knows who may do what.
+    pub access: Arc<Access>,
+    /// Serves frontends' sockets.
+    pub hub: Hub,
+    /// Vendor accounts by vendor's name. A vendor without one has no routes.
+    pub trunks: HashMap<&'static str, Arc<dyn Trunk>>,
+    /// Serves vendors' sockets.
+    pub media: Arc<dyn MediaDoor>,
+    /// Places simulated calls, where that is offered.
+    pub simulate: Option<Arc<dyn Simulate>>,
+    /// Whether the daemon is open for new calls.
+    pub readiness: Arc<Readiness>,
+}
+
+impl fmt::Debug for Deps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deps")
+            .field("config", &self.config)
+            .field("dev", &self.dev)
+            .finish_non_exhaustive()
+    }
+}
+
+/// [`Deps`], as every handler holds them.
+pub type Shared = Arc<Deps>;

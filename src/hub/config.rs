@@ -1,9 +1,9 @@
-//! The `[frontends]` section: what a frontend's socket may do, and how long it may take.
+//! The `[hub]` section: what a frontend's socket may do, and how long it may take.
 
 use crate::{access::limit::Rate, base::settings::Section};
 use std::time::Duration;
 
-/// What `[frontends]` says.
+/// What `[hub]` says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Time to `init_telephony_stream`, where the query did not say enough.
@@ -64,6 +64,12 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Lifts the bounds on how many and how often (`--dev`); sizes and times stay.
+    pub fn lift_limits(&mut self) {
+        (self.messages, self.tenant_messages) = (Rate::UNLIMITED, Rate::UNLIMITED);
+        (self.sockets, self.sockets_per_address) = (usize::MAX, usize::MAX);
+    }
+
     /// Reads the section.
     pub fn read(section: &Section<'_>) -> Self {
         let d = Self::default();
@@ -90,16 +96,5 @@ impl Config {
             sockets: size("sockets", d.sockets, 1),
             sockets_per_address: size("sockets_per_address", d.sockets_per_address, 1),
         }
-    }
-
-    /// Takes the rates and counts away, as `--dev` does. Sizes and times stay: they protect the daemon from mistakes.
-    #[must_use]
-    pub const fn without_limits(mut self) -> Self {
-        self.messages = Rate::UNLIMITED;
-        self.tenant_messages = Rate::UNLIMITED;
-        self.control_frames = Rate::UNLIMITED;
-        self.sockets = usize::MAX;
-        self.sockets_per_address = usize::MAX;
-        self
     }
 }

@@ -266,18 +266,9 @@ impl Shell<'_> {
         }
     }
 
-    /// A call by either id: a live one as it stands, else as it is stored.
     async fn find(&self, id: &str) -> Result<CallRow, Fault> {
         let tenant = self.session.identity().tenant;
-        let live = self.hub.deps.control.active(tenant).into_iter().map(|c| c.row);
-        let mut live = live.filter(|r| r.call_id.as_str() == id || r.call_sid == id);
-        match live.next() {
-            Some(row) => Ok(row),
-            None => {
-                let row = self.hub.deps.store.call(tenant, id).await?;
-                row.ok_or_else(|| Fault::not_found("call"))
-            }
-        }
+        Ok(self.hub.deps.control.call(tenant, id).await?.row)
     }
 
     async fn snapshot(&self, row: Option<CallRow>) -> HashMap<CallId, CallStatus> {

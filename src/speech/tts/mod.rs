@@ -1,5 +1,6 @@
 //! Synthesizers: the trait one implements, and the list of those there are. One folder each, one line in [`BACKENDS`].
 
+pub mod espeak;
 pub mod fake;
 mod pieces;
 
@@ -12,7 +13,7 @@ use std::{fmt, rc::Rc, sync::Arc};
 use tokio::sync::mpsc;
 
 /// Every synthesizer. Configuration, metrics labels and tests iterate it.
-pub static BACKENDS: &[&Descriptor] = &[&fake::DESCRIPTOR];
+pub static BACKENDS: &[&Descriptor] = &[&espeak::DESCRIPTOR, &fake::DESCRIPTOR];
 
 /// What a synthesizer is called and how it is configured.
 pub struct Descriptor {

@@ -1,0 +1,43 @@
+//! What `--dev` changes: a daemon for a developer's own machine, open to that machine alone.
+
+use super::Config;
+use crate::base::settings::{Fault, Place};
+use std::net::SocketAddr;
+
+/// Stands for "no limit" where a limit must be a number.
+const PLENTY: u32 = 1_000_000;
+
+impl Config {
+    /// Lifts limits and credentials. Refused where an address is not this machine's own.
+    pub fn open_for_dev(&mut self) -> Result<(), Vec<Fault>> {
+        let addresses = [("listen.address", Some(self.listen.address)), ("listen.metrics", self.listen.metrics)];
+        let open = |a: &Option<SocketAddr>| a.is_some_and(|a| !a.ip().is_loopback());
+        let faults: Vec<_> = addresses
+            .into_iter()
+            .filter(|(_, a)| open(a))
+            .map(|(key, address)| Fault {
+                key: key.to_owned(),
+                place: Some(Place::Flag("--dev".to_owned())),
+                what: format!("{} can be reached from elsewhere", address.map(|a| a.to_string()).unwrap_or_default()),
+                hint: "--dev needs no credentials and so listens on loopback only, such as 127.0.0.1:8080".to_owned(),
+            })
+            .collect();
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        self.dev = true;
+        (self.listen.limits.total, self.listen.limits.per_address) = (0, 0);
+        self.media.max_legs = PLENTY as usize;
+        self.frontends.lift_limits();
+        let calls = &mut self.calls;
+        calls.accept_unannounced = true;
+        (calls.max_calls, calls.max_calls_per_tenant) = (PLENTY as usize, PLENTY as usize);
+        (calls.calls_per_second, calls.calls_burst) = (PLENTY, PLENTY);
+        (calls.tenant_calls_per_second, calls.tenant_calls_burst) = (PLENTY, PLENTY);
+        self.record.max_recordings = PLENTY as usize;
+        if !self.access.has_credentials() {
+            self.access.add_ephemeral_key();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,178 @@
+//! Who asks: finds the credential of a request, proves it, and holds the request to a role and a rate.
+//!
+//! A missing and a bad credential get the same answer. More than one is refused: which of them counts must not be a guess.
+
+use super::{Shared, edge::Client, respond::Failure};
+use crate::{
+    access::{Credential, Denied, Identity, Role},
+    base::{
+        fault::{Fault, Kind},
+        time::{Mono, Wall},
+    },
+    metrics,
+    wire::form::Form,
+};
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, header, request::Parts};
+use std::net::IpAddr;
+
+/// Name of the subprotocol that is followed by a token.
+pub const BEARER: &str = "bearer";
+
+/// Lets a REST request through whose credential allows `role`, with its [`Identity`].
+pub async fn require(State((shared, role)): State<(Shared, Role)>, mut request: Request, next: Next) -> Response {
+    let client = Client::of(request.extensions());
+    let identity = header_credential(request.headers())
+        .and_then(|credential| identify(&shared, credential, client))
+        .and_then(|identity| allow(identity, role))
+        .and_then(|identity| pace(&shared, identity));
+    match identity {
+        Ok(identity) => {
+            request.extensions_mut().insert(identity);
+            next.run(request).await
+        }
+        Err(failure) => failure.into_response(),
+    }
+}
+
+fn allow(identity: Identity, role: Role) -> Result<Identity, Failure> {
+    if identity.role >= role {
+        return Ok(identity);
+    }
+    metrics::refused("request", "role");
+    let message = format!("not allowed for the role {}: {role} is needed", identity.role);
+    Err(Fault::client(Kind::Forbidden, message).into())
+}
+
+fn pace(shared: &Shared, identity: Identity) -> Result<Identity, Failure> {
+    if shared.access.may_request(identity.tenant, Mono::now()) {
+        return Ok(identity);
+    }
+    metrics::refused("request", "rate");
+    Err(Fault::client(Kind::TooMany, "too many requests").into())
+}
+
+/// The identity behind a credential, or the one answer for all who have none.
+pub fn identify(shared: &Shared, credential: Option<Credential<'_>>, address: IpAddr) -> Result<Identity, Failure> {
+    let denied = match shared.access.identify(credential, address, Mono::now(), Wall::now()) {
+        Ok(identity) => return Ok(identity),
+        Err(denied) => denied,
+    };
+    Err(match denied {
+        Denied::Blocked(wait) => {
+            metrics::refused("credential", "blocked");
+            Failure {
+                retry_after: Some(wait.as_secs().max(1)),
+                ..Fault::client(Kind::TooMany, "too many bad credentials from this address").into()
+            }
+        }
+        Denied::Missing | Denied::Bad(_) => {
+            metrics::refused(
+                "credential",
+                if let Denied::Bad(why) = denied { why } else { "missing" },
+            );
+            Fault::client(Kind::Unauthenticated, "a valid credential is required").into()
+        }
+    })
+}
+
+/// The credential in a request's headers: `Authorization: Bearer …` or `X-API-Key`.
+pub fn header_credential(headers: &HeaderMap) -> Result<Option<Credential<'_>>, Failure> {
+    let mut found = None;
+    for value in headers.get_all(header::AUTHORIZATION) {
+        // Another scheme, or something unreadable, is a credential all the same: a bad one.
+        let bearer = value.to_str().ok().and_then(|text| {
+            let (scheme, rest) = text.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| rest.trim_start())
+        });
+        only(&mut found, Credential::bearer(bearer.unwrap_or_default()))?;
+    }
+    for value in headers.get_all("x-api-key") {
+        only(&mut found, Credential::Key(value.to_str().unwrap_or_default()))?;
+    }
+    Ok(found)
+}
+
+/// The credential of a socket's upgrade request: as of any request, or the query's `token`, or the subprotocol that
+/// follows `bearer`. API keys live long and do not belong into a URL.
+pub fn socket_credential<'a>(parts: &'a Parts, query: &'a Form<'_>) -> Result<Option<Credential<'a>>, Failure> {
+    let mut found = header_credential(&parts.headers)?;
+    for token in query.all("token") {
+        only(&mut found, Credential::Token(token))?;
+    }
+    let mut offered = subprotocols(&parts.headers);
+    if offered.any(|p| p == BEARER)
+        && let Some(token) = offered.next()
+    {
+        only(&mut found, Credential::Token(token))?;
+    }
+    Ok(found)
+}
+
+/// The subprotocols a client offers, in order.
+pub fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let lines = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    lines
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .map(str::trim)
+}
+
+fn only<'a>(found: &mut Option<Credential<'a>>, one: Credential<'a>) -> Result<(), Failure> {
+    if found.replace(one).is_some() {
+        return Err(Fault::client(Kind::Malformed, "more than one credential").into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(headers: &[(&'static str, &'static str)]) -> Parts {
+        let mut request = http::Request::new(());
+        for (name, value) in headers {
+            request.headers_mut().append(*name, value.parse().unwrap());
+        }
+        request.into_parts().0
+    }
+
+    #[test]
+    fn a_credential_is_found_wherever_it_may_be_and_only_once() {
+        let token = |t| Ok(Some(Credential::Token(t)));
+        let cases: [(&[(&str, &str)], &str, Result<Option<Credential<'_>>, ()>); 14] = [
+            (&[], "", Ok(None)),
+            (&[("authorization", "Bearer a.b.c")], "", token("a.b.c")),
+            (&[("authorization", "bearer  a.b.c")], "", token("a.b.c")),
+            (
+                &[("authorization", "Bearer sk_1")],
+                "",
+                Ok(Some(Credential::Key("sk_1"))),
+            ),
+            (&[("x-api-key", "sk_1")], "", Ok(Some(Credential::Key("sk_1")))),
+            (&[("authorization", "Basic eDp5")], "", token("")),
+            (&[("authorization", "Bearer")], "", token("")),
+            (&[], "token=a.b.c&call_id=1", token("a.b.c")),
+            (&[], "token=sk_1", token("sk_1")),
+            (&[("sec-websocket-protocol", "bearer, a.b.c")], "", token("a.b.c")),
+            (&[("sec-websocket-protocol", "chat, bearer")], "", Ok(None)),
+            (&[], "token=a&token=a", Err(())),
+            (&[("authorization", "Bearer a")], "token=a", Err(())),
+            (
+                &[("authorization", "Bearer a"), ("authorization", "Bearer b")],
+                "",
+                Err(()),
+            ),
+        ];
+        for (headers, query, expected) in cases {
+            let parts = parts(headers);
+            let query = Form::parse(query.as_bytes()).unwrap();
+            let found = socket_credential(&parts, &query).map_err(|f| assert_eq!(f.fault.kind, Kind::Malformed));
+            assert_eq!(found, expected, "{headers:?} {query:?}");
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The `[http]` section: how long a request may take, how big it may be, and whom a browser may come from.
+
+use crate::base::settings::Section;
+use std::{net::IpAddr, str::FromStr, time::Duration};
+
+/// What `[http]` says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// From accepting a connection to its first whole request head.
+    pub header_timeout: Duration,
+    /// From an answer to the next whole request head.
+    pub keep_alive: Duration,
+    /// Request line and headers together, in bytes.
+    pub header_bytes: usize,
+    /// One header, or the request line, in bytes.
+    pub line_bytes: usize,
+    /// Headers of one request.
+    pub headers: usize,
+    /// From a request's head to the end of its body.
+    pub body_timeout: Duration,
+    /// Body of a REST request, in bytes.
+    pub body_bytes: usize,
+    /// Body of a webhook, in bytes.
+    pub hook_bytes: usize,
+    /// Time to answer a webhook; then 503, so that the vendor tries again.
+    pub hook_timeout: Duration,
+    /// Origins (`https://app.example.com`) whose pages may use REST and the frontend sockets, beside our own.
+    pub origins: Vec<String>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<Network>,
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            header_timeout: SECOND * 5,
+            keep_alive: SECOND * 60,
+            header_bytes: 16 * 1024,
+            line_bytes: 8 * 1024,
+            headers: 64,
+            body_timeout: SECOND * 10,
+            body_bytes: 64 * 1024,
+            hook_bytes: 256 * 1024,
+            hook_timeout: SECOND * 5,
+            origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the section.
+    pub fn read(section: &Section<'_>) -> Self {
+        let d = Self::default();
+        let time = |key, default| section.duration(key, default, SECOND / 100..=SECOND * 3600);
+        let size = |key, default: usize, range| section.int(key, default, range);
+        Self {
+            header_timeout: time("header_timeout", d.header_timeout),
+            keep_alive: time("keep_alive", d.keep_alive),
+            header_bytes: size("header_bytes", d.header_bytes, 1024..=1 << 20),
+            line_bytes: size("line_bytes", d.line_bytes, 256..=1 << 20),
+            headers: size("headers", d.headers, 16..=1024),
+            body_timeout: time("body_timeout", d.body_timeout),
+            body_bytes: size("body_bytes", d.body_bytes, 1024..=1 << 30),
+            hook_bytes: size("hook_bytes", d.hook_bytes, 1024..=1 << 30),
+            hook_timeout: time("hook_timeout", d.hook_timeout),
+            origins: read_origins(section),
+            trusted_proxies: read_proxies(section),
+        }
+    }
+}
+
+fn read_origins(section: &Section<'_>) -> Vec<String> {
+    let origins = section.texts("origins", &[]);
+    for origin in origins.iter().filter(|o| !is_origin(o)) {
+        let hint = "write scheme, host and port as a browser sends them: https://app.example.com";
+        section.fault("origins", format!("{origin:?} is not an origin"), hint);
+    }
+    origins
+}
+
+/// Whether the text is what a browser puts into `Origin`: no path, no user, no wildcard.
+fn is_origin(text: &str) -> bool {
+    let host = ["http://", "https://"].iter().find_map(|s| text.strip_prefix(s));
+    host.is_some_and(|h| {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-' | ':' | '[' | ']');
+        !h.is_empty() && h.chars().all(plain)
+    })
+}
+
+fn read_proxies(section: &Section<'_>) -> Vec<Network> {
+    let mut networks = Vec::new();
+    for text in section.texts("trusted_proxies", &[]) {
+        match text.parse() {
+            Ok(network) => networks.push(network),
+            Err(BadNetwork) => section.fault(
+                "trusted_proxies",
+                format!("{text:?} is not an address or network"),
+                "write 10.0.0.7 or 10.0.0.0/24",
+            ),
+        }
+    }
+    networks
+}
+
+/// Addresses that share their first bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    bits: u8,
+}
+
+/// Not an address, or more bits than it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadNetwork;
+
+impl FromStr for Network {
+    type Err = BadNetwork;
+    fn from_str(text: &str) -> Result<Self, BadNetwork> {
+        let (address, bits) = text.split_once('/').map_or((text, None), |(a, b)| (a, Some(b)));
+        let address: IpAddr = address.parse().map_err(|_| BadNetwork)?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Ok(most), |b| b.parse().map_err(|_| BadNetwork))?;
+        if bits > most {
+            Err(BadNetwork)
+        } else {
+            Ok(Self { address, bits })
+        }
+    }
+}
+
+impl Network {
+    /// Whether the address is one of them.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let wide = |a: IpAddr| match a {
+            IpAddr::V4(v4) => (u128::from(u32::from(v4)) << 96, true),
+            IpAddr::V6(v6) => (u128::from(v6), false),
+        };
+        let ((ours, v4), (theirs, their_v4)) = (wide(self.address), wide(address.to_canonical()));
+        let mask = u128::MAX.checked_shl(128 - u32::from(self.bits)).unwrap_or(0);
+        v4 == their_v4 && ours & mask == theirs & mask
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_holds_what_shares_its_bits() {
+        let holds = |network: &str, address: &str| {
+            let network: Network = network.parse().unwrap();
+            network.contains(address.parse().unwrap())
+        };
+        for (network, address, expected) in [
+            ("10.0.0.7", "10.0.0.7", true),
+            ("10.0.0.7", "10.0.0.8", false),
+            ("10.0.0.0/24", "10.0.0.255", true),
+            ("10.0.0.0/24", "10.0.1.0", false),
+            ("0.0.0.0/0", "203.0.113.9", true),
+            ("0.0.0.0/0", "2001:db8::1", false),
+            ("10.0.0.0/8", "::ffff:10.1.2.3", true),
+            ("2001:db8::/32", "2001:db8:1::1", true),
+            ("2001:db8::/32", "2001:db9::1", false),
+        ] {
+            assert_eq!(holds(network, address), expected, "{network} {address}");
+        }
+        for bad in ["", "10.0.0", "10.0.0.0/33", "10.0.0.0/", "::/129", "host"] {
+            assert_eq!(bad.parse::<Network>(), Err(BadNetwork), "{bad}");
+        }
+    }
+
+    #[test]
+    fn origins_are_written_as_browsers_send_them() {
+        for good in ["https://app.example.com", "http://localhost:3000", "http://[::1]:8080"] {
+            assert!(is_origin(good), "{good}");
+        }
+        for bad in [
+            "*",
+            "null",
+            "app.example.com",
+            "https://",
+            "https://a.example/",
+            "https://u@a.example",
+            "https://*.example",
+            "https://A.example",
+        ] {
+            assert!(!is_origin(bad), "{bad}");
+        }
+    }
+}

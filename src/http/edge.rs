@@ -1,0 +1,244 @@
+//! What happens to every request, whatever its route: who the client is, sizes of the head, CORS, security headers, one log line.
+//!
+//! The log line holds the route's pattern and the names of parameters, never their values: tokens travel in both.
+
+use super::{Shared, config::Network, respond::Failure};
+use crate::base::fault::{Fault, Kind};
+use axum::{
+    extract::{MatchedPath, Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Instant,
+};
+
+/// The other end of a connection, put into each of its requests.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Whether TLS is ours.
+    pub tls: bool,
+}
+
+impl Default for Peer {
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::from(([0, 0, 0, 0], 0)),
+            tls: false,
+        }
+    }
+}
+
+/// The address a request comes from, behind trusted proxies too.
+#[derive(Clone, Copy, Debug)]
+pub struct Client(pub IpAddr);
+
+impl Client {
+    /// The client of a request that came through [`every_request`].
+    pub fn of(extensions: &Extensions) -> IpAddr {
+        extensions
+            .get::<Self>()
+            .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |c| c.0)
+    }
+}
+
+/// The outermost layer.
+pub async fn every_request(State(shared): State<Shared>, mut request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let peer = request.extensions().get::<Peer>().copied().unwrap_or_default();
+    let client = client_address(peer.address.ip(), request.headers(), &shared.config.trusted_proxies);
+    request.extensions_mut().insert(Client(client));
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let allowed = allowed_origin(&shared, request.headers());
+
+    let mut response = match (head_fits(&request, shared.config.line_bytes), is_preflight(&request)) {
+        (Err(failure), _) => failure.into_response(),
+        (Ok(()), true) => StatusCode::NO_CONTENT.into_response(),
+        (Ok(()), false) => next.run(request).await,
+    };
+
+    security_headers(response.headers_mut(), peer.tls);
+    cors_headers(response.headers_mut(), &method, allowed);
+    let status = response.status().as_u16();
+    let route = route.as_ref().map_or("(none)", MatchedPath::as_str);
+    let ms = began.elapsed().as_millis() as u64;
+    if matches!(route, "/health" | "/ready") {
+        tracing::debug!(%method, route, status, ms, %client, "request");
+    } else {
+        tracing::info!(%method, route, params = %Names(&query), status, ms, %client, "request");
+    }
+    response
+}
+
+/// The last address in `X-Forwarded-For` that no trusted proxy wrote about itself.
+fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
+    let is_trusted = |a: IpAddr| trusted.iter().any(|n| n.contains(a));
+    let mut client = peer.to_canonical();
+    let lines = headers.get_all("x-forwarded-for").iter().rev();
+    let mut hops = lines.filter_map(|v| v.to_str().ok()).flat_map(|v| v.rsplit(','));
+    while is_trusted(client) {
+        match hops.next().map(|hop| hop.trim().parse::<IpAddr>()) {
+            Some(Ok(hop)) => client = hop.to_canonical(),
+            Some(Err(_)) | None => break,
+        }
+    }
+    client
+}
+
+fn head_fits(request: &Request, line: usize) -> Result<(), Failure> {
+    let uri = request.uri().path_and_query().map_or(0, |p| p.as_str().len());
+    if uri > line {
+        return Err(Failure::with_status(StatusCode::URI_TOO_LONG, "the URL is too long"));
+    }
+    if request.headers().iter().any(|(n, v)| n.as_str().len() + v.len() > line) {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Err(Failure::with_status(status, "a header is too long"));
+    }
+    Ok(())
+}
+
+/// Names of a query's parameters, for logs.
+struct Names<'a>(&'a str);
+
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pairs = self.0.split('&').filter(|p| !p.is_empty()).take(16);
+        for (n, pair) in pairs.enumerate() {
+            // A parameter without `=` may be all value.
+            let name = pair.split_once('=').map_or("?", |(name, _)| name);
+            f.write_str(if n > 0 { "," } else { "" })?;
+            name.chars()
+                .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '?'))
+                .take(32)
+                .try_for_each(|c| write!(f, "{c}"))?;
+        }
+        Ok(())
+    }
+}
+
+fn security_headers(headers: &mut HeaderMap, tls: bool) {
+    let mut set = |name: HeaderName, value: &'static str| {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    };
+    set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(header::REFERRER_POLICY, "no-referrer");
+    set(header::CACHE_CONTROL, "no-store");
+    if tls {
+        set(header::STRICT_TRANSPORT_SECURITY, "max-age=31536000");
+    }
+}
+
+/// The request's origin, if it names exactly one and its pages are welcome.
+pub fn allowed_origin(shared: &Shared, headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    let (Some(origin), None) = (origins.next(), origins.next()) else {
+        return None;
+    };
+    let text = origin.to_str().ok()?;
+    let listed = shared.config.origins.iter().any(|o| o == text);
+    let ours = shared.public_url == text;
+    (listed || ours || (shared.dev && is_loopback(text))).then(|| origin.clone())
+}
+
+/// Whether an origin is a page of this very machine.
+fn is_loopback(origin: &str) -> bool {
+    let authority = ["http://", "https://"].iter().find_map(|s| origin.strip_prefix(s));
+    let Some(authority) = authority.and_then(|a| a.parse::<http::uri::Authority>().ok()) else {
+        return false;
+    };
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    !authority.as_str().contains('@') && (host == "localhost" || host.parse::<IpAddr>().is_ok_and(|a| a.is_loopback()))
+}
+
+/// Refuses the upgrade of a page that is not welcome. No `Origin` is no browser: its credential decides.
+pub fn check_origin(shared: &Shared, headers: &HeaderMap) -> Result<(), Failure> {
+    if headers.contains_key(header::ORIGIN) && allowed_origin(shared, headers).is_none() {
+        crate::metrics::refused("frontend", "origin");
+        return Err(Fault::client(Kind::Forbidden, "this origin is not allowed").into());
+    }
+    Ok(())
+}
+
+fn is_preflight(request: &Request) -> bool {
+    request.method() == Method::OPTIONS
+        && request.headers().contains_key(header::ORIGIN)
+        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+fn cors_headers(headers: &mut HeaderMap, method: &Method, allowed: Option<HeaderValue>) {
+    headers.append(header::VARY, HeaderValue::from_static("Origin"));
+    let Some(origin) = allowed else { return };
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    if method == Method::OPTIONS {
+        let mut set = |name, value| headers.insert(name, HeaderValue::from_static(value));
+        set(header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, PUT, DELETE");
+        set(
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            "authorization, content-type, x-api-key",
+        );
+        set(header::ACCESS_CONTROL_MAX_AGE, "600");
+    } else {
+        let exposed = HeaderValue::from_static("retry-after, content-range, accept-ranges");
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forwarded_addresses_count_from_trusted_proxies_only() {
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        let client = |peer: &str, forwarded: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for line in forwarded {
+                headers.append("x-forwarded-for", line.parse().unwrap());
+            }
+            client_address(peer.parse().unwrap(), &headers, &trusted).to_string()
+        };
+        assert_eq!(client("192.0.2.1", &["203.0.113.9"]), "192.0.2.1");
+        assert_eq!(client("10.0.0.1", &["203.0.113.9"]), "203.0.113.9");
+        assert_eq!(client("10.0.0.1", &["1.1.1.1, 203.0.113.9, 10.0.0.2"]), "203.0.113.9");
+        assert_eq!(client("10.0.0.1", &["1.1.1.1", "203.0.113.9"]), "203.0.113.9");
+        assert_eq!(client("10.0.0.1", &["203.0.113.9, rubbish"]), "10.0.0.1");
+        assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
+    }
+
+    #[test]
+    fn a_log_line_names_parameters_and_no_values() {
+        let shown = |q| Names(q).to_string();
+        assert_eq!(shown("token=eyJ.x.y&call_id=CA1"), "token,call_id");
+        assert_eq!(shown("eyJhbGciOi&x=1"), "?,x");
+        assert_eq!(shown("a%0Ab\u{1b}=1&&"), "a0Ab");
+    }
+
+    #[test]
+    fn only_this_machines_pages_are_loopback() {
+        for good in [
+            "http://localhost",
+            "http://localhost:3000",
+            "https://127.0.0.1:8443",
+            "http://[::1]:80",
+        ] {
+            assert!(is_loopback(good), "{good}");
+        }
+        for bad in [
+            "null",
+            "http://localhost.evil.example",
+            "http://localhost@evil.example",
+            "http://evil.example",
+            "file://localhost",
+            "http://10.0.0.1",
+        ] {
+            assert!(!is_loopback(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The upgrade of frontends' sockets: origin, credential, handshake, a seat; then the hub has it.
+
+use super::{
+    Shared,
+    auth::{self, BEARER},
+    edge::{Client, check_origin},
+    respond::Failure,
+    upgrade::{handshake, switching},
+};
+use crate::{
+    access::Identity,
+    base::fault::{Fault, Kind},
+    hub::{Seat, protocol::Settings},
+    metrics,
+    wire::form::Form,
+};
+use axum::{
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use hyper_util::rt::TokioIo;
+
+/// `GET /api/ws/telephony/stream`
+pub(super) async fn telephony(State(shared): State<Shared>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let admitted = admit(&shared, &parts);
+    let mut request = Request::from_parts(parts, body);
+    let (identity, settings, seat) = match admitted {
+        Ok(admitted) => admitted,
+        Err(failure) => return failure.into_response(),
+    };
+    let accept = match handshake(&request) {
+        Ok(accept) => accept,
+        Err(refusal) => return refusal.into_response(),
+    };
+    // A browser that offers subprotocols wants one of them back; the token is not it.
+    let protocol = auth::subprotocols(request.headers())
+        .any(|p| p == BEARER)
+        .then_some(BEARER);
+    let upgrading = hyper::upgrade::on(&mut request);
+    let hub = shared.hub.clone();
+    tokio::spawn(async move {
+        match upgrading.await {
+            Ok(upgraded) => hub.serve(TokioIo::new(upgraded), seat, identity, settings).await,
+            Err(_) => metrics::refused("frontend", "gone"),
+        }
+    });
+    switching(accept, protocol)
+}
+
+fn admit(shared: &Shared, parts: &http::request::Parts) -> Result<(Identity, Settings, Seat), Failure> {
+    check_origin(shared, &parts.headers)?;
+    let query = Form::parse(parts.uri.query().unwrap_or_default().as_bytes());
+    let query = query.map_err(|e| Fault::client(Kind::Malformed, e.to_string()))?;
+    let address = Client::of(&parts.extensions);
+    let identity = auth::identify(shared, auth::socket_credential(parts, &query)?, address)?;
+    let settings = Settings::from_query(query.0.iter().map(|(n, v)| (&**n, &**v)))?;
+    let seat = shared.hub.admit(address)?;
+    Ok((identity, settings, seat))
+}

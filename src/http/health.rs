@@ -1,0 +1,83 @@
+//! Whether the daemon lives, whether it takes new calls, and its metrics.
+
+use super::Shared;
+use crate::metrics::Renderer;
+use axum::{
+    Json, Router,
+    extract::State,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use http::{StatusCode, header};
+use serde_json::json;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// Whether the daemon is open for new calls. Set by whoever starts and stops it.
+#[derive(Debug, Default)]
+pub struct Readiness {
+    started: AtomicBool,
+    draining: AtomicBool,
+}
+
+impl Readiness {
+    /// Everything is bound and running.
+    pub fn start(&self) {
+        self.started.store(true, Relaxed);
+    }
+
+    /// No new calls from now on.
+    pub fn drain(&self) {
+        self.draining.store(true, Relaxed);
+    }
+
+    /// Whether live calls are the last ones.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+}
+
+/// `GET /health`: touches nothing, answers as long as the process does.
+pub(super) async fn health(State(shared): State<Shared>) -> Response {
+    let status = if shared.readiness.is_draining() {
+        "draining"
+    } else {
+        "ok"
+    };
+    Json(json!({ "status": status })).into_response()
+}
+
+/// `GET /ready`: 503 with the reasons while new calls are not welcome.
+pub(super) async fn ready(State(shared): State<Shared>) -> Response {
+    let mut reasons = Vec::new();
+    if !shared.readiness.started.load(Relaxed) {
+        reasons.push("starting");
+    }
+    if shared.readiness.is_draining() {
+        reasons.push("draining");
+    }
+    let store = shared.store.health();
+    if !store.writable || store.queued * 5 > store.capacity * 4 {
+        reasons.push("storage");
+    }
+    if shared.media.admit().is_err() {
+        reasons.push("full");
+    }
+    match reasons.as_slice() {
+        [] => Json(json!({ "status": "ready" })).into_response(),
+        _ => {
+            let body = Json(json!({ "status": "unavailable", "reasons": reasons }));
+            (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
+        }
+    }
+}
+
+/// The router of the metrics listener.
+pub fn metrics_router(renderer: Renderer) -> Router {
+    let page = move || async move {
+        let kind = "text/plain; version=0.0.4; charset=utf-8";
+        ([(header::CONTENT_TYPE, kind)], renderer.render())
+    };
+    Router::new()
+        .route("/metrics", get(page))
+        .route("/health", get(async || Json(json!({ "status": "ok" }))))
+}

@@ -1,0 +1,182 @@
+//! A call's recording, whole or a range of it (RFC 9110 §14): players seek.
+//!
+//! Files are read on the blocking pool in pieces, and no faster than the client takes them.
+
+use super::{
+    Shared,
+    respond::{Answer, Failure},
+};
+use crate::{access::Identity, base::fault::Fault};
+use axum::{
+    Extension,
+    body::Body,
+    extract::{Path as Segment, State},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, StatusCode, header};
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    path::{Component, Path, PathBuf},
+};
+use tokio::{sync::mpsc, task::spawn_blocking};
+
+/// Bytes read at once.
+const PIECE: usize = 64 * 1024;
+
+/// `GET /api/calls/{id}/recording`
+pub(super) async fn recording(
+    State(shared): State<Shared>,
+    Extension(who): Extension<Identity>,
+    Segment(id): Segment<String>,
+    headers: HeaderMap,
+) -> Answer {
+    let row = shared.control.call(who.tenant, &id).await?.row;
+    let name = row.recording.ok_or_else(|| Fault::not_found("recording"))?;
+    let path =
+        inside(&shared.data_root, &name).ok_or_else(|| Fault::internal("a recording lies outside the data root"))?;
+    let open = move || File::open(path).and_then(|f| Ok((f.metadata()?.len(), f)));
+    let (size, file) = match spawn_blocking(open).await {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(e)) if e.kind() == io::ErrorKind::NotFound => return Err(Fault::not_found("recording").into()),
+        Ok(Err(_)) | Err(_) => return Err(Fault::internal("a recording cannot be read").into()),
+    };
+    match read_range(&headers, size) {
+        Range::All => Ok(send(file, 0, size, size, StatusCode::OK)),
+        Range::Part { from, to } => Ok(send(file, from, to, size, StatusCode::PARTIAL_CONTENT)),
+        Range::None => {
+            let mut response = Failure::with_status(StatusCode::RANGE_NOT_SATISFIABLE, "no such range").into_response();
+            if let Ok(value) = format!("bytes */{size}").parse() {
+                response.headers_mut().insert(header::CONTENT_RANGE, value);
+            }
+            Ok(response)
+        }
+    }
+}
+
+/// `name` under `root`, unless it leads out of it.
+fn inside(root: &Path, name: &str) -> Option<PathBuf> {
+    let name = Path::new(name);
+    name.components()
+        .all(|c| matches!(c, Component::Normal(_)))
+        .then(|| root.join(name))
+}
+
+#[derive(Debug, PartialEq)]
+enum Range {
+    All,
+    /// From the first byte up to, not including, the second.
+    Part {
+        from: u64,
+        to: u64,
+    },
+    None,
+}
+
+/// One range of bytes. What is no such request asks for everything, as the RFC has it.
+fn read_range(headers: &HeaderMap, size: u64) -> Range {
+    let asked = headers
+        .get(header::RANGE)
+        .and_then(|v| v.to_str().ok()?.strip_prefix("bytes="));
+    let Some((first, last)) = asked
+        .and_then(|r| r.trim().split_once('-'))
+        .filter(|(_, l)| !l.contains(','))
+    else {
+        return Range::All;
+    };
+    let (from, to) = match (first.parse::<u64>(), last.parse::<u64>()) {
+        (Ok(first), Ok(last)) if first <= last => (first, last.saturating_add(1).min(size)),
+        (Ok(first), Err(_)) if last.is_empty() => (first, size),
+        (Err(_), Ok(suffix)) if first.is_empty() && suffix > 0 => (size.saturating_sub(suffix), size),
+        (Err(_), Ok(0)) if first.is_empty() => return Range::None,
+        _ => return Range::All,
+    };
+    if from < to {
+        Range::Part { from, to }
+    } else {
+        Range::None
+    }
+}
+
+fn send(file: File, from: u64, to: u64, size: u64, status: StatusCode) -> Response {
+    let (pieces, taken) = mpsc::channel(2);
+    spawn_blocking(move || {
+        if let Err(e) = read_pieces(file, from, to, &pieces) {
+            let _ = pieces.blocking_send(Err(e));
+        }
+    });
+    let body = stream::unfold(taken, async |mut taken: mpsc::Receiver<io::Result<Bytes>>| {
+        taken.recv().await.map(|piece| (piece, taken))
+    });
+    let mut response = (status, Body::from_stream(body)).into_response();
+    let mut set = |name, value: String| {
+        if let Ok(value) = value.parse() {
+            response.headers_mut().insert(name, value);
+        }
+    };
+    set(header::CONTENT_TYPE, "audio/wav".to_owned());
+    set(header::ACCEPT_RANGES, "bytes".to_owned());
+    set(header::CONTENT_LENGTH, (to - from).to_string());
+    if status == StatusCode::PARTIAL_CONTENT {
+        set(header::CONTENT_RANGE, format!("bytes {from}-{}/{size}", to - 1));
+    }
+    response
+}
+
+fn read_pieces(mut file: File, from: u64, to: u64, pieces: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
+    file.seek(SeekFrom::Start(from))?;
+    let mut left = to - from;
+    while left > 0 {
+        let mut piece = vec![0; PIECE.min(usize::try_from(left).unwrap_or(PIECE))];
+        file.read_exact(&mut piece)?;
+        left -= piece.len() as u64;
+        if pieces.blocking_send(Ok(piece.into())).is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_read_as_the_rfc_has_them() {
+        let range = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RANGE, text.parse().unwrap());
+            read_range(&headers, 1000)
+        };
+        let part = |from, to| Range::Part { from, to };
+        for (text, expected) in [
+            ("bytes=0-499", part(0, 500)),
+            ("bytes=500-999", part(500, 1000)),
+            ("bytes=-500", part(500, 1000)),
+            ("bytes=-5000", part(0, 1000)),
+            ("bytes=990-", part(990, 1000)),
+            ("bytes=990-5000", part(990, 1000)),
+            ("bytes=999-18446744073709551615", part(999, 1000)),
+            ("bytes=1000-", Range::None),
+            ("bytes=-0", Range::None),
+            ("bytes=5-4", Range::All),
+            ("bytes=0-1,5-6", Range::All),
+            ("bytes=x-y", Range::All),
+            ("items=0-1", Range::All),
+        ] {
+            assert_eq!(range(text), expected, "{text}");
+        }
+        assert_eq!(read_range(&HeaderMap::new(), 1000), Range::All);
+    }
+
+    #[test]
+    fn a_recording_lies_under_the_data_root() {
+        let root = Path::new("/data");
+        assert_eq!(inside(root, "recordings/a.wav"), Some("/data/recordings/a.wav".into()));
+        for bad in ["../etc/passwd", "/etc/passwd", "recordings/../../x"] {
+            assert_eq!(inside(root, bad), None, "{bad}");
+        }
+    }
+}

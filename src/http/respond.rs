@@ -1,0 +1,185 @@
+//! The one place where a [`Fault`] becomes a status, and the shapes of REST answers.
+//!
+//! `{"success":true,"data":…}` and `{"success":false,"error":{"code","message"}}`.
+
+use crate::base::fault::{Fault, Kind};
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+
+/// What a handler returns.
+pub type Answer = Result<Response, Failure>;
+
+/// A refusal.
+#[derive(Debug)]
+pub struct Failure {
+    /// What went wrong.
+    pub fault: Fault,
+    /// The status, where the fault's kind does not say it.
+    pub status: Option<StatusCode>,
+    /// Seconds after which trying again makes sense.
+    pub retry_after: Option<u64>,
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self {
+            fault,
+            status: None,
+            retry_after: None,
+        }
+    }
+}
+
+impl Failure {
+    /// A refusal that a kind of fault has no word for.
+    pub fn with_status(status: StatusCode, message: &'static str) -> Self {
+        Self {
+            fault: Fault::client(Kind::Malformed, message),
+            status: Some(status),
+            retry_after: None,
+        }
+    }
+}
+
+/// The status of a kind of fault, and its `code` in the body.
+pub const fn status(kind: Kind) -> (StatusCode, &'static str) {
+    match kind {
+        Kind::Malformed => (StatusCode::BAD_REQUEST, "malformed"),
+        Kind::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
+        Kind::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
+        Kind::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
+        Kind::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+        Kind::Conflict => (StatusCode::CONFLICT, "conflict"),
+        Kind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+        Kind::TooMany => (StatusCode::TOO_MANY_REQUESTS, "too_many"),
+        Kind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        Kind::Timeout => (StatusCode::GATEWAY_TIMEOUT, "timeout"),
+        Kind::BadGateway => (StatusCode::BAD_GATEWAY, "bad_gateway"),
+        Kind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let (mut code_status, mut code) = status(self.fault.kind);
+        if let Some(status) = self.status {
+            code_status = status;
+            code = word(status);
+        }
+        let message = match self.fault.kind {
+            Kind::Internal => {
+                // The sentence is ours to read; outside there is a number to quote.
+                let id = uuid::Uuid::new_v4().simple().to_string();
+                tracing::error!(error_id = %id, fault = %self.fault, "internal fault");
+                format!("internal error {id}")
+            }
+            _ => self.fault.message.into_owned(),
+        };
+        let body = json!({ "success": false, "error": { "code": code, "message": message } });
+        let mut response = (code_status, Json(body)).into_response();
+        let wait = self.retry_after.or(match self.fault.kind {
+            Kind::TooMany => Some(1),
+            Kind::Unavailable => Some(jitter(2, 10)),
+            _ => None,
+        });
+        if let Some(seconds) = wait {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        if code_status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        response
+    }
+}
+
+const fn word(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        404 => "not_found",
+        405 => "method_not_allowed",
+        408 => "timeout",
+        414 => "uri_too_long",
+        415 => "unsupported_media_type",
+        416 => "range_not_satisfiable",
+        426 => "upgrade_required",
+        431 => "headers_too_large",
+        _ => "malformed",
+    }
+}
+
+/// A whole number of seconds from `least` to `most`, spread so that those who wait do not come back together.
+fn jitter(least: u64, most: u64) -> u64 {
+    let random = uuid::Uuid::new_v4().as_u128() as u64;
+    least + random % (most - least + 1)
+}
+
+/// `200` with data.
+pub fn data(data: Value) -> Response {
+    Json(json!({ "success": true, "data": data })).into_response()
+}
+
+/// `200` with a list, how many are in it, and the cursor of the next page where there is one.
+pub fn list(items: Vec<Value>, next: Option<String>) -> Response {
+    let mut body = json!({ "success": true, "count": items.len(), "data": items });
+    if let Some(cursor) = next {
+        body["next_cursor"] = cursor.into();
+    }
+    Json(body).into_response()
+}
+
+/// `200` with data and a sentence.
+pub fn done(data: Value, message: &str) -> Response {
+    Json(json!({ "success": true, "data": data, "message": message })).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+
+    async fn shown(failure: Failure) -> (u16, Value, Option<String>) {
+        let response = failure.into_response();
+        let retry = response
+            .headers()
+            .get(header::RETRY_AFTER)
+            .map(|v| v.to_str().unwrap().to_owned());
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&body).unwrap(), retry)
+    }
+
+    #[tokio::test]
+    async fn faults_have_one_shape_and_their_status() {
+        let (status, body, _) = shown(Fault::not_found("call").into()).await;
+        assert_eq!(status, 404);
+        assert_eq!(
+            body,
+            json!({"success": false, "error": {"code": "not_found", "message": "call not found"}})
+        );
+    }
+
+    #[tokio::test]
+    async fn an_internal_fault_says_nothing_but_a_number() {
+        let (status, body, _) = shown(Fault::internal("the secret path /x").into()).await;
+        assert_eq!(status, 500);
+        let message = body["error"]["message"].as_str().unwrap();
+        assert!(
+            message.starts_with("internal error ") && message.len() == 47,
+            "{message}"
+        );
+    }
+
+    #[tokio::test]
+    async fn who_should_come_back_is_told_when() {
+        for _ in 0..50 {
+            let (_, _, retry) = shown(Fault::client(Kind::Unavailable, "no").into()).await;
+            assert!((2..=10).contains(&retry.unwrap().parse::<u64>().unwrap()));
+        }
+        let (_, _, retry) = shown(Fault::client(Kind::Invalid, "no").into()).await;
+        assert_eq!(retry, None);
+    }
+}
