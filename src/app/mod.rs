@@ -10,7 +10,6 @@ use door::Door;
 
 use crate::{
     access::Access,
-    base::fault::Fault,
     bus::{Bus, local::LocalBus},
     config::Config,
     control::{self, Control},
@@ -25,7 +24,6 @@ use crate::{
     },
     record::Recorder,
     shard::Shards,
-    sim,
     speech::Speech,
     store::{
         Store,
@@ -221,7 +219,6 @@ struct Parts {
     hub: Hub,
     readiness: Arc<Readiness>,
     shards: Arc<Shards>,
-    simulator: Arc<sim::Simulator>,
     store: Arc<dyn Store>,
 }
 
@@ -244,9 +241,9 @@ impl Parts {
         .map_err(|e| StartError::Config(e.to_string()))?;
         let shards = Shards::start(&config.media, &control.arrivals()).map_err(StartError::Thread)?;
         let deps = hub::Deps { control: control.clone(), store: store.clone(), bus, access: access.clone() };
-        let hub = Hub::new(config.hub.clone(), deps);
-        let simulator = Arc::new(sim::Simulator::new(control.clone(), address));
-        Ok(Self { access, control, hub, readiness: Arc::default(), shards: Arc::new(shards), simulator, store })
+        let hub = Hub::new(config.frontends.clone(), deps);
+        let _ = address;
+        Ok(Self { access, control, hub, readiness: Arc::default(), shards: Arc::new(shards), store })
     }
 
     fn http(&self, config: &Config) -> http::Deps {
@@ -261,7 +258,7 @@ impl Parts {
             hub: self.hub.clone(),
             trunks: config.trunks(),
             media: Arc::new(Door(self.shards.clone())),
-            simulate: Some(self.simulator.clone()),
+            simulate: None,
             readiness: self.readiness.clone(),
         }
     }

@@ -6,7 +6,6 @@ pub mod codec;
 pub mod keys;
 pub mod serve;
 pub mod simulate;
-pub mod stt_worker;
 pub mod token;
 
 use clap::{Parser, Subcommand};
@@ -22,6 +21,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the daemon
+    Serve(Box<serve::Args>),
     /// Place a simulated phone call from a WAV file and show what happens
     Simulate(Box<simulate::Args>),
     /// Measure a daemon with many calls at once
@@ -30,6 +31,8 @@ enum Command {
     CheckConfig(check_config::Args),
     /// Convert G.711, standard input to standard output
     Codec(codec::CodecArgs),
+    /// Mint a token for a frontend or an operator
+    Token(token::Command),
     /// Make an API key and its lines for the configuration
     Keys(keys::Args),
 }
@@ -37,10 +40,12 @@ enum Command {
 /// Reads the command line and runs the subcommand.
 pub fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Serve(args) => serve::run(&args),
         Command::Simulate(args) => simulate::run(*args),
         Command::Bench(args) => bench::run(&args),
         Command::CheckConfig(args) => check_config::main(&args),
         Command::Codec(args) => codec::run(&args),
+        Command::Token(args) => token::main(&args),
         Command::Keys(args) => told("keys", keys::run(&args, &mut io::stdout())),
     }
 }

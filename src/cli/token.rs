@@ -1,13 +1,46 @@
 //! `sidetone token`: a token for a frontend, signed with the first shared secret of the configuration.
 
+use super::check_config::{self, EX_CONFIG};
 use crate::{
     access::{Config, Role, jwt::Grant},
     base::{ids::TenantId, settings::parse_duration, time::Wall},
+    config,
 };
 use std::{
     io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
     time::Duration,
 };
+
+/// The command with the configuration whose key signs.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Command {
+    /// The daemon's configuration file
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    #[command(flatten)]
+    args: Args,
+}
+
+/// Prints a token that the daemon of this configuration believes.
+pub fn main(command: &Command) -> ExitCode {
+    let config = match config::Config::load(command.config.as_deref(), &config::environment(), &[]) {
+        Ok(config) => config,
+        Err(faults) => {
+            let _ = check_config::report(command.config.as_deref(), &faults, &mut io::stderr());
+            return ExitCode::from(EX_CONFIG);
+        }
+    };
+    match run(&command.args, &config.access, Wall::now(), &mut io::stdout()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("sidetone token: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// What the command takes.
 #[derive(Clone, Debug, clap::Args)]

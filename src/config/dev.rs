@@ -28,7 +28,7 @@ impl Config {
         self.dev = true;
         (self.listen.limits.total, self.listen.limits.per_address) = (0, 0);
         self.media.max_legs = PLENTY as usize;
-        self.hub.lift_limits();
+        self.frontends.lift_limits();
         let calls = &mut self.calls;
         calls.accept_unannounced = true;
         (calls.max_calls, calls.max_calls_per_tenant) = (PLENTY as usize, PLENTY as usize);

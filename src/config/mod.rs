@@ -10,7 +10,7 @@ mod overlay;
 
 use crate::{
     access, agent,
-    base::settings::{Catalogue, Fault, Faults, Known, Section, Table},
+    base::settings::{Catalogue, Fault, Faults, Known, Section, Table, show_duration},
     control, http, hub,
     net::listen,
     record, shard, speech, store,
@@ -50,13 +50,13 @@ pub struct Config {
     pub listen: listen::Config,
     /// `[http]`: bounds of requests, origins, proxies.
     pub http: http::Config,
-    /// `[hub]`: frontend sockets.
-    pub hub: hub::Config,
+    /// `[frontends]`: what a frontend's socket may do.
+    pub frontends: hub::Config,
     /// `[access]`: tokens, API keys, rates.
     pub access: access::Config,
     /// `[agents.NAME]`: who answers calls.
     pub agents: agent::Config,
-    /// `[calls]` and `[[numbers]]`: limits and times of calls, our numbers.
+    /// `[calls]` and `[[numbers]]`: limits and times of calls, and our numbers.
     pub calls: control::Config,
     /// `[speech]`: recognisers and synthesizers.
     pub speech: speech::Config,
@@ -64,6 +64,8 @@ pub struct Config {
     pub media: shard::Config,
     /// `[record]`: recordings.
     pub record: record::Config,
+    /// `[speech.stt.NAME]`, `[speech.tts.NAME]`: speech backends.
+    pub speech: speech::Config,
     /// `[store]`: the database.
     pub store: store::Config,
     /// A section by the name of each vendor: its account.
@@ -111,19 +113,21 @@ impl Config {
             log: part(&root, "log", log::Config::read),
             listen: part(&root, "listen", listen::Config::read),
             http: part(&root, "http", http::Config::read),
-            hub: part(&root, "hub", hub::Config::read),
+            frontends: part(&root, "frontends", hub::Config::read),
             access: part(&root, "access", access::Config::read),
             calls: control::Config::read(&root, &agents),
             agents,
-            speech: part(&root, "speech", speech::Config::read),
             media: part(&root, "media", shard::Config::read),
             record: part(&root, "record", record::Config::read),
+            speech: part(&root, "speech", speech::Config::read),
             store: part(&root, "store", store::Config::read),
             trunks: vendor::VENDORS
                 .iter()
                 .map(|v| (*v, part(&root, v.name, v.trunk)))
                 .collect(),
+            agents,
         };
+        config.check(&root);
         root.finish();
         config
     }
@@ -139,6 +143,25 @@ impl Config {
     /// Vendor accounts by vendor's name.
     pub fn trunks(&self) -> HashMap<&'static str, Arc<dyn Trunk>> {
         self.trunks.iter().map(|(vendor, trunk)| (vendor.name, trunk.clone())).collect()
+    }
+
+    /// What no section can see alone.
+    fn check(&self, root: &Section<'_>) {
+        if self.listen.metrics == Some(self.listen.address) {
+            root.section("listen").fault(
+                "metrics",
+                format!("{} is the main listener's address too", self.listen.address),
+                "give it a port of its own",
+            );
+        }
+        if self.record.max_length < self.calls.max_length {
+            let (record, calls) = (self.record.max_length, self.calls.max_length);
+            root.section("record").fault(
+                "max_length",
+                format!("{} is shorter than calls.max_length", show_duration(record)),
+                format!("at least {}", show_duration(calls)),
+            );
+        }
     }
 
     /// Where the database is.

@@ -35,6 +35,17 @@ const ALIASES: &[Alias] = &[
         key: "state_dir",
         read: |text| text.split(':').next().unwrap_or_default().to_owned(),
     },
+    Alias {
+        name: "NEXT_PUBLIC_APP_URL",
+        key: "calls.public_url",
+        read: str::to_owned,
+    },
+    // Whoever sets a port alone wants to be reached from outside.
+    Alias {
+        name: "PORT",
+        key: "listen.address",
+        read: |text| format!("0.0.0.0:{text}"),
+    },
 ];
 
 /// Puts into `table` what overrides it, for the keys in `known`. Relative paths of secrets begin at `folder`.

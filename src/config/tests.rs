@@ -80,6 +80,26 @@ fn variables_of_other_programs_are_left_alone() {
     assert_eq!(faults("", &[("HOME", "/root"), ("STORE_READERS", "x")]), [""; 0]);
 }
 
+#[test]
+fn sections_are_checked_against_each_other() {
+    let text = "[listen]\nmetrics = \"127.0.0.1:8080\"\n[record]\nmax_length = \"1h\"\n";
+    assert_eq!(
+        faults(text, &[]),
+        [
+            "line 2: listen.metrics: 127.0.0.1:8080 is the main listener's address too (give it a port of its own)",
+            "line 4: record.max_length: 1h is shorter than calls.max_length (at least 4h)",
+        ]
+    );
+}
+
+#[test]
+fn the_names_that_set_ups_know_are_accepted() {
+    let vars = [("PORT", "3000"), ("NEXT_PUBLIC_APP_URL", "https://relay.example.com")];
+    let config = load("", &vars, &[]).unwrap();
+    assert_eq!(config.listen.address, "0.0.0.0:3000".parse().unwrap());
+    assert_eq!(config.calls.public_url, "https://relay.example.com");
+}
+
 /// A configuration with a secret in every way there is, by the first vendor's section.
 mod secrets {
     use super::*;

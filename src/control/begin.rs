@@ -222,9 +222,7 @@ impl Shared {
         let life = self.deps.config.stream_timeout + ring.unwrap_or_default();
         self.pending
             .await_stream(now.mono, row.call_id, seed.vendor.name, seed.call_sid.clone(), life);
-        self.deps
-            .speech
-            .warm(0, seed.profile.ear().as_ref(), seed.profile.mouth().as_ref());
+        self.warm(&seed.profile);
         let dial = ring.map(|ring| Dial {
             to: seed.customer.clone(),
             from: seed.ours.clone(),
@@ -252,6 +250,14 @@ impl Shared {
         );
         tokio::spawn(watch_over(self.clone(), entry.clone(), talk).instrument(span));
         Ok(entry)
+    }
+
+    /// Gets speech ready while the phone still rings, on the first lane: on which the stream will land is not known yet.
+    fn warm(&self, profile: &Profile) {
+        let (ear, mouth) = (profile.ear(), profile.mouth());
+        if ear.is_some() || mouth.is_some() {
+            self.deps.speech.warm(0, ear.as_ref(), mouth.as_ref());
+        }
     }
 
     fn store_keeps_up(&self) -> bool {

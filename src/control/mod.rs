@@ -73,8 +73,10 @@ pub struct Deps {
     pub speech: Speech,
     /// Recordings.
     pub recorder: Recorder,
-    /// Where files lie: recordings in a folder of it.
+    /// Where files lie.
     pub data_root: PathBuf,
+    /// Where recordings lie, under the data root unless absolute.
+    pub recordings: PathBuf,
     /// Vendor accounts by vendor's name.
     pub trunks: HashMap<&'static str, Arc<dyn Trunk>>,
     /// The way to the vendors' REST interfaces.
@@ -268,8 +270,7 @@ impl Control {
             self.ask(&entry, LONG_PATIENCE, Command::HangUp).await?;
             return shown_row(&entry);
         }
-        let row = self.shared.deps.store.call(tenant, id).await?;
-        row.ok_or_else(|| Fault::not_found("call"))
+        self.call(tenant, id).await.map(|call| call.row)
     }
 
     /// Says something to the caller. Returns once it is queued; `News::MessageStatus` tells when it is durable and when it was heard.

@@ -3,7 +3,7 @@
 //! It never waits for anything but the next event: commits and requests run beside it and come back as events.
 
 use super::{
-    Microphone, Shared,
+    LiveCall, Microphone, Shared,
     call::{Ask, Call, Done, Effect, Now, Words},
     directory::{Entry, lock},
     microphone::Desk,
@@ -17,7 +17,8 @@ use crate::{
     audio::tone::{Dtmf, DtmfKey},
     base::{
         fault::{Fault, Kind},
-        ids::MessageId,
+        format::AudioFormat,
+        ids::{ConnectionId, MessageId},
         time::Mono,
     },
     llm::scripted::Action,
@@ -110,6 +111,8 @@ pub(super) struct Talk {
     commands: mpsc::Receiver<Command>,
     microphone: mpsc::Receiver<Microphone>,
     line: Option<Line>,
+    /// The media socket: its id, the vendor's id of the stream, the format of the caller's audio.
+    stream: Option<(ConnectionId, String, AudioFormat)>,
     mouth: Option<Mouth>,
     speech: Option<mpsc::Receiver<SpeechEvent>>,
     desk: Desk,
@@ -143,6 +146,7 @@ impl Talk {
             commands: inbox.commands,
             microphone: inbox.microphone,
             line: None,
+            stream: None,
             mouth: None,
             speech: None,
             desk: Desk::new(),
@@ -249,10 +253,11 @@ impl Talk {
         self.send_leg(LegCommand::Plan(Box::new(laid.plan)));
         self.speech = laid.speech;
         self.mouth = laid.mouth;
-        if let Some(shown) = lock(&self.entry.shown).as_mut() {
-            shown.connection = Some(arrival.connection);
-            shown.stream = Some((arrival.start.stream_id.clone(), arrival.start.inbound));
-        }
+        self.stream = Some((
+            arrival.connection,
+            arrival.start.stream_id.clone(),
+            arrival.start.inbound,
+        ));
         info!(connection = %arrival.connection, stream = %arrival.start.stream_id, "media stream attached");
         self.call.attached(
             now,
@@ -267,10 +272,11 @@ impl Talk {
         if !self.profile.record {
             return None;
         }
-        let file = format!("recordings/{}.wav", self.call.row().session_id);
-        match self.shared.deps.recorder.open(&self.shared.deps.data_root.join(&file)) {
+        let deps = &self.shared.deps;
+        let file = deps.recordings.join(format!("{}.wav", self.call.row().session_id));
+        match deps.recorder.open(&deps.data_root.join(&file)) {
             Ok(tap) => {
-                self.call.recorded_to(file);
+                self.call.recorded_to(file.to_string_lossy().into_owned());
                 Some(tap)
             }
             Err(cause) => {
@@ -369,7 +375,16 @@ impl Talk {
 
     fn show(&self) {
         if let Some(shown) = lock(&self.entry.shown).as_mut() {
-            shown.row = self.call.row().clone();
+            *shown = self.live();
+        }
+    }
+
+    fn live(&self) -> LiveCall {
+        let stream = self.stream.as_ref();
+        LiveCall {
+            row: self.call.row().clone(),
+            connection: stream.map(|(connection, ..)| *connection),
+            stream: stream.map(|(_, id, format)| (id.clone(), *format)),
         }
     }
 
@@ -416,18 +431,14 @@ impl Talk {
     }
 
     fn created(&self) {
-        let row = self.call.row().clone();
+        let row = self.call.row();
         info!(
             vendor = row.vendor,
             inbound = row.inbound,
             agent = row.agent,
             "call on record"
         );
-        *lock(&self.entry.shown) = Some(super::LiveCall {
-            row,
-            connection: None,
-            stream: None,
-        });
+        *lock(&self.entry.shown) = Some(self.live());
     }
 
     fn act(&mut self, now: Now, act: Act) {

@@ -35,7 +35,11 @@ impl Default for Config {
             address: ([127, 0, 0, 1], 8080).into(),
             metrics: Some(([127, 0, 0, 1], 9090).into()),
             tls: None,
-            limits: Limits { total: 8192, per_address: 64, tls_handshake: Duration::from_secs(5) },
+            limits: Limits {
+                total: 8192,
+                per_address: 64,
+                tls_handshake: Duration::from_secs(5),
+            },
         }
     }
 }
@@ -46,13 +50,24 @@ impl Config {
         let d = Self::default();
         let shown = |a: Option<SocketAddr>| a.map(|a| a.to_string()).unwrap_or_default();
         let metrics = s.text("metrics", &shown(d.metrics));
-        let metrics = (!metrics.is_empty()).then(|| metrics.parse()).transpose().unwrap_or_else(|_| {
-            s.fault("metrics", format!("{metrics:?} is not an address"), "write 127.0.0.1:9090, or nothing for none");
-            None
-        });
+        let metrics = (!metrics.is_empty())
+            .then(|| metrics.parse())
+            .transpose()
+            .unwrap_or_else(|_| {
+                s.fault(
+                    "metrics",
+                    format!("{metrics:?} is not an address"),
+                    "write 127.0.0.1:9090, or nothing for none",
+                );
+                None
+            });
         let (cert, key) = (s.text("tls_cert", ""), s.text("tls_key", ""));
         if cert.is_empty() != key.is_empty() {
-            s.fault("tls_cert", "certificate and key go together", "set both tls_cert and tls_key, or neither");
+            s.fault(
+                "tls_cert",
+                "certificate and key go together",
+                "set both tls_cert and tls_key, or neither",
+            );
         }
         Self {
             address: s.parsed("address", d.address, "an address such as 0.0.0.0:8080"),

@@ -297,7 +297,7 @@ impl Line<'_> {
         self.report.send_late_max_us = self.report.send_late_max_us.max(late);
         let frame = self.script.next(FarEnd {
             last_sound_ms: self.playout.last_sound_ms(),
-            playing: !self.playout.is_idle(),
+            playing: self.playout.has_sound(),
         });
         let (begins, ends) = (frame.begins, frame.ends);
         self.outbox.clear();
@@ -367,7 +367,7 @@ impl Line<'_> {
     fn is_over(&self, now: Mono, linger: Duration) -> bool {
         let now_ms = now.millis_since(self.started);
         let last = self.playout.last_sound_ms().unwrap_or(0).max(self.last_speech_ms);
-        let quiet = self.playout.is_idle() && now_ms >= last + linger.as_millis() as u64;
+        let quiet = !self.playout.has_sound() && now_ms >= last + linger.as_millis() as u64;
         self.script.is_over() && quiet
     }
 

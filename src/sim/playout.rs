@@ -44,6 +44,8 @@ pub struct Playout {
     queue: VecDeque<u8>,
     /// Samples ever queued.
     queued: u64,
+    /// How many of [`Self::queued`] there are up to the last sound among them.
+    sound_queued: u64,
     /// Marks that wait for this many samples of [`Self::queued`] to be over.
     marks: VecDeque<(u64, String)>,
     returned: VecDeque<String>,
@@ -67,6 +69,7 @@ impl Playout {
             state: State::Idle,
             queue: VecDeque::new(),
             queued: 0,
+            sound_queued: 0,
             marks: VecDeque::new(),
             returned: VecDeque::new(),
             heard: Vec::new(),
@@ -107,6 +110,9 @@ impl Playout {
                 });
             }
             self.state = State::Filling(from);
+        }
+        if let Some(last) = last_sound(self.format.encoding, &audio[..bytes], &mut self.pcm) {
+            self.sound_queued = self.queued + (last / self.format.encoding.sample_bytes()) as u64;
         }
         self.queue.extend(&audio[..bytes]);
         self.queued += (bytes / self.format.encoding.sample_bytes()) as u64;
@@ -149,10 +155,9 @@ impl Playout {
         self.queue.is_empty()
     }
 
-    /// How long the caller has heard nothing but silence, and whether anything was heard before; in ms of the time line.
-    pub fn quiet_ms(&self) -> (u64, bool) {
-        let since = self.audible_until.unwrap_or(0);
-        (self.millis(self.clock() - since), self.audible_until.is_some())
+    /// Whether there is sound in the queue; silence alone does not count.
+    pub fn has_sound(&self) -> bool {
+        self.sound_queued > self.queued - self.waiting()
     }
 
     /// When sound was last heard, in ms of the time line.
@@ -258,6 +263,8 @@ mod tests {
         let mut p = playout();
         p.advance(ms(100));
         p.push(&FRAME);
+        p.push(&[0xFF; 80]);
+        assert!(p.has_sound());
         p.advance(ms(150));
         let heard = p.heard();
         assert_eq!(heard.len(), 150 * 8);
@@ -266,7 +273,7 @@ mod tests {
         p.advance(ms(200));
         assert_eq!(p.heard()[160 * 8 - 1], 0x20);
         assert_eq!(p.heard()[160 * 8], 0xFF);
-        assert_eq!(p.quiet_ms(), (40, true));
+        assert_eq!((p.last_sound_ms(), p.has_sound()), (Some(160), false));
     }
 
     #[test]

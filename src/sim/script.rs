@@ -26,7 +26,7 @@ pub enum Manner {
 pub struct FarEnd {
     /// When sound was last heard, in ms.
     pub last_sound_ms: Option<u64>,
-    /// Whether more audio is queued.
+    /// Whether more sound is queued.
     pub playing: bool,
 }
 

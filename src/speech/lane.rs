@@ -33,7 +33,7 @@ use tokio::{
 const COMMANDS: usize = 1024;
 
 /// How often ears are looked at even when no bell rings: a ring whose writer went away does not ring.
-const LOOK: Duration = Duration::from_millis(100);
+pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 /// What a lane is told.
 #[derive(Debug)]
@@ -214,7 +214,3 @@ async fn counting(kind: &'static str, task: impl Future<Output = ()>) {
         metrics::counter(metrics::panics_total, &[("kind", kind)]).increment(1);
     }
 }
-
-#[cfg(test)]
-#[path = "lane_tests.rs"]
-mod tests;

@@ -9,14 +9,14 @@ pub mod tts;
 
 mod config;
 mod ear;
-mod hearing;
 mod lane;
 mod mouth;
 mod outbox;
-mod preview;
+#[cfg(test)]
+mod tests;
 
 pub use config::Config;
-pub use hearing::Hearing;
+pub use ear::Hearing;
 
 use crate::{
     audio::ring::{DownlinkTx, UplinkRx},

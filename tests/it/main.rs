@@ -1,4 +1,5 @@
 //! Tests that need more than one module, or a process. One binary; each module says in its first line what it holds.
 
+mod calls;
 mod shard;
 mod tidy;

@@ -4,12 +4,12 @@
 //! A negative sample is one's-complemented before its segment is sought, in both laws, as the reference coder does;
 //! coders that negate instead differ from it on 127 of the 65,536 inputs.
 //!
-//! Each law is written once as [`scalar`] arithmetic and once per instruction set. Both laws are one shape:
-//! see [`law`] for the handful of constants that tell them apart. [`G711::best`] is chosen once per process;
-//! [`G711::on`] picks a set by name.
+//! Each law is written once as [`scalar`] arithmetic and once per instruction set; `law.rs` holds the handful of constants
+//! that tell the laws apart in the latter. [`G711::best`] is chosen once per process; [`G711::on`] picks a set by name.
 //!
 //! Every function converts `min(input.len(), output.len())` samples and returns that number: nothing here panics.
 
+#[cfg(target_arch = "x86_64")]
 mod law;
 #[cfg(any(target_arch = "aarch64", test))]
 mod portable;

@@ -3,7 +3,7 @@
 //! A [`G711`] exists only for a set the CPU has, so holding one is the proof that its kernels may run.
 #![allow(unsafe_code)]
 
-use super::law::{Alaw, Law, Ulaw};
+use super::scalar;
 use crate::audio::isa::{Isa, MissingIsa};
 use std::{iter::zip, sync::OnceLock};
 
@@ -106,27 +106,36 @@ impl G711 {
 
 const SCALAR: G711 = G711::new(
     Isa::Scalar,
-    (encode_each::<Ulaw>, decode_each::<Ulaw>),
-    (encode_each::<Alaw>, decode_each::<Alaw>),
+    (
+        |pcm, codes| encode_each(scalar::ulaw_encode, pcm, codes),
+        |codes, pcm| decode_each(scalar::ulaw_decode, codes, pcm),
+    ),
+    (
+        |pcm, codes| encode_each(scalar::alaw_encode, pcm, codes),
+        |codes, pcm| decode_each(scalar::alaw_decode, codes, pcm),
+    ),
 );
 
 /// Encodes one by one: the scalar kernel, and what is too short for a vector.
-pub(super) fn encode_each<L: Law>(pcm: &[i16], codes: &mut [u8]) {
+#[inline]
+pub(super) fn encode_each(encode: fn(i16) -> u8, pcm: &[i16], codes: &mut [u8]) {
     for (&sample, code) in zip(pcm, codes) {
-        *code = L::encode(sample);
+        *code = encode(sample);
     }
 }
 
 /// Decodes one by one: the scalar kernel, and what is too short for a vector.
-pub(super) fn decode_each<L: Law>(codes: &[u8], pcm: &mut [i16]) {
+#[inline]
+pub(super) fn decode_each(decode: fn(u8) -> i16, codes: &[u8], pcm: &mut [i16]) {
     for (&code, sample) in zip(codes, pcm) {
-        *sample = L::decode(code);
+        *sample = decode(code);
     }
 }
 
 /// The block after the one at `i`: `width` further, or the last one, at `last`, overlapping it. Nothing after the last.
 ///
 /// Vectors of `width` then cover any length from `width` up without a scalar tail.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) fn next_block(i: usize, width: usize, last: usize) -> Option<usize> {
     if i == last { None } else { Some((i + width).min(last)) }

@@ -25,7 +25,7 @@ const INTERLEAVED: i32 = 0b11_01_10_00;
 fn encode<L: Law>(pcm: &[i16], codes: &mut [u8]) {
     let n = pcm.len().min(codes.len());
     let Some(last) = n.checked_sub(WIDTH) else {
-        return encode_each::<L>(pcm, codes);
+        return encode_each(L::encode, pcm, codes);
     };
     let mut at = Some(0);
     while let Some(i) = at {
@@ -42,7 +42,7 @@ fn encode<L: Law>(pcm: &[i16], codes: &mut [u8]) {
 fn decode<L: Law>(codes: &[u8], pcm: &mut [i16]) {
     let n = pcm.len().min(codes.len());
     let Some(last) = n.checked_sub(WIDTH) else {
-        return decode_each::<L>(codes, pcm);
+        return decode_each(L::decode, codes, pcm);
     };
     let mut at = Some(0);
     while let Some(i) = at {
@@ -93,8 +93,8 @@ fn decode_block<L: Law>(codes: __m256i) -> [__m256i; 2] {
     let codes = _mm256_permute4x64_epi64(codes, INTERLEAVED);
     let codes = _mm256_xor_si256(codes, _mm256_set1_epi8(L::FLIP as i8));
     let line = _mm256_and_si256(_mm256_srli_epi16(codes, 4), _mm256_set1_epi8(0x0f));
-    let (base_low, base_high) = L::LINES.base_bytes();
-    let (step_low, step_high) = L::LINES.step_bytes();
+    let (base_low, base_high) = const { L::LINES.base_bytes() };
+    let (step_low, step_high) = const { L::LINES.step_bytes() };
     let base = [
         _mm256_shuffle_epi8(table(&base_low), line),
         _mm256_shuffle_epi8(table(&base_high), line),

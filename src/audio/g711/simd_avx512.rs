@@ -45,7 +45,6 @@ fn encode<L: Law>(pcm: &[i16], codes: &mut [u8]) {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi")]
 fn encode_vbmi<L: Law>(pcm: &[i16], codes: &mut [u8]) {
-    const LOW_BYTES: __mmask64 = 0x5555_5555_5555_5555;
     let table = const { shifts::<L>() };
     // SAFETY: each half is sixty-four bytes.
     let (low, high) = unsafe {
@@ -55,7 +54,7 @@ fn encode_vbmi<L: Law>(pcm: &[i16], codes: &mut [u8]) {
         )
     };
     encode_with::<L>(pcm, codes, |biased| {
-        _mm512_maskz_permutex2var_epi8(LOW_BYTES, low, _mm512_srli_epi16(biased, 8), high)
+        _mm512_permutex2var_epi8(low, _mm512_srli_epi16(biased, 8), high)
     });
 }
 
@@ -115,7 +114,7 @@ fn decode<L: Law>(codes: &[u8], pcm: &mut [i16]) {
 fn encode_block<L: Law>(x: __m512i, shift: impl Fn(__m512i) -> __m512i) -> __m256i {
     let sign = _mm512_srai_epi16(x, 15);
     let biased = _mm512_adds_epi16(_mm512_xor_si512(x, sign), _mm512_set1_epi16(L::BIAS));
-    let shift = shift(biased);
+    let shift = _mm512_and_si512(shift(biased), _mm512_set1_epi16(15));
     let sum = _mm512_add_epi16(_mm512_srlv_epi16(biased, shift), _mm512_slli_epi16(shift, 4));
     let code = _mm512_sub_epi16(sum, _mm512_set1_epi16(16 + 16 * 3));
     let toggled = _mm512_xor_si512(code, _mm512_set1_epi16(L::TOGGLE as i16));

@@ -22,7 +22,7 @@ const WIDTH: usize = 16;
 fn encode<L: Law>(pcm: &[i16], codes: &mut [u8]) {
     let n = pcm.len().min(codes.len());
     let Some(last) = n.checked_sub(WIDTH) else {
-        return encode_each::<L>(pcm, codes);
+        return encode_each(L::encode, pcm, codes);
     };
     let mut at = Some(0);
     while let Some(i) = at {
@@ -39,7 +39,7 @@ fn encode<L: Law>(pcm: &[i16], codes: &mut [u8]) {
 fn decode<L: Law>(codes: &[u8], pcm: &mut [i16]) {
     let n = pcm.len().min(codes.len());
     let Some(last) = n.checked_sub(WIDTH) else {
-        return decode_each::<L>(codes, pcm);
+        return decode_each(L::decode, codes, pcm);
     };
     let mut at = Some(0);
     while let Some(i) = at {
@@ -88,8 +88,8 @@ fn encode_block<L: Law>([x0, x1]: [__m128i; 2]) -> __m128i {
 fn decode_block<L: Law>(codes: __m128i) -> [__m128i; 2] {
     let codes = _mm_xor_si128(codes, _mm_set1_epi8(L::FLIP as i8));
     let line = _mm_and_si128(_mm_srli_epi16(codes, 4), _mm_set1_epi8(0x0f));
-    let (base_low, base_high) = L::LINES.base_bytes();
-    let (step_low, step_high) = L::LINES.step_bytes();
+    let (base_low, base_high) = const { L::LINES.base_bytes() };
+    let (step_low, step_high) = const { L::LINES.step_bytes() };
     let base = [
         _mm_shuffle_epi8(table(&base_low), line),
         _mm_shuffle_epi8(table(&base_high), line),

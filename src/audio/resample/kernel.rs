@@ -1,16 +1,13 @@
 //! The polyphase filter as loops a compiler vectorises: across time, not across taps.
 //!
-//! A tap adds one coefficient times [`LANES`] consecutive inputs to as many accumulators. No sum runs across lanes and no
+//! A tap adds one coefficient times `LANES` consecutive inputs to as many accumulators. No sum runs across lanes and no
 //! multiply is fused with its add, so every vector width computes each output by the same operations in the same order.
 
 use super::filter::{Filter, Tap};
 use std::iter::zip;
 
-/// Outputs of one kind computed together.
-const LANES: usize = 32;
-
-/// Groups per block: 20 ms where the lower rate is 8 kHz.
-pub(super) const BLOCK: usize = 5 * LANES;
+/// Groups per block: 20 ms where the lower rate is 8 kHz. A multiple of every number of lanes in use.
+pub(super) const BLOCK: usize = 160;
 
 /// Groups of history the longest filter looks back.
 pub(super) const HISTORY: usize = 32;
@@ -19,9 +16,10 @@ pub(super) const HISTORY: usize = 32;
 pub(super) const STRIDE: usize = HISTORY + BLOCK;
 
 /// Takes in `input` behind the `waiting` samples of an incomplete group and writes the outputs of all complete groups, as far
-/// as `out` goes. `UP` and `DOWN` are the filter's.
+/// as `out` goes. `UP` and `DOWN` are the filter's; `LANES` outputs of one kind are computed together, as many as registers
+/// can sum.
 #[inline(always)]
-pub(super) fn run<const UP: usize, const DOWN: usize>(
+pub(super) fn run<const LANES: usize, const UP: usize, const DOWN: usize>(
     filter: &Filter,
     streams: &mut [f32],
     waiting: usize,
@@ -64,9 +62,9 @@ fn deal<const DOWN: usize>(streams: &mut [f32], waiting: usize, input: &[i16]) {
     }
 }
 
-/// The same output of [`LANES`] consecutive groups.
+/// The same output of `LANES` consecutive groups.
 #[inline(always)]
-fn convolve(taps: &[Tap], streams: &[f32]) -> [f32; LANES] {
+fn convolve<const LANES: usize>(taps: &[Tap], streams: &[f32]) -> [f32; LANES] {
     let mut sums = [0.0; LANES];
     for tap in taps {
         let samples = &streams[tap.at..tap.at + LANES];
@@ -79,7 +77,7 @@ fn convolve(taps: &[Tap], streams: &[f32]) -> [f32; LANES] {
 
 /// Rounds each group's outputs and puts them side by side.
 #[inline(always)]
-fn interleave<const UP: usize>(lanes: &[[f32; LANES]; UP], out: &mut [[i16; UP]; LANES]) {
+fn interleave<const LANES: usize, const UP: usize>(lanes: &[[f32; LANES]; UP], out: &mut [[i16; UP]; LANES]) {
     for (t, group) in out.iter_mut().enumerate() {
         for (sample, lanes) in zip(group, lanes) {
             *sample = round(lanes[t]);

@@ -271,7 +271,8 @@ impl Floor {
     }
 
     fn listen(&mut self, power: f32) {
-        self.smoothed += 0.3 * (power - self.smoothed);
+        // Below one the level says the same, and a decay towards zero would never get there.
+        self.smoothed += 0.3 * (power.max(1.0) - self.smoothed);
         let newest = &mut self.minima[0];
         let fell = self.smoothed < *newest;
         *newest = newest.min(self.smoothed);
@@ -341,7 +342,8 @@ impl Pitch {
             x1 = x;
             *place = y1;
         }
-        self.high_pass = (x1, y1);
+        // In silence the decay ends here instead of among the slow subnormal numbers.
+        self.high_pass = (x1, if y1.abs() < 1e-3 { 0.0 } else { y1 });
     }
 
     fn is_periodic(&self) -> bool {

@@ -2,7 +2,7 @@
 
 pub mod fake;
 
-use super::{EarSpec, hearing::Hearing};
+use super::{EarSpec, Hearing};
 use crate::base::settings::Section;
 use futures_util::future::LocalBoxFuture;
 use std::{fmt, rc::Rc, sync::Arc};

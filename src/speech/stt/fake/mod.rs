@@ -9,8 +9,7 @@ use crate::{
     audio::tone::Sine,
     base::settings::Section,
     speech::{
-        EarSpec, Transcript,
-        hearing::Hearing,
+        EarSpec, Hearing, Transcript,
         stt::{Descriptor, Engine, Stt, SttError},
     },
 };

@@ -31,7 +31,7 @@ const READ: usize = 16 * 1024;
 
 /// Runs the program for the mouths of a lane.
 pub(super) struct Driver {
-    config: Config,
+    pub(super) config: Config,
     /// Waiting processes, one a voice, the voice used last at the end.
     ready: RefCell<VecDeque<(String, Child)>>,
 }
@@ -252,7 +252,3 @@ impl Reading {
         Ok((!samples.is_empty()).then_some(Pcm { rate, samples }))
     }
 }
-
-#[cfg(test)]
-#[path = "driver_tests.rs"]
-mod tests;

@@ -4,6 +4,8 @@
 //! a voice is started ahead and waits, so that the first samples come within a millisecond of the words; what hangs is killed.
 
 mod driver;
+#[cfg(test)]
+mod tests;
 mod text;
 mod voices;
 

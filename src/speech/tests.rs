@@ -1,18 +1,22 @@
 //! Whole lanes on a paused clock: ears over real rings with the fake recogniser and with ones that break.
 
-use super::*;
+use super::{
+    Config, EarSpec, Hearing, SpeechEvent, Transcript,
+    lane::{Command, LOOK, Lane, run},
+    stt::{Engine, Stt, SttError, fake},
+};
 use crate::{
     audio::ring::{UplinkTx, uplink},
-    speech::{
-        Hearing, Transcript,
-        stt::{Engine, SttError, fake},
-    },
+    base::doorbell::Doorbell,
 };
-use futures_util::future::LocalBoxFuture;
+use futures_util::{FutureExt as _, future::LocalBoxFuture};
 use std::{
     cell::{Cell, RefCell},
-    sync::Mutex,
+    rc::Rc,
+    sync::{Arc, Mutex},
+    time::Duration,
 };
+use tokio::{sync::mpsc, task::LocalSet};
 
 type Recognisers = Vec<(&'static str, Arc<dyn Engine>)>;
 

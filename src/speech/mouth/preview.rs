@@ -1,10 +1,10 @@
 //! Synthesized speech for frontends: μ-law at 8 kHz in numbered chunks, as fast as it is made.
 
-use super::{SpeechEvent, outbox::Outbox, tts::Pcm};
 use crate::{
     audio::{g711, resample::any::AnyResampler},
     base::ids::UtteranceId,
     metrics,
+    speech::{SpeechEvent, outbox::Outbox, tts::Pcm},
 };
 use bytes::Bytes;
 

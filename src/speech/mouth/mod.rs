@@ -4,10 +4,13 @@
 //! while it has more. Whatever began in the ring is ended there by a `last`, also when it was cut or failed, so that playout can
 //! account for it. Bounded: [`UTTERANCES`] wait, [`SOUND_MS`] of raw audio, and synthesis stops [`AHEAD`] ahead of the ring.
 
+mod preview;
+#[cfg(test)]
+mod tests;
+
 use super::{
     MouthSpec, SpeechEvent,
     outbox::Outbox,
-    preview::Preview,
     tts::{Pcm, Tts, TtsError, pieces},
 };
 use crate::{
@@ -16,6 +19,7 @@ use crate::{
     metrics,
 };
 use futures_util::{FutureExt as _, future::LocalBoxFuture};
+use preview::Preview;
 use std::{
     collections::VecDeque,
     panic::AssertUnwindSafe,
@@ -564,7 +568,3 @@ fn same_language(a: &str, b: &str) -> bool {
     let (a, b) = (primary(a), primary(b));
     a == b || b.is_empty() || b == "auto"
 }
-
-#[cfg(test)]
-#[path = "mouth_tests.rs"]
-mod tests;

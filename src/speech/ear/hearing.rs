@@ -4,8 +4,10 @@
 //! so that a session that takes over from a broken one hears them again, once and in order. The backlog holds 5 s; what falls
 //! out of it unread is lost and counted.
 
-use super::{SpeechEvent, Transcript};
-use crate::metrics;
+use crate::{
+    metrics,
+    speech::{SpeechEvent, Transcript},
+};
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
@@ -152,7 +154,7 @@ impl Drop for Feed {
 }
 
 impl Hearing {
-    /// Sample rate in Hz: what [`Stt::rate`](super::stt::Stt::rate) asked for.
+    /// Sample rate in Hz: what [`Stt::rate`](crate::speech::stt::Stt::rate) asked for.
     pub fn rate(&self) -> u32 {
         self.shared.rate
     }

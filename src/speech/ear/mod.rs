@@ -3,9 +3,12 @@
 //! [`Ear`] is the half that a lane turns on each wake; [`listen`] is the half that runs recogniser sessions one after the
 //! other, reports an outage once, and sees to it that the last words are told after the caller is gone.
 
+mod hearing;
+
+pub use hearing::Hearing;
+
 use super::{
     EarSpec, SpeechEvent,
-    hearing::{Feed, Hearing, hearing},
     stt::{Stt, SttError},
 };
 use crate::{
@@ -14,6 +17,7 @@ use crate::{
     metrics,
 };
 use futures_util::FutureExt as _;
+use hearing::{Feed, hearing};
 use std::{
     hash::{BuildHasher as _, Hasher as _},
     panic::AssertUnwindSafe,

@@ -1,7 +1,9 @@
 //! The driver against programs that misbehave: small shell scripts in the place of `espeak-ng`.
 
-use super::*;
+use super::{Config, driver::Driver};
+use crate::speech::tts::{Pcm, TtsError};
 use std::{os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+use tokio::{sync::mpsc, time::Instant};
 
 /// A WAVE header that promises no length, at 8 kHz mono, as `printf` writes it.
 const HEADER: &str = r"printf 'RIFF\000\360\377\177WAVEfmt \020\000\000\000\001\000\001\000\100\037\000\000\200\076\000\000\002\000\020\000data\000\360\377\177'";
@@ -30,7 +32,7 @@ fn bench(script: &str) -> Bench {
 
 impl Bench {
     async fn speak(&self, text: &str) -> (Result<(), TtsError>, Vec<i16>) {
-        let (out, mut audio) = mpsc::channel(1000);
+        let (out, mut audio) = mpsc::channel::<Pcm>(1000);
         let outcome = self.driver.speak(text, "en-us", &out).await;
         drop(out);
         let mut samples = Vec::new();
@@ -146,7 +148,7 @@ async fn a_process_killed_while_it_waited_is_replaced_unheard() {
 #[tokio::test]
 async fn dropping_a_synthesis_kills_its_process() {
     let b = bench(&format!("cat >/dev/null; {HEADER}; printf 'ab'; exec sleep 60"));
-    let (out, mut audio) = mpsc::channel(10);
+    let (out, mut audio) = mpsc::channel::<Pcm>(10);
     {
         let speaking = b.driver.speak("hello", "en-us", &out);
         tokio::pin!(speaking);
