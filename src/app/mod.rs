@@ -83,8 +83,11 @@ impl std::error::Error for StartError {}
 
 /// Runs the daemon until it is told to stop. `announce` is called once it serves, with the address it listens on.
 pub fn run(config: Config, announce: impl FnOnce(SocketAddr)) -> Result<(), StartError> {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("control").build().map_err(StartError::Thread)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("control")
+        .build()
+        .map_err(StartError::Thread)?;
     let served = runtime.block_on(serve(config, announce));
     runtime.shutdown_timeout(Duration::from_secs(2));
     served
@@ -104,9 +107,15 @@ async fn serve(mut config: Config, announce: impl FnOnce(SocketAddr)) -> Result<
     std::fs::create_dir_all(&config.state_dir).map_err(|e| StartError::Folder(config.state_dir.clone(), e))?;
     let store: Arc<dyn Store> =
         Arc::new(SqliteStore::open(&config.database(), &config.store).map_err(StartError::Store)?);
-    let open = store.close_open_calls().await.map_err(|e| StartError::Config(e.to_string()))?;
+    let open = store
+        .close_open_calls()
+        .await
+        .map_err(|e| StartError::Config(e.to_string()))?;
     if open > 0 {
-        tracing::warn!(calls = open, "calls that a dead process left open were closed as interrupted");
+        tracing::warn!(
+            calls = open,
+            "calls that a dead process left open were closed as interrupted"
+        );
     }
 
     let parts = Parts::build(&config, address, store.clone())?;
@@ -118,11 +127,21 @@ async fn serve(mut config: Config, announce: impl FnOnce(SocketAddr)) -> Result<
         tokio::spawn(watch::feed(parts.shards.clone())),
         tokio::spawn(async move { hub.run().await }),
         tokio::spawn(upkeep(renderer.clone())),
-        tokio::spawn(listen::accept(listener, tls, census.clone(), serving(router, &config, &closed))),
+        tokio::spawn(listen::accept(
+            listener,
+            tls,
+            census.clone(),
+            serving(router, &config, &closed),
+        )),
     ];
     if let Some(listener) = scraped {
         let router = http::metrics_router(renderer);
-        tasks.push(tokio::spawn(listen::accept(listener, None, census, serving(router, &config, &closed))));
+        tasks.push(tokio::spawn(listen::accept(
+            listener,
+            None,
+            census,
+            serving(router, &config, &closed),
+        )));
     }
     parts.readiness.start();
     watch::ready(&format!("listening on {address}"));
@@ -131,7 +150,12 @@ async fn serve(mut config: Config, announce: impl FnOnce(SocketAddr)) -> Result<
 
     let signal = signals.next().await;
     let limit = config.calls.drain_timeout;
-    tracing::info!(signal, live = parts.control.live(), ?limit, "draining: no new calls, live ones go on");
+    tracing::info!(
+        signal,
+        live = parts.control.live(),
+        ?limit,
+        "draining: no new calls, live ones go on"
+    );
     watch::stopping();
     parts.readiness.drain();
     tokio::select! {
@@ -157,11 +181,15 @@ async fn serve(mut config: Config, announce: impl FnOnce(SocketAddr)) -> Result<
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|e| StartError::Bind(address, e))
+    TcpListener::bind(address)
+        .await
+        .map_err(|e| StartError::Bind(address, e))
 }
 
 fn acceptor(config: &Config) -> Result<Option<TlsAcceptor>, StartError> {
-    let Some((cert, key)) = &config.listen.tls else { return Ok(None) };
+    let Some((cert, key)) = &config.listen.tls else {
+        return Ok(None);
+    };
     tls::acceptor(cert, key).map(Some).map_err(StartError::Tls)
 }
 
@@ -171,7 +199,11 @@ fn serving(
     config: &Config,
     closed: &channel::Receiver<bool>,
 ) -> impl Fn(Conn, SocketAddr, Permit) -> Serving + Clone + Send + 'static {
-    let (config, closed, tls) = (Arc::new(config.http.clone()), closed.clone(), config.listen.tls.is_some());
+    let (config, closed, tls) = (
+        Arc::new(config.http.clone()),
+        closed.clone(),
+        config.listen.tls.is_some(),
+    );
     move |conn, address, permit| {
         let (router, config, mut closed) = (router.clone(), config.clone(), closed.clone());
         Box::pin(async move {
@@ -235,15 +267,28 @@ impl Parts {
             speech: speech.clone(),
             recorder: Recorder::start(&config.record).map_err(StartError::Thread)?,
             data_root: config.state_dir.clone(),
+            recordings: config.record.folder.clone(),
             trunks: config.trunks(),
             http: HttpClient::new(),
         })
         .map_err(|e| StartError::Config(e.to_string()))?;
         let shards = Shards::start(&config.media, &control.arrivals()).map_err(StartError::Thread)?;
-        let deps = hub::Deps { control: control.clone(), store: store.clone(), bus, access: access.clone() };
+        let deps = hub::Deps {
+            control: control.clone(),
+            store: store.clone(),
+            bus,
+            access: access.clone(),
+        };
         let hub = Hub::new(config.frontends.clone(), deps);
         let _ = address;
-        Ok(Self { access, control, hub, readiness: Arc::default(), shards: Arc::new(shards), store })
+        Ok(Self {
+            access,
+            control,
+            hub,
+            readiness: Arc::default(),
+            shards: Arc::new(shards),
+            store,
+        })
     }
 
     fn http(&self, config: &Config) -> http::Deps {

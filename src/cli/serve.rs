@@ -67,11 +67,27 @@ fn load(args: &Args) -> Result<Config, Vec<Fault>> {
     let given = [
         ("--agent", "calls.default_agent", args.agent.clone()),
         ("--listen", "listen.address", args.listen.map(|a| a.to_string())),
-        ("--metrics-listen", "listen.metrics", args.metrics_listen.map(|a| a.to_string())),
-        ("--state", "state_dir", state.or_else(|| args.dev.then(|| "state".to_owned()))),
+        (
+            "--metrics-listen",
+            "listen.metrics",
+            args.metrics_listen.map(|a| a.to_string()),
+        ),
+        (
+            "--state",
+            "state_dir",
+            state.or_else(|| args.dev.then(|| "state".to_owned())),
+        ),
     ];
-    let flags: Vec<_> =
-        given.into_iter().filter_map(|(name, key, value)| Some(Flag { name, key, value: value? })).collect();
+    let flags: Vec<_> = given
+        .into_iter()
+        .filter_map(|(name, key, value)| {
+            Some(Flag {
+                name,
+                key,
+                value: value?,
+            })
+        })
+        .collect();
     let mut config = Config::load(args.config.as_deref(), &config::environment(), &flags)?;
     if args.dev {
         config.open_for_dev()?;
@@ -88,7 +104,9 @@ fn welcome(config: &Config) -> String {
         ttl: Duration::from_secs(12 * 3600),
     };
     let token = config.access.verifier().mint(&grant, Wall::now());
-    let token = token.as_ref().map_or("none: no shared secret is configured", |t| t.expose());
+    let token = token
+        .as_ref()
+        .map_or("none: no shared secret is configured", |t| t.expose());
     format!(
         "sidetone --dev on http://{{address}}: loopback only, one tenant, no credentials asked for, unsigned webhooks and \
          unannounced streams accepted, limits lifted\n\

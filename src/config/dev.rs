@@ -10,7 +10,10 @@ const PLENTY: u32 = 1_000_000;
 impl Config {
     /// Lifts limits and credentials. Refused where an address is not this machine's own.
     pub fn open_for_dev(&mut self) -> Result<(), Vec<Fault>> {
-        let addresses = [("listen.address", Some(self.listen.address)), ("listen.metrics", self.listen.metrics)];
+        let addresses = [
+            ("listen.address", Some(self.listen.address)),
+            ("listen.metrics", self.listen.metrics),
+        ];
         let open = |a: &Option<SocketAddr>| a.is_some_and(|a| !a.ip().is_loopback());
         let faults: Vec<_> = addresses
             .into_iter()
@@ -18,7 +21,10 @@ impl Config {
             .map(|(key, address)| Fault {
                 key: key.to_owned(),
                 place: Some(Place::Flag("--dev".to_owned())),
-                what: format!("{} can be reached from elsewhere", address.map(|a| a.to_string()).unwrap_or_default()),
+                what: format!(
+                    "{} can be reached from elsewhere",
+                    address.map(|a| a.to_string()).unwrap_or_default()
+                ),
                 hint: "--dev needs no credentials and so listens on loopback only, such as 127.0.0.1:8080".to_owned(),
             })
             .collect();

@@ -64,8 +64,6 @@ pub struct Config {
     pub media: shard::Config,
     /// `[record]`: recordings.
     pub record: record::Config,
-    /// `[speech.stt.NAME]`, `[speech.tts.NAME]`: speech backends.
-    pub speech: speech::Config,
     /// `[store]`: the database.
     pub store: store::Config,
     /// A section by the name of each vendor: its account.
@@ -116,7 +114,6 @@ impl Config {
             frontends: part(&root, "frontends", hub::Config::read),
             access: part(&root, "access", access::Config::read),
             calls: control::Config::read(&root, &agents),
-            agents,
             media: part(&root, "media", shard::Config::read),
             record: part(&root, "record", record::Config::read),
             speech: part(&root, "speech", speech::Config::read),
@@ -142,7 +139,10 @@ impl Config {
 
     /// Vendor accounts by vendor's name.
     pub fn trunks(&self) -> HashMap<&'static str, Arc<dyn Trunk>> {
-        self.trunks.iter().map(|(vendor, trunk)| (vendor.name, trunk.clone())).collect()
+        self.trunks
+            .iter()
+            .map(|(vendor, trunk)| (vendor.name, trunk.clone()))
+            .collect()
     }
 
     /// What no section can see alone.

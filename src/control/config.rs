@@ -23,7 +23,8 @@ pub struct Number {
 /// `[calls]` and `[[numbers]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Where vendors reach us, scheme and host without a trailing slash. Media sockets use the same with `ws`.
+    /// Where vendors reach us, scheme and host without a trailing slash; media sockets use the same with `ws`.
+    /// Empty means the address that the daemon listens on.
     pub public_url: String,
     /// The agent of numbers that name none.
     pub default_agent: String,
@@ -60,7 +61,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            public_url: "http://127.0.0.1:8080".to_owned(),
+            public_url: String::new(),
             default_agent: "human".to_owned(),
             default_tenant: TenantId(1),
             accept_unannounced: false,
@@ -147,6 +148,9 @@ fn known(agents: &agent::Config) -> String {
 fn read_public_url(calls: &Section<'_>, default: &str) -> String {
     let url = calls.text("public_url", default);
     let url = url.trim_end_matches('/').to_owned();
+    if url.is_empty() {
+        return url;
+    }
     let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     if host.is_none_or(|h| h.is_empty() || h.contains(['?', '#', '@', ' '])) {
         let hint = "scheme and host as vendors reach us, such as https://relay.example.com";
