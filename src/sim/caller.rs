@@ -175,7 +175,11 @@ pub async fn place(plan: Plan, progress: &mpsc::Sender<Progress>) -> Result<Outc
             report.webhook_ms = Some(Mono::now().since(before).as_secs_f64() * 1000.0);
             let _ = progress.try_send(Progress::Announced);
         }
-        Opening::Announced { call_sid, token, url: known } => {
+        Opening::Announced {
+            call_sid,
+            token,
+            url: known,
+        } => {
             call.call_sid.clone_from(call_sid);
             call.token = Some(token.clone()).filter(|t| !t.is_empty());
             report.call_sid.clone_from(call_sid);
@@ -190,7 +194,9 @@ pub async fn place(plan: Plan, progress: &mpsc::Sender<Progress>) -> Result<Outc
         plan.vendor.stream_path.clone_into(&mut path);
     }
     let peer = (plan.vendor.peer)(call);
-    let signature = url.zip(secret).and_then(|(url, secret)| peer.sign_upgrade(&url, secret));
+    let signature = url
+        .zip(secret)
+        .and_then(|(url, secret)| peer.sign_upgrade(&url, secret));
     let socket = dial(&plan.daemon, &path, signature).await?;
     let script = Script::new(&plan.samples, peer.format(), plan.manner);
     let line = Line {

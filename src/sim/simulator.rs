@@ -55,7 +55,9 @@ struct Inner {
 
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Simulator").field("daemon", &self.daemon).finish_non_exhaustive()
+        f.debug_struct("Simulator")
+            .field("daemon", &self.daemon)
+            .finish_non_exhaustive()
     }
 }
 
@@ -97,7 +99,10 @@ impl Inner {
             None => VENDORS[0],
         };
         let slot = self.slots.clone().try_acquire_owned().map_err(|_| {
-            Fault::client(Kind::TooMany, format!("{MOST} simulated calls are live already; wait for one to end"))
+            Fault::client(
+                Kind::TooMany,
+                format!("{MOST} simulated calls are live already; wait for one to end"),
+            )
         })?;
         let text = request.text.filter(|t| !t.trim().is_empty());
         if text.as_ref().is_some_and(|t| t.chars().count() > MOST_TEXT) {
