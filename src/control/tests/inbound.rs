@@ -10,10 +10,10 @@ async fn a_webhook_is_answered_when_the_call_is_on_record_and_a_repetition_gets_
         panic!("{answer:?}")
     };
     assert!(
-        url.starts_with("ws://127.0.0.1:8080/") && url.ends_with(token.as_str()),
+        url.starts_with("wss://relay.example.com/") && url.ends_with(token.as_str()),
         "{url}"
     );
-    assert!(status_url.starts_with("http://127.0.0.1:8080/"));
+    assert!(status_url.starts_with("https://relay.example.com/"));
     let row = world.row("sid").await;
     assert_eq!(
         (row.status, row.agent.as_str(), row.customer_number.as_str()),

@@ -293,6 +293,7 @@ impl World {
         };
         let mut setup = Setup {
             config: Config {
+                public_url: "https://relay.example.com".into(),
                 default_agent: "desk".into(),
                 numbers: vec![number],
                 ..Config::default()
