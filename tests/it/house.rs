@@ -137,13 +137,14 @@ impl House {
             bus: bus.clone(),
             speech: Speech::new(&config.speech, 1),
             recorder: Recorder::start(&config.record).unwrap(),
+            recordings: config.record.folder.clone(),
             data_root: config.state_dir.clone(),
             trunks: config.trunks(),
             http: HttpClient::new(),
         })
         .unwrap();
         let hub = Hub::new(
-            config.hub.clone(),
+            config.frontends.clone(),
             hub::Deps {
                 control: control.clone(),
                 store: store.clone(),
@@ -224,7 +225,10 @@ impl House {
     }
 
     fn builder(&self, method: &str, path: &str, token: Option<&str>) -> ::http::request::Builder {
-        let builder = ::http::Request::builder().method(method).uri(path).header("host", "relay.test");
+        let builder = ::http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "relay.test");
         match token {
             Some(token) => builder.header("authorization", format!("Bearer {token}")),
             None => builder,
@@ -233,18 +237,25 @@ impl House {
 
     /// Status and JSON of a `GET`.
     pub(crate) async fn get(&self, path: &str, token: Option<&str>) -> (u16, Value) {
-        json_of(self.request(self.builder("GET", path, token).body(String::new()).unwrap()).await)
+        json_of(
+            self.request(self.builder("GET", path, token).body(String::new()).unwrap())
+                .await,
+        )
     }
 
     /// Status and JSON of a `POST` of JSON.
     pub(crate) async fn post(&self, path: &str, token: Option<&str>, body: &Value) -> (u16, Value) {
-        let builder = self.builder("POST", path, token).header("content-type", "application/json");
+        let builder = self
+            .builder("POST", path, token)
+            .header("content-type", "application/json");
         json_of(self.request(builder.body(body.to_string()).unwrap()).await)
     }
 
     /// What came back for a form, as vendors post them.
     pub(crate) async fn hook(&self, path: &str, form: &str) -> ::http::Response<String> {
-        let builder = self.builder("POST", path, None).header("content-type", "application/x-www-form-urlencoded");
+        let builder = self
+            .builder("POST", path, None)
+            .header("content-type", "application/x-www-form-urlencoded");
         self.request(builder.body(form.to_owned()).unwrap()).await
     }
 
@@ -274,7 +285,11 @@ impl House {
     }
 
     /// A socket, or the status and body of the refusal.
-    pub(crate) async fn upgrade(&self, path: &str, headers: &[(&'static str, &str)]) -> Result<Frontend, (u16, String)> {
+    pub(crate) async fn upgrade(
+        &self,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Frontend, (u16, String)> {
         let mut request = format!("ws://{}{path}", self.address).into_client_request().unwrap();
         for (name, value) in headers {
             request.headers_mut().insert(*name, value.parse().unwrap());

@@ -40,7 +40,11 @@ async fn every_route_asks_for_a_credential_and_missing_and_bad_look_alike() {
         assert_eq!(missing, bad, "{method} {path}");
         if role > Role::Viewer {
             let viewer = ask(&house, method, path, Some(&house.token(1, Role::Viewer))).await;
-            assert_eq!((viewer.0, &viewer.1["error"]["code"]), (403, &json!("forbidden")), "{path}");
+            assert_eq!(
+                (viewer.0, &viewer.1["error"]["code"]),
+                (403, &json!("forbidden")),
+                "{path}"
+            );
         }
         let allowed = ask(&house, method, path, Some(&house.token(1, role))).await;
         assert!(![401, 403].contains(&allowed.0), "{method} {path}: {allowed:?}");
@@ -69,18 +73,42 @@ async fn faults_have_one_shape() {
     };
     let is = |status, word: &str| (status, word.to_owned());
     let to = json!({"to": "+15550009999"});
-    assert_eq!(code(house.get("/api/nothing", Some(&token)).await), is(404, "not_found"));
-    assert_eq!(code(house.get("/api/calls/CA404", Some(&token)).await), is(404, "not_found"));
-    assert_eq!(code(house.post("/api/calls/active", Some(&token), &to).await), is(405, "method_not_allowed"));
-    assert_eq!(code(house.post("/api/calls/initiate", Some(&token), &json!([])).await), is(400, "malformed"));
-    assert_eq!(code(house.post("/api/calls/initiate", Some(&token), &json!({})).await), is(422, "invalid"));
+    assert_eq!(
+        code(house.get("/api/nothing", Some(&token)).await),
+        is(404, "not_found")
+    );
+    assert_eq!(
+        code(house.get("/api/calls/CA404", Some(&token)).await),
+        is(404, "not_found")
+    );
+    assert_eq!(
+        code(house.post("/api/calls/active", Some(&token), &to).await),
+        is(405, "method_not_allowed")
+    );
+    assert_eq!(
+        code(house.post("/api/calls/initiate", Some(&token), &json!([])).await),
+        is(400, "malformed")
+    );
+    assert_eq!(
+        code(house.post("/api/calls/initiate", Some(&token), &json!({})).await),
+        is(422, "invalid")
+    );
     let extra = json!({"to": "+15550009999", "tenant_id": 2, "status": "ended"});
     let (status, body) = house.post("/api/calls/initiate", Some(&token), &extra).await;
-    assert_eq!((status, &body["error"]["message"]), (422, &json!("unknown fields: status, tenant_id")));
+    assert_eq!(
+        (status, &body["error"]["message"]),
+        (422, &json!("unknown fields: status, tenant_id"))
+    );
     let wrong = json!({"to": "call me"});
-    assert_eq!(code(house.post("/api/calls/initiate", Some(&token), &wrong).await), is(422, "invalid"));
+    assert_eq!(
+        code(house.post("/api/calls/initiate", Some(&token), &wrong).await),
+        is(422, "invalid")
+    );
     let big = json!({"to": "x".repeat(70_000)});
-    assert_eq!(code(house.post("/api/calls/initiate", Some(&token), &big).await), is(413, "too_large"));
+    assert_eq!(
+        code(house.post("/api/calls/initiate", Some(&token), &big).await),
+        is(413, "too_large")
+    );
     let stream = house.get("/api/ws/telephony/stream", Some(&token)).await;
     assert_eq!(code(stream), is(426, "upgrade_required"));
     let request = http::Request::post("/api/calls/initiate")
@@ -100,8 +128,14 @@ async fn a_call_is_shown_live_and_afterwards_by_either_id_to_its_tenant_alone() 
     let call = &active["data"][0];
     assert_eq!((&active["success"], &active["count"]), (&json!(true), &json!(1)));
     assert_eq!((&call["call_id"], &call["callId"]), (&json!("CA1"), &json!("CA1")));
-    assert_eq!((&call["from"], &call["to"]), (&json!("+15559990000"), &json!("+15550100001")));
-    assert_eq!((&call["provider"], &call["direction"]), (&json!("twilio"), &json!("inbound")));
+    assert_eq!(
+        (&call["from"], &call["to"]),
+        (&json!("+15559990000"), &json!("+15550100001"))
+    );
+    assert_eq!(
+        (&call["provider"], &call["direction"]),
+        (&json!("twilio"), &json!("inbound"))
+    );
     let id = call["id"].as_str().unwrap();
     assert!(id.starts_with("call_"));
     for id in ["CA1", id] {
@@ -134,14 +168,23 @@ async fn history_is_paged_by_cursor_without_gap_or_repeat() {
     loop {
         let (status, page) = house.get(&path, Some(&token)).await;
         assert_eq!(status, 200, "{page}");
-        seen.extend(page["data"].as_array().unwrap().iter().map(|c| c["call_id"].as_str().unwrap().to_owned()));
+        seen.extend(
+            page["data"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|c| c["call_id"].as_str().unwrap().to_owned()),
+        );
         match page["next_cursor"].as_str() {
             Some(cursor) => path = format!("/api/calls/history?limit=3&cursor={cursor}"),
             None => break,
         }
     }
     assert_eq!(seen, ["CA6", "CA5", "CA4", "CA3", "CA2", "CA1", "CA0"]);
-    assert_eq!(house.get("/api/calls/history?cursor=junk", Some(&token)).await.0 / 100, 4);
+    assert_eq!(
+        house.get("/api/calls/history?cursor=junk", Some(&token)).await.0 / 100,
+        4
+    );
 }
 
 #[tokio::test]
@@ -151,7 +194,9 @@ async fn an_unsigned_webhook_is_refused_and_leaves_nothing() {
     for path in ["/api/calls/twilio/webhook", "/api/calls/twilio/status"] {
         assert_eq!(house.hook(path, form).await.status(), 403);
     }
-    let (_, active) = house.get("/api/calls/active", Some(&house.token(1, Role::Viewer))).await;
+    let (_, active) = house
+        .get("/api/calls/active", Some(&house.token(1, Role::Viewer)))
+        .await;
     assert_eq!(active["count"], 0);
     let upgrade = house.upgrade("/api/calls/twilio/stream", &[]).await.unwrap_err();
     assert_eq!(upgrade.0, 403);
@@ -163,7 +208,9 @@ async fn a_repeated_webhook_gets_the_same_kind_of_answer_and_makes_no_second_cal
     for _ in 0..3 {
         house.ring("CA1", 1).await;
     }
-    let (_, active) = house.get("/api/calls/active", Some(&house.token(1, Role::Viewer))).await;
+    let (_, active) = house
+        .get("/api/calls/active", Some(&house.token(1, Role::Viewer)))
+        .await;
     assert_eq!(active["count"], 1);
     let nonsense = house.hook("/api/calls/twilio/webhook", "x=1").await;
     assert_eq!(nonsense.status(), 400);
@@ -174,7 +221,10 @@ async fn a_repeated_webhook_gets_the_same_kind_of_answer_and_makes_no_second_cal
 #[tokio::test]
 async fn a_media_socket_is_handed_on_with_its_token_or_refused_before_the_upgrade() {
     let house = House::new().await;
-    let _socket = house.upgrade("/api/calls/twilio/stream/tok-1?a=b%20c", &[]).await.unwrap();
+    let _socket = house
+        .upgrade("/api/calls/twilio/stream/tok-1?a=b%20c", &[])
+        .await
+        .unwrap();
     let deadline = tokio::time::Instant::now() + crate::house::PATIENCE;
     let upgrade = loop {
         if let Some(upgrade) = house.door.adopted.lock().unwrap().pop() {
@@ -220,13 +270,19 @@ async fn answers_carry_security_headers_and_cors_for_listed_origins_alone() {
     };
     let preflight = ask("OPTIONS", "https://app.example.com").await;
     assert_eq!(preflight.status(), 204);
-    assert_eq!(preflight.headers()["access-control-allow-origin"], "https://app.example.com");
+    assert_eq!(
+        preflight.headers()["access-control-allow-origin"],
+        "https://app.example.com"
+    );
     assert!(preflight.headers().get("access-control-allow-credentials").is_none());
     let foreign = ask("OPTIONS", "https://evil.example").await;
     assert!(foreign.headers().get("access-control-allow-origin").is_none());
     let refused = ask("POST", "https://app.example.com").await;
     assert_eq!(refused.status(), 401);
-    assert_eq!(refused.headers()["access-control-allow-origin"], "https://app.example.com");
+    assert_eq!(
+        refused.headers()["access-control-allow-origin"],
+        "https://app.example.com"
+    );
     for (name, value) in [
         ("x-content-type-options", "nosniff"),
         ("referrer-policy", "no-referrer"),
@@ -250,10 +306,18 @@ async fn heads_are_bounded_in_size_and_time() {
     assert_eq!(status(house.raw(head(&much).as_bytes()).await), "431");
     let many: String = (0..70).map(|n| format!("X-{n}: y\r\n")).collect();
     assert_eq!(status(house.raw(head(&many).as_bytes()).await), "431");
-    let uri = format!("GET /{} HTTP/1.1\r\nHost: relay.test\r\nConnection: close\r\n\r\n", "x".repeat(9000));
+    let uri = format!(
+        "GET /{} HTTP/1.1\r\nHost: relay.test\r\nConnection: close\r\n\r\n",
+        "x".repeat(9000)
+    );
     assert_eq!(status(house.raw(uri.as_bytes()).await), "414");
-    assert_eq!(house.raw(b"GET /health HTTP/1.1\r\nHost: r").await, "", "a head that never ends is cut off");
-    let differing = "POST /api/calls/twilio/webhook HTTP/1.1\r\nHost: r\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd";
+    assert_eq!(
+        house.raw(b"GET /health HTTP/1.1\r\nHost: r").await,
+        "",
+        "a head that never ends is cut off"
+    );
+    let differing =
+        "POST /api/calls/twilio/webhook HTTP/1.1\r\nHost: r\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd";
     assert_eq!(status(house.raw(differing.as_bytes()).await), "400");
 }
 
@@ -263,7 +327,10 @@ async fn a_recording_is_served_whole_and_in_ranges() {
     house.ring("CA1", 1).await;
     let token = house.token(1, Role::Viewer);
     let (status, none) = house.get("/api/calls/CA1/recording", Some(&token)).await;
-    assert_eq!((status, &none["error"]["message"]), (404, &json!("recording not found")));
+    assert_eq!(
+        (status, &none["error"]["message"]),
+        (404, &json!("recording not found"))
+    );
 
     house.vendor_says("CA1", 1, "completed", 1).await;
     let (_, call) = house.get("/api/calls/CA1", Some(&token)).await;
@@ -293,10 +360,16 @@ async fn a_recording_is_served_whole_and_in_ranges() {
     assert_eq!(whole.headers()["content-type"], "audio/wav");
     assert_eq!(whole.headers()["accept-ranges"], "bytes");
     let part = fetch(Some("bytes=100000-100009"), 1).await;
-    assert_eq!((part.status().as_u16(), part.body().as_str()), (206, &bytes[100_000..100_010]));
+    assert_eq!(
+        (part.status().as_u16(), part.body().as_str()),
+        (206, &bytes[100_000..100_010])
+    );
     assert_eq!(part.headers()["content-range"], "bytes 100000-100009/200000");
     let none = fetch(Some("bytes=200000-"), 1).await;
-    assert_eq!((none.status().as_u16(), &none.headers()["content-range"]), (416, &"bytes */200000".parse().unwrap()));
+    assert_eq!(
+        (none.status().as_u16(), &none.headers()["content-range"]),
+        (416, &"bytes */200000".parse().unwrap())
+    );
     assert_eq!(fetch(None, 2).await.status(), 404);
 }
 
@@ -316,8 +389,16 @@ async fn metrics_have_a_listener_of_their_own() {
     let mut house = House::new().await;
     assert_eq!(house.get("/metrics", None).await.0, 404);
     house.address = address;
-    let request = http::Request::get("/metrics").header("host", "localhost").body(String::new()).unwrap();
+    let request = http::Request::get("/metrics")
+        .header("host", "localhost")
+        .body(String::new())
+        .unwrap();
     let page = house.request(request).await;
     assert_eq!(page.status(), 200);
-    assert!(page.body().contains("sidetone_refused_total{what=\"test\",reason=\"test\"} 1"), "{}", page.body());
+    assert!(
+        page.body()
+            .contains("sidetone_refused_total{what=\"test\",reason=\"test\"} 1"),
+        "{}",
+        page.body()
+    );
 }
