@@ -2,6 +2,9 @@
 
 mod calls;
 mod daemon;
+mod frontends;
+mod house;
 mod process;
+mod rest;
 mod shard;
 mod tidy;

@@ -1,1 +1,0 @@
-//! Calls through the control plane's door.
