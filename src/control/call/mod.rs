@@ -431,7 +431,7 @@ impl Call {
             }
             LegEvent::BargedIn => self.cut(now),
             LegEvent::Ended { end, accounting } => {
-                self.facts.accounting = Some(accounting);
+                self.facts.accounting = Some(*accounting);
                 self.facts.closed_without_stop = end == LegEnd::ClosedWithoutStop;
                 self.leg_ended(now, end);
             }

@@ -159,10 +159,10 @@ impl Desk {
     }
 
     fn leg_ends(&mut self, end: LegEnd) {
-        let accounting = Accounting {
+        let accounting = Box::new(Accounting {
             in_frames: 7,
             ..Accounting::default()
-        };
+        });
         self.leg(LegEvent::Ended { end, accounting });
     }
 
