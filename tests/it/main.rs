@@ -5,4 +5,5 @@ mod frontends;
 mod house;
 mod rest;
 mod shard;
+mod stores;
 mod tidy;
