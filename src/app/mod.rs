@@ -24,6 +24,7 @@ use crate::{
     },
     record::Recorder,
     shard::Shards,
+    sim::Simulator,
     speech::Speech,
     store::{
         Store,
@@ -251,6 +252,7 @@ struct Parts {
     hub: Hub,
     readiness: Arc<Readiness>,
     shards: Arc<Shards>,
+    simulator: Option<Arc<Simulator>>,
     store: Arc<dyn Store>,
 }
 
@@ -280,13 +282,19 @@ impl Parts {
             access: access.clone(),
         };
         let hub = Hub::new(config.frontends.clone(), deps);
-        let _ = address;
+        // A simulated caller speaks plain WebSocket; behind our own TLS there is none.
+        let simulator = config
+            .listen
+            .tls
+            .is_none()
+            .then(|| Simulator::new(control.clone(), speech, address));
         Ok(Self {
             access,
             control,
             hub,
             readiness: Arc::default(),
             shards: Arc::new(shards),
+            simulator: simulator.map(Arc::new),
             store,
         })
     }
@@ -303,7 +311,7 @@ impl Parts {
             hub: self.hub.clone(),
             trunks: config.trunks(),
             media: Arc::new(Door(self.shards.clone())),
-            simulate: None,
+            simulate: self.simulator.clone().map(|s| s as Arc<dyn http::Simulate>),
             readiness: self.readiness.clone(),
         }
     }

@@ -34,16 +34,13 @@ impl Gain {
             Self::SILENCE => samples.fill(0),
             Self { q12 } => {
                 for x in samples {
-                    // At most 2¹⁵ × 2¹⁶, which reaches −2³¹ but not +2³¹ − rounding.
-                    *x = saturate((i64::from(*x) * i64::from(q12) + (1 << 11)) >> 12);
+                    // The ends, −2¹⁵ × 2¹⁶ and (2¹⁵ − 1) × 2¹⁶ + 2¹¹, just fit.
+                    let y = (i32::from(*x) * q12 + (1 << 11)) >> 12;
+                    *x = y.clamp(i16::MIN.into(), i16::MAX.into()) as i16;
                 }
             }
         }
     }
-}
-
-fn saturate(x: i64) -> i16 {
-    x.clamp(i16::MIN.into(), i16::MAX.into()) as i16
 }
 
 /// Adds `other` to `samples`, as far as both go.
@@ -62,12 +59,12 @@ pub fn level_dbfs(samples: &[i16]) -> f32 {
     power_dbfs(mean)
 }
 
-/// What digital silence measures: below the quietest sample, a lone ±1 in ten seconds.
+/// What digital silence measures, and the least any level measures: a lone ±1 in a hundred milliseconds is about as quiet.
 pub const SILENCE_DBFS: f32 = -120.0;
 
 /// Sum of squares.
 pub(super) fn energy(samples: &[i16]) -> u64 {
-    // Thirty-two squares of at most 2³⁰ need 35 bits: u32 lanes would overflow, so each product is widened.
+    // A square has 31 bits at most: two of them would overflow an i32.
     samples
         .iter()
         .map(|&x| u64::from((i32::from(x) * i32::from(x)) as u32))

@@ -6,7 +6,7 @@ use crate::{
     sim::{
         address::Address,
         announce,
-        caller::{self, Outcome, Plan, Progress, Webhook},
+        caller::{self, Opening, Outcome, Plan, Progress, Webhook},
         report::{Ended, Line, Report},
         script::Manner,
         watch::{Sight, Watch, What},
@@ -125,8 +125,8 @@ pub fn run(args: Args) -> ExitCode {
     let plan = Plan {
         vendor: args.vendor,
         daemon: args.url.clone(),
-        webhook,
-        from: args.from.clone().unwrap_or_else(fresh_number),
+        opening: webhook.map_or(Opening::Unannounced, Opening::Webhook),
+        from: args.from.clone().unwrap_or_else(announce::new_number),
         to: args.to.clone(),
         samples,
         manner: if args.polite {
@@ -209,11 +209,6 @@ fn save(path: &Path, outcome: &Outcome) -> io::Result<()> {
         samples: outcome.heard.clone(),
     };
     std::fs::write(path, wav.to_bytes())
-}
-
-/// A number that no other call of this daemon has: frontends are told calls by number.
-fn fresh_number() -> String {
-    format!("+1555{:07}", uuid::Uuid::new_v4().as_u128() % 10_000_000)
 }
 
 async fn place(args: &Args, plan: Plan, screen: &mut Screen) -> Result<Outcome, caller::CallError> {

@@ -52,6 +52,8 @@ pub struct SimulateRequest {
     pub from: Option<String>,
     /// The called number; the tenant's first when `None`.
     pub to: Option<String>,
+    /// What the caller says; a ringing tone when `None`.
+    pub text: Option<String>,
 }
 
 /// Places simulated calls to this very daemon.

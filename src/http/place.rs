@@ -129,6 +129,7 @@ pub(super) async fn simulate(State(shared): State<Shared>, request: Request) -> 
         vendor: fields.text(&["provider", "vendor"])?,
         from: fields.text(&["from_number", "from"])?,
         to: fields.text(&["to_number", "to"])?,
+        text: fields.text(&["text", "message"])?,
     };
     fields.finish()?;
     let Some(simulate) = &shared.simulate else {

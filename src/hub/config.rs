@@ -1,9 +1,9 @@
-//! The `[hub]` section: what a frontend's socket may do, and how long it may take.
+//! The `[frontends]` section: what a frontend's socket may do, and how long it may take.
 
 use crate::{access::limit::Rate, base::settings::Section};
 use std::time::Duration;
 
-/// What `[hub]` says.
+/// What `[frontends]` says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Time to `init_telephony_stream`, where the query did not say enough.

@@ -290,11 +290,18 @@ impl Shell<'_> {
     }
 
     /// Sends the events after `after` and returns the id of the last.
-    async fn replay(&self, call: Option<CallId>, mut after: i64) -> Result<Option<i64>, Fault> {
+    async fn replay(&self, call: Option<CallId>, after: i64) -> Result<Option<i64>, Fault> {
         let tenant = self.session.identity().tenant;
-        let mut last = None;
+        let (mut after, mut last) = (after.max(0), None);
         loop {
             let rows = self.hub.deps.store.events(tenant, call, after, PAGE).await?;
+            // A tenant's ids have no holes: what is missing before the first is no longer kept.
+            if let (None, None, Some(first)) = (last, call, rows.first())
+                && first.id > after + 1
+            {
+                let dropped = (first.id - after - 1) as u64;
+                self.answer(ServerMessage::Gap { dropped }.text());
+            }
             for row in &rows {
                 (after, last) = (row.id, Some(row.id));
                 if let Some(item) = stored(row) {

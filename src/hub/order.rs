@@ -14,7 +14,8 @@ const MAX_HELD: usize = 1024;
 /// The order of one tenant.
 #[derive(Debug)]
 pub struct Order<T> {
-    next: Option<i64>,
+    /// The first id that came and the one that is due.
+    span: Option<(i64, i64)>,
     held: BTreeMap<i64, T>,
     since: Mono,
 }
@@ -22,7 +23,7 @@ pub struct Order<T> {
 impl<T> Default for Order<T> {
     fn default() -> Self {
         Self {
-            next: None,
+            span: None,
             held: BTreeMap::new(),
             since: Mono::ZERO,
         }
@@ -32,23 +33,26 @@ impl<T> Default for Order<T> {
 impl<T> Order<T> {
     /// An event came: those that are now due, in order.
     pub fn place(&mut self, id: i64, event: T, now: Mono) -> Vec<T> {
-        match self.next {
-            // Filled from the store already.
-            Some(next) if id < next => Vec::new(),
-            Some(next) if id > next => {
-                if self.held.is_empty() {
-                    self.since = now;
-                }
-                self.held.insert(id, event);
-                Vec::new()
-            }
-            _ => {
-                self.next = Some(id + 1);
-                let mut due = vec![event];
-                self.follow(&mut due, now);
-                due
-            }
+        let (first, next) = *self.span.get_or_insert((id, id));
+        if id < first {
+            // Crossed with the very first: late is better than never.
+            return vec![event];
         }
+        if id > next {
+            if self.held.is_empty() {
+                self.since = now;
+            }
+            self.held.insert(id, event);
+            return Vec::new();
+        }
+        if id < next {
+            // Read from the store already.
+            return Vec::new();
+        }
+        self.span = Some((first, id + 1));
+        let mut due = vec![event];
+        self.follow(&mut due, now);
+        due
     }
 
     /// Whether an event waits for one that is missing.
@@ -59,14 +63,14 @@ impl<T> Order<T> {
     /// The last id in order, when what should follow it is overdue and must be read from the store.
     pub fn overdue(&self, now: Mono) -> Option<i64> {
         let late = now.since(self.since) >= PATIENCE || self.held.len() > MAX_HELD;
-        self.next.filter(|_| late && self.waits()).map(|next| next - 1)
+        self.last().filter(|_| late && self.waits())
     }
 
     /// The store was read up to `last` (and knows of nothing between that and what is held): those that are now due.
     pub fn filled(&mut self, last: i64, now: Mono) -> Vec<T> {
         self.held.retain(|id, _| *id > last);
-        let first = self.held.keys().next().copied();
-        self.next = Some(first.unwrap_or(last + 1));
+        let next = self.held.keys().next().copied().unwrap_or(last + 1);
+        self.span = Some((self.span.map_or(next, |(first, _)| first), next));
         let mut due = Vec::new();
         self.follow(&mut due, now);
         due
@@ -74,13 +78,15 @@ impl<T> Order<T> {
 
     /// The last id that was in order, to catch up from after the news were interrupted.
     pub fn last(&self) -> Option<i64> {
-        self.next.map(|next| next - 1)
+        self.span.map(|(_, next)| next - 1)
     }
 
     fn follow(&mut self, due: &mut Vec<T>, now: Mono) {
-        while let Some(entry) = self.held.first_entry().filter(|e| Some(*e.key()) == self.next) {
-            self.next = Some(entry.key() + 1);
-            due.push(entry.remove());
+        while let Some((first, next)) = self.span
+            && let Some(event) = self.held.remove(&next)
+        {
+            self.span = Some((first, next + 1));
+            due.push(event);
         }
         self.since = now;
     }
@@ -114,6 +120,14 @@ mod tests {
         assert_eq!(order.filled(7, T0 + PATIENCE), [8, 9]);
         assert!(order.place(6, 6, T0 + PATIENCE).is_empty());
         assert_eq!(order.place(10, 10, T0 + PATIENCE), [10]);
+    }
+
+    #[test]
+    fn an_event_that_crossed_with_the_first_is_late_and_not_lost() {
+        let mut order = Order::default();
+        assert_eq!(order.place(6, 6, T0), [6]);
+        assert_eq!(order.place(5, 5, T0), [5]);
+        assert_eq!(order.place(7, 7, T0), [7]);
     }
 
     #[test]

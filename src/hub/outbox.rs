@@ -99,6 +99,8 @@ struct Queue {
     items: VecDeque<Item>,
     /// News that arrived while the client's past is being replayed.
     held: Option<VecDeque<Item>>,
+    /// The last event that was replayed: the client has it and those before.
+    replayed: Option<i64>,
     bytes: usize,
     dropped: u64,
     ping: bool,
@@ -137,7 +139,7 @@ impl Outbox {
 
     fn push(&self, item: Item, behind: bool) {
         let mut q = self.queue();
-        if q.close.is_some() {
+        if q.close.is_some() || (behind && q.has_seen(&item)) {
             return;
         }
         let size = item.text.len();
@@ -174,8 +176,9 @@ impl Outbox {
     /// (`told`: a status that is not ahead of it).
     pub fn release(&self, replayed: Option<i64>, told: &HashMap<CallId, CallStatus>) {
         let mut q = self.queue();
+        q.replayed = q.replayed.max(replayed);
         for item in q.held.take().unwrap_or_default() {
-            let seen = item.id.is_some_and(|id| replayed.is_some_and(|last| id <= last));
+            let seen = q.has_seen(&item);
             let known = item.call.and_then(|c| told.get(&c)).copied();
             let stale = item.status.is_some_and(|s| known.is_some_and(|k| s <= k));
             if seen || stale {
@@ -265,6 +268,10 @@ impl Outbox {
 impl Queue {
     fn len(&self) -> usize {
         self.items.len() + self.held.as_ref().map_or(0, VecDeque::len)
+    }
+
+    fn has_seen(&self, item: &Item) -> bool {
+        item.id.is_some_and(|id| self.replayed.is_some_and(|last| id <= last))
     }
 
     /// Drops the oldest message of a class.
@@ -408,6 +415,7 @@ mod tests {
         outbox.answer(item("8", Class::Event));
         outbox.release(Some(8), &HashMap::from([(call, CallStatus::InProgress)]));
         outbox.news(news(11, None));
+        outbox.news(news(8, None));
         assert_eq!(drain(&outbox), ["7", "8", "10", "11"]);
         assert_eq!(outbox.queue().bytes, 0);
     }

@@ -44,6 +44,11 @@ pub(super) fn new_call_sid() -> String {
     format!("sim{}", uuid::Uuid::now_v7().simple())
 }
 
+/// A number that no other call of the daemon has: frontends tell calls apart by number.
+pub fn new_number() -> String {
+    format!("+1555{:07}", uuid::Uuid::new_v4().as_u128() % 10_000_000)
+}
+
 /// Where the vendor posts the announcement of a call.
 pub fn hook_path(vendor: &Descriptor) -> Option<&'static str> {
     let hook = vendor.hook_paths.iter().find(|h| h.kind == HookKind::Call)?;

@@ -35,8 +35,8 @@ pub struct Plan {
     pub vendor: &'static Descriptor,
     /// The daemon, with the path of the media socket where the call is not announced.
     pub daemon: Address,
-    /// The voice webhook to be posted first; the answer says where the media socket is.
-    pub webhook: Option<Webhook>,
+    /// How the daemon learns of the call.
+    pub opening: Opening,
     /// The calling number.
     pub from: String,
     /// The called number.
@@ -51,7 +51,25 @@ pub struct Plan {
     pub limit: Duration,
 }
 
-/// How a call is announced.
+/// How a call begins.
+#[derive(Debug)]
+pub enum Opening {
+    /// By its media socket.
+    Unannounced,
+    /// By the voice webhook; its answer says where the media socket is.
+    Webhook(Webhook),
+    /// It is known already, and this was the answer.
+    Announced {
+        /// The vendor's id of the call.
+        call_sid: String,
+        /// The token that binds the media socket to it.
+        token: String,
+        /// The media socket.
+        url: String,
+    },
+}
+
+/// A voice webhook.
 #[derive(Debug)]
 pub struct Webhook {
     /// Where the webhook is posted.
@@ -145,25 +163,40 @@ pub async fn place(plan: Plan, progress: &mpsc::Sender<Progress>) -> Result<Outc
         to: plan.to.clone(),
         ..Report::default()
     };
-    let mut path = plan.daemon.path.clone();
-    let mut stream_url = None;
-    if let Some(webhook) = &plan.webhook {
-        let before = Mono::now();
-        let url = announce::announce(&HttpClient::new(), plan.vendor, &mut call, webhook)
-            .await
-            .map_err(CallError::Announce)?;
-        report.webhook_ms = Some(Mono::now().since(before).as_secs_f64() * 1000.0);
-        // The vendor goes where the URL says; here its host stands for the daemon we were told.
-        let uri: http::Uri = url.parse().map_err(|_| CallError::Refused(format!("no URL: {url}")))?;
-        path = uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
-        stream_url = webhook.secret.as_ref().map(|secret| (url, secret));
-        let _ = progress.try_send(Progress::Announced);
+    let mut url = None;
+    let mut secret = None;
+    match &plan.opening {
+        Opening::Unannounced => {}
+        Opening::Webhook(webhook) => {
+            let before = Mono::now();
+            let answer = announce::announce(&HttpClient::new(), plan.vendor, &mut call, webhook).await;
+            url = Some(answer.map_err(CallError::Announce)?);
+            secret = webhook.secret.as_ref();
+            report.webhook_ms = Some(Mono::now().since(before).as_secs_f64() * 1000.0);
+            let _ = progress.try_send(Progress::Announced);
+        }
+        Opening::Announced {
+            call_sid,
+            token,
+            url: known,
+        } => {
+            call.call_sid.clone_from(call_sid);
+            call.token = Some(token.clone()).filter(|t| !t.is_empty());
+            report.call_sid.clone_from(call_sid);
+            url = Some(known.clone());
+        }
     }
+    let mut path = match &url {
+        Some(url) => path_of(url).ok_or_else(|| CallError::Refused(format!("{url} is no URL")))?,
+        None => plan.daemon.path.clone(),
+    };
     if path.is_empty() {
         plan.vendor.stream_path.clone_into(&mut path);
     }
     let peer = (plan.vendor.peer)(call);
-    let signature = stream_url.and_then(|(url, secret)| peer.sign_upgrade(&url, secret));
+    let signature = url
+        .zip(secret)
+        .and_then(|(url, secret)| peer.sign_upgrade(&url, secret));
     let socket = dial(&plan.daemon, &path, signature).await?;
     let script = Script::new(&plan.samples, peer.format(), plan.manner);
     let line = Line {
@@ -180,6 +213,12 @@ pub async fn place(plan: Plan, progress: &mpsc::Sender<Progress>) -> Result<Outc
         progress,
     };
     line.run(plan.linger, plan.limit).await
+}
+
+/// Path and query. The vendor would go where the URL says; here the daemon we were told stands for its host.
+fn path_of(url: &str) -> Option<String> {
+    let uri: http::Uri = url.parse().ok()?;
+    Some(uri.path_and_query()?.as_str().to_owned())
 }
 
 async fn dial(

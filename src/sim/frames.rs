@@ -103,7 +103,7 @@ fn apply(key: [u8; 4], payload: &mut [u8]) {
     for word in words {
         *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
     }
-    for (byte, k) in rest.iter_mut().zip(key) {
+    for (byte, k) in rest.iter_mut().zip(key.into_iter().cycle()) {
         *byte ^= k;
     }
 }
@@ -170,6 +170,19 @@ fn bad(what: &'static str) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_payload_of_any_length_is_masked_to_its_last_byte() {
+        let key = [0x5A, 0x91, 0x2C, 0xE7];
+        for length in 0..600 {
+            let payload: Vec<u8> = (0..length).map(|i| i as u8).collect();
+            let mut out = BytesMut::new();
+            put(&mut out, TEXT, &payload, Some(key));
+            let masked = &out[out.len() - length..];
+            let naive: Vec<u8> = payload.iter().enumerate().map(|(i, b)| b ^ key[i % 4]).collect();
+            assert_eq!(masked, naive, "{length}");
+        }
+    }
 
     #[test]
     fn frames_of_every_length_class_survive_masked_and_bare() {

@@ -16,4 +16,7 @@ pub mod load;
 pub mod playout;
 pub mod report;
 pub mod script;
+mod simulator;
 pub mod watch;
+
+pub use simulator::Simulator;

@@ -6,7 +6,7 @@ use sidetone::{
     base::time::Mono,
     sim::{
         address::Address,
-        caller::{self, CallError, Outcome, Plan, Progress},
+        caller::{self, CallError, Opening, Outcome, Plan, Progress},
         report::Ended,
         script::Manner,
     },
@@ -88,7 +88,7 @@ fn plan(daemon: Address, samples: Vec<i16>) -> Plan {
     Plan {
         vendor: VENDORS[0],
         daemon,
-        webhook: None,
+        opening: Opening::Unannounced,
         from: "+15550100".into(),
         to: "+15550101".into(),
         samples,

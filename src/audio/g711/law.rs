@@ -1,4 +1,4 @@
-//! What the x86 kernels see of a law: constants and small tables, all derived from [`scalar`](super::scalar) or by definition.
+//! What the x86 kernels see of a law: constants and small tables, derived from [`scalar`] or by definition.
 //!
 //! Encoding, in either law, is the same walk:
 //! 1. magnitude = sample, or its one's complement when negative; `biased` = min(magnitude + [`BIAS`](Law::BIAS), 32767);

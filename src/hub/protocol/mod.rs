@@ -490,7 +490,7 @@ pub enum ServerMessage<'a> {
         /// Until when.
         expires_at: Option<Wall>,
     },
-    /// Live messages were left out because the client reads too slowly.
+    /// Live messages were left out because the client reads too slowly, or missed events because they are no longer kept.
     Gap {
         /// How many.
         dropped: u64,

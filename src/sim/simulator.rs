@@ -1,0 +1,218 @@
+//! Simulated incoming calls to this very daemon: `POST /api/calls/simulate` and the console's test panel.
+//!
+//! The call is announced to the control plane for the tenant that asked; from there on it is a caller like any other, on a real
+//! media socket over loopback.
+
+use super::{
+    address::Address,
+    announce,
+    caller::{self, Opening, Plan},
+    script::Manner,
+};
+use crate::{
+    audio::{codec, resample::any::AnyResampler, ring::downlink, tone::Sine},
+    base::{
+        fault::{Fault, Kind, Origin},
+        format::Encoding,
+        ids::{TenantId, UtteranceId},
+    },
+    control::Control,
+    http::{Simulate, SimulateRequest},
+    speech::{MouthSpec, Speech, SpeechEvent},
+    store::{BoxFuture, CallRow},
+    vendor::{self, Answer, CallNews, CallUpdate, Descriptor, VENDORS},
+};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+/// Simulated calls at once.
+const MOST: usize = 16;
+/// Characters that a simulated caller may say.
+const MOST_TEXT: usize = 1000;
+/// Samples at 8 kHz that as many characters may last: two minutes.
+const MOST_SPEECH: usize = 8000 * 120;
+/// How long synthesis may take.
+const SYNTHESIS: Duration = Duration::from_secs(30);
+/// The caller hangs up after this much silence from both sides: long enough for a person to type an answer.
+const LINGER: Duration = Duration::from_secs(60);
+/// The caller hangs up after this time whatever happens.
+const LIMIT: Duration = Duration::from_secs(600);
+/// The called number where none is given.
+const CALLED: &str = "+15550000001";
+
+/// Places simulated calls.
+#[derive(Debug)]
+pub struct Simulator {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    control: Control,
+    speech: Speech,
+    daemon: Address,
+    slots: Arc<Semaphore>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Simulator")
+            .field("daemon", &self.daemon)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Simulator {
+    /// A simulator that calls the daemon at `listen`, without TLS.
+    pub fn new(control: Control, speech: Speech, listen: SocketAddr) -> Self {
+        let host = match listen {
+            SocketAddr::V4(a) if a.ip().is_unspecified() => "127.0.0.1".to_owned(),
+            SocketAddr::V6(a) if a.ip().is_unspecified() => "[::1]".to_owned(),
+            SocketAddr::V4(a) => a.ip().to_string(),
+            SocketAddr::V6(a) => format!("[{}]", a.ip()),
+        };
+        let daemon = Address {
+            host,
+            port: listen.port(),
+            path: String::new(),
+        };
+        Self {
+            inner: Arc::new(Inner {
+                control,
+                speech,
+                daemon,
+                slots: Arc::new(Semaphore::new(MOST)),
+            }),
+        }
+    }
+}
+
+impl Simulate for Simulator {
+    fn simulate(&self, tenant: TenantId, request: SimulateRequest) -> BoxFuture<'_, Result<CallRow, Fault>> {
+        Box::pin(self.inner.clone().place(tenant, request))
+    }
+}
+
+impl Inner {
+    async fn place(self: Arc<Self>, tenant: TenantId, request: SimulateRequest) -> Result<CallRow, Fault> {
+        let vendor = match &request.vendor {
+            Some(name) => vendor::by_name(name).ok_or_else(|| invalid("no such vendor"))?,
+            None => VENDORS[0],
+        };
+        let slot = self.slots.clone().try_acquire_owned().map_err(|_| {
+            Fault::client(
+                Kind::TooMany,
+                format!("{MOST} simulated calls are live already; wait for one to end"),
+            )
+        })?;
+        let text = request.text.filter(|t| !t.trim().is_empty());
+        if text.as_ref().is_some_and(|t| t.chars().count() > MOST_TEXT) {
+            return Err(invalid("text is longer than 1000 characters"));
+        }
+        let rate = Plan::rate(vendor);
+        let samples = match text {
+            Some(text) => self.speak(text, rate).await?,
+            None => ring(rate),
+        };
+        let update = CallUpdate {
+            call_sid: announce::new_call_sid(),
+            from: request.from.unwrap_or_else(announce::new_number),
+            to: request.to.unwrap_or_else(|| CALLED.to_owned()),
+            inbound: true,
+            news: CallNews::Ringing,
+            dedup_key: String::new(),
+            duration_s: None,
+        };
+        self.start(tenant, vendor, update, samples, slot).await
+    }
+
+    async fn start(
+        self: Arc<Self>,
+        tenant: TenantId,
+        vendor: &'static Descriptor,
+        mut update: CallUpdate,
+        samples: Vec<i16>,
+        slot: OwnedSemaphorePermit,
+    ) -> Result<CallRow, Fault> {
+        update.dedup_key = format!("{}:simulated", update.call_sid);
+        let (call_sid, from, to) = (update.call_sid.clone(), update.from.clone(), update.to.clone());
+        let unavailable = |what: &'static str| Fault::new(Origin::Us, Kind::Unavailable, what);
+        let (url, token) = match self.control.announce_simulated(tenant, vendor, update).await? {
+            Answer::Stream { url, token, .. } => (url, token),
+            Answer::Busy => return Err(unavailable("no more calls are taken now")),
+            Answer::HangUp => return Err(unavailable("the call was not taken")),
+        };
+        let plan = Plan {
+            vendor,
+            daemon: self.daemon.clone(),
+            opening: Opening::Announced {
+                call_sid: call_sid.clone(),
+                token,
+                url,
+            },
+            from,
+            to,
+            samples,
+            manner: Manner::Polite,
+            linger: LINGER,
+            limit: LIMIT,
+        };
+        tokio::spawn(async move {
+            let (progress, _unwatched) = mpsc::channel(1);
+            if let Err(error) = caller::place(plan, &progress).await {
+                tracing::warn!(%error, "a simulated call failed");
+            }
+            drop(slot);
+        });
+        Ok(self.control.call(tenant, &call_sid).await?.row)
+    }
+
+    /// The words as a caller would say them, by the default synthesizer.
+    async fn speak(&self, text: String, rate: u32) -> Result<Vec<i16>, Fault> {
+        let failed = |message: String| Fault::new(Origin::Backend, Kind::Unavailable, message);
+        let spec = MouthSpec {
+            backend: self.speech.backends().1.first().copied().unwrap_or_default().to_owned(),
+            ..MouthSpec::default()
+        };
+        // What frontends are told is what is wanted here; the ring has room for all, so the mouth never waits for a reader.
+        let (tx, _unread) = downlink(8000, MOST_SPEECH, 256);
+        let (events_tx, mut events) = mpsc::channel(256);
+        let mouth = self.speech.open_mouth(0, spec, tx, events_tx);
+        if !mouth.say(UtteranceId(1), text, None) {
+            return Err(failed("the synthesizer takes no words now".to_owned()));
+        }
+        let listen = async {
+            let mut codes = Vec::new();
+            while let Some(event) = events.recv().await {
+                match event {
+                    SpeechEvent::Audio { audio, last, .. } => {
+                        codes.extend_from_slice(&audio);
+                        if last {
+                            return Ok(codes);
+                        }
+                    }
+                    SpeechEvent::TtsFailed { message, .. } => return Err(failed(message)),
+                    _ => {}
+                }
+            }
+            Err(failed("the synthesizer ended without a word".to_owned()))
+        };
+        let codes = tokio::time::timeout(SYNTHESIS, listen)
+            .await
+            .map_err(|_| failed("the synthesizer took too long".to_owned()))??;
+        let mut samples = vec![0; codes.len()];
+        codec::decode(Encoding::Ulaw, &codes, &mut samples).map_err(|e| Fault::internal(e.to_string()))?;
+        AnyResampler::convert(8000, rate, &samples).map_err(|e| Fault::internal(e.to_string()))
+    }
+}
+
+fn invalid(message: &'static str) -> Fault {
+    Fault::client(Kind::Invalid, message)
+}
+
+/// What a caller without words sends: two seconds of a ringing tone.
+fn ring(rate: u32) -> Vec<i16> {
+    let mut tone = Sine::new(rate, 425.0, 4000.0);
+    let mut samples = vec![0; rate as usize * 2];
+    tone.fill(&mut samples);
+    samples
+}

@@ -1,0 +1,404 @@
+//! Requests over real TCP: who may ask, what answers look like, what is refused and how.
+
+use crate::house::House;
+use serde_json::{Value, json};
+use sidetone::{
+    access::Role,
+    http::metrics_router,
+    store::{Batch, CallChange, Write},
+};
+use std::sync::atomic::Ordering::Relaxed;
+
+const ROUTES: [(&str, &str, Role); 11] = [
+    ("GET", "/api/calls/active", Role::Viewer),
+    ("GET", "/api/calls/history", Role::Viewer),
+    ("GET", "/api/calls/CA1", Role::Viewer),
+    ("GET", "/api/calls/CA1/status", Role::Viewer),
+    ("GET", "/api/calls/CA1/messages", Role::Viewer),
+    ("GET", "/api/calls/CA1/transcript", Role::Viewer),
+    ("GET", "/api/calls/CA1/recording", Role::Viewer),
+    ("POST", "/api/calls/initiate", Role::Agent),
+    ("POST", "/api/calls/simulate", Role::Agent),
+    ("POST", "/api/calls/twilio/initiate", Role::Agent),
+    ("POST", "/api/calls/twilio/end", Role::Agent),
+];
+
+async fn ask(house: &House, method: &str, path: &str, token: Option<&str>) -> (u16, Value) {
+    match method {
+        "GET" => house.get(path, token).await,
+        _ => house.post(path, token, &json!({})).await,
+    }
+}
+
+#[tokio::test]
+async fn every_route_asks_for_a_credential_and_missing_and_bad_look_alike() {
+    let house = House::new().await;
+    for (method, path, role) in ROUTES {
+        let missing = ask(&house, method, path, None).await;
+        let bad = ask(&house, method, path, Some("a.b.c")).await;
+        assert_eq!(missing.0, 401, "{method} {path}");
+        assert_eq!(missing, bad, "{method} {path}");
+        if role > Role::Viewer {
+            let viewer = ask(&house, method, path, Some(&house.token(1, Role::Viewer))).await;
+            assert_eq!(
+                (viewer.0, &viewer.1["error"]["code"]),
+                (403, &json!("forbidden")),
+                "{path}"
+            );
+        }
+        let allowed = ask(&house, method, path, Some(&house.token(1, role))).await;
+        assert!(![401, 403].contains(&allowed.0), "{method} {path}: {allowed:?}");
+    }
+}
+
+#[tokio::test]
+async fn twenty_bad_tokens_shut_an_address_out() {
+    let house = House::new().await;
+    for _ in 0..21 {
+        assert_eq!(house.get("/api/calls/active", Some("a.b.c")).await.0, 401);
+    }
+    let good = house.token(1, Role::Viewer);
+    assert_eq!(house.get("/api/calls/active", Some(&good)).await.0, 429);
+    house.ring("CA1", 1).await;
+}
+
+#[tokio::test]
+async fn faults_have_one_shape() {
+    let house = House::new().await;
+    let token = house.token(1, Role::Agent);
+    let code = |(status, body): (u16, Value)| {
+        assert_eq!(body["success"], false, "{body}");
+        assert!(body["error"]["message"].is_string(), "{body}");
+        (status, body["error"]["code"].as_str().unwrap().to_owned())
+    };
+    let is = |status, word: &str| (status, word.to_owned());
+    let to = json!({"to": "+15550009999"});
+    assert_eq!(
+        code(house.get("/api/nothing", Some(&token)).await),
+        is(404, "not_found")
+    );
+    assert_eq!(
+        code(house.get("/api/calls/CA404", Some(&token)).await),
+        is(404, "not_found")
+    );
+    assert_eq!(
+        code(house.post("/api/calls/active", Some(&token), &to).await),
+        is(405, "method_not_allowed")
+    );
+    assert_eq!(
+        code(house.post("/api/calls/initiate", Some(&token), &json!([])).await),
+        is(400, "malformed")
+    );
+    assert_eq!(
+        code(house.post("/api/calls/initiate", Some(&token), &json!({})).await),
+        is(422, "invalid")
+    );
+    let extra = json!({"to": "+15550009999", "tenant_id": 2, "status": "ended"});
+    let (status, body) = house.post("/api/calls/initiate", Some(&token), &extra).await;
+    assert_eq!(
+        (status, &body["error"]["message"]),
+        (422, &json!("unknown fields: status, tenant_id"))
+    );
+    let wrong = json!({"to": "call me"});
+    assert_eq!(
+        code(house.post("/api/calls/initiate", Some(&token), &wrong).await),
+        is(422, "invalid")
+    );
+    let big = json!({"to": "x".repeat(70_000)});
+    assert_eq!(
+        code(house.post("/api/calls/initiate", Some(&token), &big).await),
+        is(413, "too_large")
+    );
+    let stream = house.get("/api/ws/telephony/stream", Some(&token)).await;
+    assert_eq!(code(stream), is(426, "upgrade_required"));
+    let request = http::Request::post("/api/calls/initiate")
+        .header("authorization", format!("Bearer {token}"))
+        .header("content-type", "text/plain")
+        .body("{}".to_owned())
+        .unwrap();
+    assert_eq!(house.request(request).await.status(), 415);
+}
+
+#[tokio::test]
+async fn a_call_is_shown_live_and_afterwards_by_either_id_to_its_tenant_alone() {
+    let house = House::new().await;
+    house.ring("CA1", 1).await;
+    let (ours, theirs) = (house.token(1, Role::Viewer), house.token(2, Role::Admin));
+    let (_, active) = house.get("/api/calls/active", Some(&ours)).await;
+    let call = &active["data"][0];
+    assert_eq!((&active["success"], &active["count"]), (&json!(true), &json!(1)));
+    assert_eq!((&call["call_id"], &call["callId"]), (&json!("CA1"), &json!("CA1")));
+    assert_eq!(
+        (&call["from"], &call["to"]),
+        (&json!("+15559990000"), &json!("+15550100001"))
+    );
+    assert_eq!(
+        (&call["provider"], &call["direction"]),
+        (&json!("twilio"), &json!("inbound"))
+    );
+    let id = call["id"].as_str().unwrap();
+    assert!(id.starts_with("call_"));
+    for id in ["CA1", id] {
+        let (status, shown) = house.get(&format!("/api/calls/{id}/status"), Some(&ours)).await;
+        assert_eq!((status, &shown["data"]["status"]), (200, &json!("incoming")));
+        let foreign = house.get(&format!("/api/calls/{id}"), Some(&theirs)).await;
+        let absent = house.get("/api/calls/CA404", Some(&theirs)).await;
+        assert_eq!(foreign, absent);
+        assert_eq!(foreign.0, 404);
+    }
+    let none = house.get("/api/calls/active", Some(&theirs)).await;
+    assert_eq!(none.1["count"], 0);
+    house.vendor_says("CA1", 1, "completed", 1).await;
+    let (_, past) = house.get("/api/calls/history", Some(&ours)).await;
+    assert_eq!(past["data"][0]["id"], id);
+    assert_eq!(past["data"][0]["end_reason"], "completed");
+    assert_eq!(house.get("/api/calls/history", Some(&theirs)).await.1["count"], 0);
+}
+
+#[tokio::test]
+async fn history_is_paged_by_cursor_without_gap_or_repeat() {
+    let house = House::new().await;
+    for n in 0..7 {
+        house.ring(&format!("CA{n}"), 1).await;
+        house.vendor_says(&format!("CA{n}"), 1, "completed", 1).await;
+    }
+    let token = house.token(1, Role::Viewer);
+    let mut seen = Vec::new();
+    let mut path = "/api/calls/history?limit=3".to_owned();
+    loop {
+        let (status, page) = house.get(&path, Some(&token)).await;
+        assert_eq!(status, 200, "{page}");
+        seen.extend(
+            page["data"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|c| c["call_id"].as_str().unwrap().to_owned()),
+        );
+        match page["next_cursor"].as_str() {
+            Some(cursor) => path = format!("/api/calls/history?limit=3&cursor={cursor}"),
+            None => break,
+        }
+    }
+    assert_eq!(seen, ["CA6", "CA5", "CA4", "CA3", "CA2", "CA1", "CA0"]);
+    assert_eq!(
+        house.get("/api/calls/history?cursor=junk", Some(&token)).await.0 / 100,
+        4
+    );
+}
+
+#[tokio::test]
+async fn an_unsigned_webhook_is_refused_and_leaves_nothing() {
+    let house = House::strict().await;
+    let form = "CallSid=CA1&AccountSid=AC00000000000000000000000000000001&From=%2B15559990000&To=%2B15550100001&CallStatus=ringing";
+    for path in ["/api/calls/twilio/webhook", "/api/calls/twilio/status"] {
+        assert_eq!(house.hook(path, form).await.status(), 403);
+    }
+    let (_, active) = house
+        .get("/api/calls/active", Some(&house.token(1, Role::Viewer)))
+        .await;
+    assert_eq!(active["count"], 0);
+    let upgrade = house.upgrade("/api/calls/twilio/stream", &[]).await.unwrap_err();
+    assert_eq!(upgrade.0, 403);
+}
+
+#[tokio::test]
+async fn a_repeated_webhook_gets_the_same_kind_of_answer_and_makes_no_second_call() {
+    let house = House::new().await;
+    for _ in 0..3 {
+        house.ring("CA1", 1).await;
+    }
+    let (_, active) = house
+        .get("/api/calls/active", Some(&house.token(1, Role::Viewer)))
+        .await;
+    assert_eq!(active["count"], 1);
+    let nonsense = house.hook("/api/calls/twilio/webhook", "x=1").await;
+    assert_eq!(nonsense.status(), 400);
+    let huge = house.hook("/api/calls/twilio/webhook", &"x".repeat(300_000)).await;
+    assert_eq!(huge.status(), 413);
+}
+
+#[tokio::test]
+async fn a_media_socket_is_handed_on_with_its_token_or_refused_before_the_upgrade() {
+    let house = House::new().await;
+    let _socket = house
+        .upgrade("/api/calls/twilio/stream/tok-1?a=b%20c", &[])
+        .await
+        .unwrap();
+    let deadline = tokio::time::Instant::now() + crate::house::PATIENCE;
+    let upgrade = loop {
+        if let Some(upgrade) = house.door.adopted.lock().unwrap().pop() {
+            break upgrade;
+        }
+        assert!(tokio::time::Instant::now() < deadline);
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    };
+    assert_eq!(upgrade.path_token.as_deref(), Some("tok-1"));
+    assert_eq!(upgrade.query, [("a".to_owned(), "b c".to_owned())]);
+
+    let plain = house.get("/api/calls/twilio/stream", None).await;
+    assert_eq!(plain.0, 426);
+    house.door.full.store(true, Relaxed);
+    assert_eq!(house.upgrade("/api/calls/twilio/stream", &[]).await.unwrap_err().0, 503);
+    let (status, ready) = house.get("/ready", None).await;
+    assert_eq!((status, &ready["reasons"]), (503, &json!(["full"])));
+}
+
+#[tokio::test]
+async fn health_and_readiness_say_what_is_so() {
+    let house = House::new().await;
+    assert_eq!(house.get("/health", None).await, (200, json!({"status": "ok"})));
+    assert_eq!(house.get("/ready", None).await, (200, json!({"status": "ready"})));
+    house.readiness.drain();
+    assert_eq!(house.get("/health", None).await, (200, json!({"status": "draining"})));
+    let (status, ready) = house.get("/ready", None).await;
+    assert_eq!((status, &ready["reasons"]), (503, &json!(["draining"])));
+}
+
+#[tokio::test]
+async fn answers_carry_security_headers_and_cors_for_listed_origins_alone() {
+    let house = House::with("[http]\norigins = [\"https://app.example.com\"]").await;
+    let ask = async |method: &str, origin: &str| {
+        let request = http::Request::builder()
+            .method(method)
+            .uri("/api/calls/initiate")
+            .header("origin", origin)
+            .header("access-control-request-method", "POST")
+            .body(String::new())
+            .unwrap();
+        house.request(request).await
+    };
+    let preflight = ask("OPTIONS", "https://app.example.com").await;
+    assert_eq!(preflight.status(), 204);
+    assert_eq!(
+        preflight.headers()["access-control-allow-origin"],
+        "https://app.example.com"
+    );
+    assert!(preflight.headers().get("access-control-allow-credentials").is_none());
+    let foreign = ask("OPTIONS", "https://evil.example").await;
+    assert!(foreign.headers().get("access-control-allow-origin").is_none());
+    let refused = ask("POST", "https://app.example.com").await;
+    assert_eq!(refused.status(), 401);
+    assert_eq!(
+        refused.headers()["access-control-allow-origin"],
+        "https://app.example.com"
+    );
+    for (name, value) in [
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "no-referrer"),
+        ("cache-control", "no-store"),
+        ("www-authenticate", "Bearer"),
+    ] {
+        assert_eq!(refused.headers()[name], value);
+    }
+    assert!(refused.headers().get("server").is_none());
+}
+
+#[tokio::test]
+async fn heads_are_bounded_in_size_and_time() {
+    let house = House::with("[http]\nheader_timeout = \"200ms\"").await;
+    let head = |extra: &str| format!("GET /health HTTP/1.1\r\nHost: relay.test\r\nConnection: close\r\n{extra}\r\n");
+    let status = |answer: String| answer.split(' ').nth(1).unwrap_or("none").to_owned();
+    assert_eq!(status(house.raw(head("").as_bytes()).await), "200");
+    let long_line = format!("X: {}\r\n", "x".repeat(9000));
+    assert_eq!(status(house.raw(head(&long_line).as_bytes()).await), "431");
+    let much = format!("X: {}\r\n", "x".repeat(7000)).repeat(3);
+    assert_eq!(status(house.raw(head(&much).as_bytes()).await), "431");
+    let many: String = (0..70).map(|n| format!("X-{n}: y\r\n")).collect();
+    assert_eq!(status(house.raw(head(&many).as_bytes()).await), "431");
+    let uri = format!(
+        "GET /{} HTTP/1.1\r\nHost: relay.test\r\nConnection: close\r\n\r\n",
+        "x".repeat(9000)
+    );
+    assert_eq!(status(house.raw(uri.as_bytes()).await), "414");
+    assert_eq!(
+        house.raw(b"GET /health HTTP/1.1\r\nHost: r").await,
+        "",
+        "a head that never ends is cut off"
+    );
+    let differing =
+        "POST /api/calls/twilio/webhook HTTP/1.1\r\nHost: r\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd";
+    assert_eq!(status(house.raw(differing.as_bytes()).await), "400");
+}
+
+#[tokio::test]
+async fn a_recording_is_served_whole_and_in_ranges() {
+    let house = House::new().await;
+    house.ring("CA1", 1).await;
+    let token = house.token(1, Role::Viewer);
+    let (status, none) = house.get("/api/calls/CA1/recording", Some(&token)).await;
+    assert_eq!(
+        (status, &none["error"]["message"]),
+        (404, &json!("recording not found"))
+    );
+
+    house.vendor_says("CA1", 1, "completed", 1).await;
+    let (_, call) = house.get("/api/calls/CA1", Some(&token)).await;
+    let bytes: String = (0..200_000).map(|n| char::from(b'a' + (n % 23) as u8)).collect();
+    std::fs::create_dir_all(house.folder.path().join("recordings")).unwrap();
+    std::fs::write(house.folder.path().join("recordings/x.wav"), &bytes).unwrap();
+    let change = CallChange {
+        call_id: Some(call["data"]["id"].as_str().unwrap().parse().unwrap()),
+        recording: Some("recordings/x.wav".into()),
+        ..CallChange::default()
+    };
+    let batch = Batch {
+        writes: vec![Write::CallChange(Box::new(change))],
+    };
+    house.store.commit(batch).await.unwrap();
+
+    let fetch = async |range: Option<&str>, tenant| {
+        let mut request = http::Request::get("/api/calls/CA1/recording")
+            .header("authorization", format!("Bearer {}", house.token(tenant, Role::Viewer)));
+        if let Some(range) = range {
+            request = request.header("range", range);
+        }
+        house.request(request.body(String::new()).unwrap()).await
+    };
+    let whole = fetch(None, 1).await;
+    assert_eq!((whole.status().as_u16(), whole.body() == &bytes), (200, true));
+    assert_eq!(whole.headers()["content-type"], "audio/wav");
+    assert_eq!(whole.headers()["accept-ranges"], "bytes");
+    let part = fetch(Some("bytes=100000-100009"), 1).await;
+    assert_eq!(
+        (part.status().as_u16(), part.body().as_str()),
+        (206, &bytes[100_000..100_010])
+    );
+    assert_eq!(part.headers()["content-range"], "bytes 100000-100009/200000");
+    let none = fetch(Some("bytes=200000-"), 1).await;
+    assert_eq!(
+        (none.status().as_u16(), &none.headers()["content-range"]),
+        (416, &"bytes */200000".parse().unwrap())
+    );
+    assert_eq!(fetch(None, 2).await.status(), 404);
+}
+
+#[tokio::test]
+async fn metrics_have_a_listener_of_their_own() {
+    let renderer = sidetone::metrics::install().unwrap();
+    sidetone::metrics::refused("test", "test");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (stream, address) = listener.accept().await.unwrap();
+        let peer = sidetone::http::Peer { address, tls: false };
+        let limits = sidetone::http::Config::default();
+        let never = std::future::pending();
+        let _ = sidetone::http::serve::connection(stream, metrics_router(renderer), &limits, peer, never).await;
+    });
+    let mut house = House::new().await;
+    assert_eq!(house.get("/metrics", None).await.0, 404);
+    house.address = address;
+    let request = http::Request::get("/metrics")
+        .header("host", "localhost")
+        .body(String::new())
+        .unwrap();
+    let page = house.request(request).await;
+    assert_eq!(page.status(), 200);
+    assert!(
+        page.body()
+            .contains("sidetone_refused_total{what=\"test\",reason=\"test\"} 1"),
+        "{}",
+        page.body()
+    );
+}
