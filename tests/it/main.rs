@@ -1,8 +1,10 @@
 //! Tests that need more than one module, or a process. One binary; each module says in its first line what it holds.
 
 mod calls;
+mod daemon;
 mod frontends;
 mod house;
+mod process;
 mod rest;
 mod shard;
 mod stores;
