@@ -60,6 +60,7 @@ mod names {
         frontends_live Gauge Count "Frontend sockets";
         hooks_total Counter Count "Webhooks, by vendor and outcome";
         store_queue Gauge Count "Batches waiting for the store";
+        store_wal_bytes Gauge Bytes "Size of the database's write-ahead log";
         store_commits_total Counter Count "Commits, by outcome";
         speech_faults_total Counter Count "Failures of speech backends, by backend and kind";
         speech_restarts_total Counter Count "Speech engine processes restarted, by backend and reason";

@@ -6,6 +6,7 @@ pub mod codec;
 pub mod keys;
 pub mod serve;
 pub mod simulate;
+pub mod stt_worker;
 pub mod token;
 
 use clap::{Parser, Subcommand};
@@ -35,6 +36,9 @@ enum Command {
     Token(token::Command),
     /// Make an API key and its lines for the configuration
     Keys(keys::Args),
+    /// Recognise speech for a daemon that starts it
+    #[command(hide = true)]
+    SttWorker,
 }
 
 /// Reads the command line and runs the subcommand.
@@ -46,6 +50,7 @@ pub fn main() -> ExitCode {
         Command::CheckConfig(args) => check_config::main(&args),
         Command::Codec(args) => codec::run(&args),
         Command::Token(args) => token::main(&args),
+        Command::SttWorker => stt_worker::run(),
         Command::Keys(args) => told("keys", keys::run(&args, &mut io::stdout())),
     }
 }

@@ -10,7 +10,7 @@ mod overlay;
 
 use crate::{
     access, agent,
-    base::settings::{Catalogue, Fault, Faults, Known, Section, Table, show_duration},
+    base::settings::{Catalogue, Fault, Faults, Known, Place, Section, Table, show_duration},
     control, http, hub,
     net::listen,
     record, shard, speech, store,
@@ -92,6 +92,10 @@ impl Config {
             let found = Faults::default();
             let config = Self::read(Section::root(&table, &found));
             faults.extend(found.take());
+            faults.sort_by_key(|f| match f.place {
+                Some(Place::Line(n)) => n,
+                _ => 0,
+            });
             return if faults.is_empty() { Ok(config) } else { Err(faults) };
         }
     }

@@ -40,6 +40,11 @@ const ALIASES: &[Alias] = &[
         key: "calls.public_url",
         read: str::to_owned,
     },
+    Alias {
+        name: "LOG_LEVEL",
+        key: "log.level",
+        read: str::to_lowercase,
+    },
     // Whoever sets a port alone wants to be reached from outside.
     Alias {
         name: "PORT",

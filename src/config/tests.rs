@@ -67,9 +67,9 @@ fn faults_of_file_and_environment_come_together() {
         [
             "environment variable SIDETONE_STORE_QUEUE_BATCH: no such setting (did you mean \
              SIDETONE_STORE_QUEUE_BATCHES?)",
-            "line 3: store.synchronous: \"of course\" is not known (one of full, normal)",
             "environment variable SIDETONE_STORE_READERS: store.readers: \"many\" is not a whole number",
             "line 2: store.reader: no such key (did you mean readers?)",
+            "line 3: store.synchronous: \"of course\" is not known (one of full, normal)",
             "line 4: stores: no such key (did you mean store?)",
         ]
     );

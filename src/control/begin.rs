@@ -5,29 +5,28 @@ use super::{
     admission::Refusal,
     call::{Call, Terms, session_id},
     cdr::Facts,
-    directory::{Entered, Entry, lock},
-    news,
+    directory::{Entered, Entry},
     talk::{Command, Dial, Inbox, Talk, refuse_leg},
+    watch::watch_over,
 };
 use crate::{
     agent::Profile,
     base::{
         fault::{Fault, Kind, Origin},
         ids::{CallId, TenantId},
+        time::Wall,
     },
-    bus::{Event, News},
-    media::{Arrival, LegCommand},
+    media::Arrival,
     metrics,
-    store::{Batch, CallChange, CallRow, CallStatus, Committed, Write},
-    vendor::{self, Answer, CallUpdate, Descriptor, EndReason, HookKind},
+    store::{CallRow, CallStatus},
+    vendor::{self, Answer, CallUpdate, Descriptor, HookKind},
 };
-use futures_util::FutureExt;
 use std::{
-    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, Weak},
+    time::Duration,
 };
 use tokio::sync::mpsc;
-use tracing::{Instrument, error, info_span, warn};
+use tracing::{Instrument, debug, info_span};
 
 /// Commands that may wait for a call's task.
 const COMMANDS: usize = 256;
@@ -185,7 +184,7 @@ impl Shared {
     }
 
     /// Begins a call, unless the vendor's call is here already. `ring` is how long a call of ours may ring.
-    fn begin(self: &Arc<Self>, seed: Seed, ring: Option<std::time::Duration>) -> Result<Arc<Entry>, Refusal> {
+    fn begin(self: &Arc<Self>, seed: Seed, ring: Option<Duration>) -> Result<Arc<Entry>, Refusal> {
         let now = self.clock.now();
         let row = new_row(now.wall, &seed);
         let (commands_tx, commands) = mpsc::channel(COMMANDS);
@@ -292,7 +291,7 @@ impl Shared {
                 }
             }
             Err((code, reason, why)) => {
-                warn!(vendor = arrival.vendor.name, connection = %arrival.connection, why, "media stream refused");
+                debug!(vendor = arrival.vendor.name, connection = %arrival.connection, why, "media stream refused");
                 refuse_leg(arrival.leg, code, reason, why);
             }
         }
@@ -360,7 +359,7 @@ fn is_sid(sid: &str) -> bool {
     (1..=200).contains(&sid.len()) && sid.bytes().all(|b| b.is_ascii_graphic()) && !sid.starts_with("pending:")
 }
 
-fn new_row(now: crate::base::time::Wall, seed: &Seed) -> CallRow {
+fn new_row(now: Wall, seed: &Seed) -> CallRow {
     let call_id = CallId::new();
     let session_id = seed.call_sid.as_ref().map(|sid| session_id(sid, call_id));
     CallRow {
@@ -385,66 +384,5 @@ fn new_row(now: crate::base::time::Wall, seed: &Seed) -> CallRow {
         agent: seed.profile.name.clone(),
         recording: None,
         metadata: serde_json::Value::Null,
-    }
-}
-
-/// Runs a call's task; should it panic, the call ends, and no other notices.
-async fn watch_over(shared: Arc<Shared>, entry: Arc<Entry>, talk: Talk) {
-    if AssertUnwindSafe(talk.run()).catch_unwind().await.is_err() {
-        error!("the call's task panicked: the call is ended");
-        metrics::counter(metrics::panics_total, &[("kind", "call")]).increment(1);
-        bury(&shared, &entry).await;
-    }
-    shared.pending.revoke(entry.call);
-    shared.directory.remove(entry.call);
-}
-
-async fn bury(shared: &Shared, entry: &Entry) {
-    if let Some(leg) = lock(&entry.leg).take() {
-        let _ = leg.try_send(LegCommand::Close {
-            code: 1011,
-            reason: "internal error",
-        });
-    }
-    let Some(shown) = entry.show().filter(|c| c.row.status != CallStatus::Ended) else {
-        return;
-    };
-    let at = crate::base::time::Wall::now();
-    let answered = shown.row.answered_at.unwrap_or(at);
-    let news = News::Status {
-        status: CallStatus::Ended.as_str(),
-        end_reason: Some(EndReason::Failed.as_str()),
-        customer_number: shown.row.customer_number,
-        organization_number: shown.row.organization_number,
-    };
-    let change = CallChange {
-        call_id: Some(entry.call),
-        status: Some(CallStatus::Ended),
-        end_reason: Some(EndReason::Failed),
-        end_time: Some(at),
-        duration: Some(at.as_secs() - answered.as_secs()),
-        ..CallChange::default()
-    };
-    let mut writes = vec![Write::CallChange(Box::new(change))];
-    if let Some(payload) = news::payload(entry.call, at, &news) {
-        writes.push(Write::Event {
-            tenant: entry.tenant,
-            call_id: entry.call,
-            payload: payload.to_string(),
-        });
-    }
-    match shared.deps.store.commit(Batch { writes }).await {
-        Ok(Committed::Done { event_ids }) => {
-            let id = event_ids.first().copied();
-            shared.deps.bus.publish(Arc::new(Event {
-                tenant: entry.tenant,
-                call: entry.call,
-                id,
-                at,
-                news,
-            }));
-        }
-        Ok(Committed::Duplicate) => {}
-        Err(fault) => error!(%fault, "the end of a panicked call could not be stored"),
     }
 }

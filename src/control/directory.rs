@@ -283,3 +283,86 @@ impl Inner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vendor::VENDORS;
+
+    const FROM: &str = "+14155550199";
+
+    fn entry(tenant: i64, to: &str) -> Arc<Entry> {
+        Arc::new(Entry {
+            call: CallId::new(),
+            tenant: TenantId(tenant),
+            vendor: VENDORS[0],
+            parties: (FROM.to_owned(), to.to_owned()),
+            inbound: false,
+            commands: mpsc::channel(1).0,
+            microphone: mpsc::channel(1).0,
+            shown: Mutex::default(),
+            leg: Mutex::default(),
+        })
+    }
+
+    fn directory() -> Directory {
+        Directory::new(Config::default(), Mono::ZERO)
+    }
+
+    fn enter(directory: &Directory, entry: &Arc<Entry>, sid: Option<&str>) {
+        assert!(matches!(directory.enter(Mono::ZERO, entry, sid), Entered::New));
+    }
+
+    fn found(entry: Option<Arc<Entry>>) -> Option<CallId> {
+        entry.map(|e| e.call)
+    }
+
+    #[test]
+    fn a_call_is_found_by_either_id_by_its_tenant_while_it_lives() {
+        let (d, a) = (directory(), entry(1, "a"));
+        enter(&d, &a, Some("sid"));
+        let again = entry(1, "a");
+        assert!(matches!(d.enter(Mono::ZERO, &again, Some("sid")), Entered::Known(e) if e.call == a.call));
+        for id in ["sid", a.call.as_str()] {
+            assert_eq!(found(d.find(TenantId(1), id)), Some(a.call));
+            assert_eq!(found(d.find(TenantId(2), id)), None);
+        }
+        d.release(a.call);
+        d.release(a.call);
+        assert_eq!((found(d.find(TenantId(1), "sid")), d.live()), (None, 0));
+        assert_eq!(
+            found(d.by_sid(VENDORS[0].name, "sid")),
+            Some(a.call),
+            "late news still finds its task"
+        );
+        d.remove(a.call);
+        assert_eq!((found(d.by_sid(VENDORS[0].name, "sid")), d.live()), (None, 0));
+        assert!(d.has_ended(VENDORS[0].name, "sid") && !d.has_ended("other", "sid"));
+    }
+
+    #[test]
+    fn a_placed_call_is_found_by_its_numbers_while_only_one_can_be_meant() {
+        let (d, a, b) = (directory(), entry(1, "a"), entry(1, "a"));
+        let vendor = VENDORS[0].name;
+        enter(&d, &a, None);
+        assert_eq!(found(d.unnamed(vendor, FROM, "a")), Some(a.call));
+        assert_eq!(found(d.unnamed(vendor, "a", FROM)), None);
+        enter(&d, &b, None);
+        assert_eq!(found(d.unnamed(vendor, FROM, "a")), None);
+        d.learn_sid(b.call, "sid");
+        d.learn_sid(b.call, "another");
+        assert_eq!(found(d.unnamed(vendor, FROM, "a")), Some(a.call));
+        assert_eq!(found(d.by_sid(vendor, "sid")), Some(b.call));
+        assert_eq!(found(d.by_sid(vendor, "another")), None);
+    }
+
+    #[test]
+    fn watchers_see_calls_leave_before_their_tasks() {
+        let (d, a) = (directory(), entry(1, "a"));
+        enter(&d, &a, None);
+        d.release(a.call);
+        assert_eq!((*d.watch_live().borrow(), *d.watch_tasks().borrow()), (0, 1));
+        d.remove(a.call);
+        assert_eq!((*d.watch_live().borrow(), *d.watch_tasks().borrow()), (0, 0));
+    }
+}

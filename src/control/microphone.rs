@@ -140,3 +140,58 @@ impl Desk {
         self.aloud = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        agent::Kind,
+        base::{
+            settings::{Faults, Section},
+            time::Wall,
+        },
+        speech::{Config, stt::fake::phrase},
+    };
+
+    fn at(seconds: u64) -> Now {
+        Now {
+            mono: Mono::ZERO + Duration::from_secs(seconds),
+            wall: Wall::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_idle_microphone_is_off_and_what_it_heard_is_still_told() {
+        let speech = Speech::new(&Config::read(&Section::empty(&Faults::default())), 1);
+        let profile = Profile {
+            stt: "fake".into(),
+            ..Profile::new("human", Kind::Human)
+        };
+        let mut desk = Desk::new();
+        assert_eq!(desk.next_timeout(), None);
+        // A tone that has not ended when the microphone falls silent.
+        let samples = phrase(0, 100, 8000)[..800].to_vec();
+        let audio = Microphone {
+            samples,
+            rate: 8000,
+            to_caller: false,
+            last: false,
+        };
+        desk.hear(at(1), &speech, 0, &profile, false, &audio);
+        assert_eq!(desk.next_timeout(), Some(at(1).mono + IDLE));
+        desk.timeout(at(5), None);
+        assert!(desk.next_timeout().is_some());
+        desk.timeout(at(11), None);
+        assert_eq!((desk.next_timeout(), desk.sender), (None, Sender::Customer));
+        desk.close();
+        let mut finals = Vec::new();
+        while let Some(event) = desk.news.as_mut().unwrap().recv().await {
+            if let SpeechEvent::Transcript(words) = event {
+                finals.push((words.text, words.is_final));
+            }
+        }
+        assert_eq!(finals, [("tone of 400 Hz".to_owned(), true)]);
+        desk.hear(at(12), &speech, 0, &profile, false, &audio);
+        assert_eq!(desk.next_timeout(), None, "an ended call hears nothing");
+    }
+}

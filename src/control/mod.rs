@@ -39,6 +39,7 @@ mod rest;
 mod talk;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use config::{Config, Number};
 
@@ -234,19 +235,7 @@ impl Control {
     }
 
     async fn tell_vendor_news(&self, entry: &Entry, update: CallUpdate) -> Result<(), Fault> {
-        let CallUpdate {
-            news,
-            call_sid,
-            duration_s,
-            ..
-        } = update;
-        self.ask(entry, PATIENCE, |done| Command::Vendor {
-            news,
-            call_sid,
-            duration_s,
-            done,
-        })
-        .await
+        self.ask(entry, PATIENCE, |done| Command::Vendor(update, done)).await
     }
 
     /// Places a call. Returns once the vendor has taken it.

@@ -27,7 +27,7 @@ use crate::{
     record::TapTx,
     speech::{Mouth, SpeechEvent},
     store::{CallStatus, Committed, Sender},
-    vendor::{Answer, CallAction, CallNews},
+    vendor::{Answer, CallAction, CallUpdate},
 };
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use std::{collections::VecDeque, sync::Arc, time::Duration};
@@ -45,12 +45,7 @@ const KEY_MS: u32 = 100;
 #[derive(Debug)]
 pub(super) enum Command {
     /// The vendor has news.
-    Vendor {
-        news: CallNews,
-        call_sid: String,
-        duration_s: Option<u32>,
-        done: Done,
-    },
+    Vendor(CallUpdate, Done),
     /// Tell when the vendor has taken the call.
     WhenDialed(Done),
     /// A media socket for the call; its token was used up.
@@ -206,15 +201,7 @@ impl Talk {
 
     fn command(&mut self, now: Now, command: Command) {
         match command {
-            Command::Vendor {
-                news,
-                call_sid,
-                duration_s,
-                done,
-            } => {
-                self.call.learn_sid(&call_sid);
-                self.call.vendor(now, news, duration_s, done);
-            }
+            Command::Vendor(update, done) => self.call.vendor(now, &update, done),
             Command::WhenDialed(done) => self.call.when_dialed(done),
             Command::Arrival(arrival) => self.attach(now, *arrival),
             Command::Say(words, told) => {
@@ -322,7 +309,7 @@ impl Talk {
 
     fn asked(&mut self, now: Now, ask: Ask, result: Result<String, Fault>) {
         if let Err(fault) = &result {
-            warn!(?ask, %fault, "the vendor did not do as asked");
+            warn!(ask = ask.as_str(), kind = ?fault.kind, "the vendor did not do as asked");
             if matches!(ask, Ask::Transfer(_)) {
                 self.turn.resume();
             }

@@ -101,7 +101,7 @@ pub fn header_credential(headers: &HeaderMap) -> Result<Option<Credential<'_>>, 
 /// follows `bearer`. API keys live long and do not belong into a URL.
 pub fn socket_credential<'a>(parts: &'a Parts, query: &'a Form<'_>) -> Result<Option<Credential<'a>>, Failure> {
     let mut found = header_credential(&parts.headers)?;
-    for token in query.all("token") {
+    for token in query.all("token").filter(|t| !t.is_empty()) {
         only(&mut found, Credential::Token(token))?;
     }
     let mut offered = subprotocols(&parts.headers);
@@ -143,35 +143,40 @@ mod tests {
 
     #[test]
     fn a_credential_is_found_wherever_it_may_be_and_only_once() {
+        type Case<'a> = (
+            &'a [(&'static str, &'static str)],
+            &'a str,
+            Result<Option<Credential<'a>>, Kind>,
+        );
         let token = |t| Ok(Some(Credential::Token(t)));
-        let cases: [(&[(&str, &str)], &str, Result<Option<Credential<'_>>, ()>); 14] = [
+        let key = |k| Ok(Some(Credential::Key(k)));
+        let ambiguous = Err(Kind::Malformed);
+        let cases: [Case<'_>; 16] = [
             (&[], "", Ok(None)),
+            (&[], "token=&call_id=1", Ok(None)),
             (&[("authorization", "Bearer a.b.c")], "", token("a.b.c")),
             (&[("authorization", "bearer  a.b.c")], "", token("a.b.c")),
-            (
-                &[("authorization", "Bearer sk_1")],
-                "",
-                Ok(Some(Credential::Key("sk_1"))),
-            ),
-            (&[("x-api-key", "sk_1")], "", Ok(Some(Credential::Key("sk_1")))),
+            (&[("authorization", "Bearer sk_1")], "", key("sk_1")),
+            (&[("x-api-key", "sk_1")], "", key("sk_1")),
             (&[("authorization", "Basic eDp5")], "", token("")),
             (&[("authorization", "Bearer")], "", token("")),
             (&[], "token=a.b.c&call_id=1", token("a.b.c")),
             (&[], "token=sk_1", token("sk_1")),
             (&[("sec-websocket-protocol", "bearer, a.b.c")], "", token("a.b.c")),
             (&[("sec-websocket-protocol", "chat, bearer")], "", Ok(None)),
-            (&[], "token=a&token=a", Err(())),
-            (&[("authorization", "Bearer a")], "token=a", Err(())),
+            (&[], "token=a&token=a", ambiguous),
+            (&[("authorization", "Bearer a")], "token=a", ambiguous),
             (
                 &[("authorization", "Bearer a"), ("authorization", "Bearer b")],
                 "",
-                Err(()),
+                ambiguous,
             ),
+            (&[("authorization", "Bearer a"), ("x-api-key", "sk_1")], "", ambiguous),
         ];
         for (headers, query, expected) in cases {
             let parts = parts(headers);
             let query = Form::parse(query.as_bytes()).unwrap();
-            let found = socket_credential(&parts, &query).map_err(|f| assert_eq!(f.fault.kind, Kind::Malformed));
+            let found = socket_credential(&parts, &query).map_err(|f| f.fault.kind);
             assert_eq!(found, expected, "{headers:?} {query:?}");
         }
     }

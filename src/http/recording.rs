@@ -1,6 +1,6 @@
 //! A call's recording, whole or a range of it (RFC 9110 §14): players seek.
 //!
-//! Files are read on the blocking pool in pieces, and no faster than the client takes them.
+//! Files are read in pieces on the blocking pool, each when the client has taken the one before: who reads slowly holds no thread.
 
 use super::{
     Shared,
@@ -21,7 +21,7 @@ use std::{
     io::{self, Read, Seek, SeekFrom},
     path::{Component, Path, PathBuf},
 };
-use tokio::{sync::mpsc, task::spawn_blocking};
+use tokio::task::spawn_blocking;
 
 /// Bytes read at once.
 const PIECE: usize = 64 * 1024;
@@ -101,16 +101,17 @@ fn read_range(headers: &HeaderMap, size: u64) -> Range {
 }
 
 fn send(file: File, from: u64, to: u64, size: u64, status: StatusCode) -> Response {
-    let (pieces, taken) = mpsc::channel(2);
-    spawn_blocking(move || {
-        if let Err(e) = read_pieces(file, from, to, &pieces) {
-            let _ = pieces.blocking_send(Err(e));
+    let pieces = stream::try_unfold((file, from), move |(file, at)| async move {
+        if at == to {
+            return Ok(None);
         }
+        let (piece, file) = spawn_blocking(move || read_piece(file, at, to))
+            .await
+            .map_err(io::Error::other)??;
+        let next = at + piece.len() as u64;
+        Ok::<_, io::Error>(Some((piece, (file, next))))
     });
-    let body = stream::unfold(taken, async |mut taken: mpsc::Receiver<io::Result<Bytes>>| {
-        taken.recv().await.map(|piece| (piece, taken))
-    });
-    let mut response = (status, Body::from_stream(body)).into_response();
+    let mut response = (status, Body::from_stream(pieces)).into_response();
     let mut set = |name, value: String| {
         if let Ok(value) = value.parse() {
             response.headers_mut().insert(name, value);
@@ -125,18 +126,11 @@ fn send(file: File, from: u64, to: u64, size: u64, status: StatusCode) -> Respon
     response
 }
 
-fn read_pieces(mut file: File, from: u64, to: u64, pieces: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
-    file.seek(SeekFrom::Start(from))?;
-    let mut left = to - from;
-    while left > 0 {
-        let mut piece = vec![0; PIECE.min(usize::try_from(left).unwrap_or(PIECE))];
-        file.read_exact(&mut piece)?;
-        left -= piece.len() as u64;
-        if pieces.blocking_send(Ok(piece.into())).is_err() {
-            return Ok(());
-        }
-    }
-    Ok(())
+fn read_piece(mut file: File, at: u64, to: u64) -> io::Result<(Bytes, File)> {
+    let mut piece = vec![0; PIECE.min(usize::try_from(to - at).unwrap_or(PIECE))];
+    file.seek(SeekFrom::Start(at))?;
+    file.read_exact(&mut piece)?;
+    Ok((piece.into(), file))
 }
 
 #[cfg(test)]

@@ -61,6 +61,11 @@ impl Ingress {
         self.format.rate
     }
 
+    /// Samples that last `ms` milliseconds.
+    pub(super) const fn samples_of_ms(&self, ms: u32) -> usize {
+        self.format.samples_of_ms(ms)
+    }
+
     /// Decodes a payload into `scratch.samples` and returns how many samples there are.
     pub(super) fn decode(&self, payload: Payload<'_>, scratch: &mut Scratch) -> Result<usize, BadPayload> {
         let Payload::Base64(text) = payload else {

@@ -157,8 +157,8 @@ pub enum LegEvent {
     Ended {
         /// Why.
         end: LegEnd,
-        /// Where every frame went.
-        accounting: Accounting,
+        /// Where every frame went. Boxed, so that the many small events stay small.
+        accounting: Box<Accounting>,
     },
 }
 

@@ -55,8 +55,10 @@ impl Default for Limits {
 
 /// Audio held while a leg waits for its plan, in ms.
 const HELD_MS: u32 = 1000;
-/// Each of the two rings of an echo, in ms.
+/// The ring towards the caller of an echo, in ms: what may wait beyond the vendor's lead.
 const ECHO_RING_MS: u32 = 500;
+/// The ring from the caller of an echo, in ms. It is emptied at once, so a frame's length is enough.
+const ECHO_UPLINK_MS: u32 = 40;
 /// How long the peer has to answer our close.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
 /// Payload faults are forgiven after this long.
@@ -343,8 +345,7 @@ impl Leg {
         self.timers.stop(Timer::Start);
         self.timers.set(Timer::Plan, now + self.limits.plan);
         self.timers.set(Timer::Idle, now + self.limits.idle);
-        let held = Vec::with_capacity(start.inbound.samples_of_ms(HELD_MS));
-        self.state = State::Waiting { held };
+        self.state = State::Waiting { held: Vec::new() };
         self.arrival = Some(start);
     }
 
@@ -361,7 +362,7 @@ impl Leg {
         self.accounts.in_frames += 1;
         self.accounts.in_samples += n as u64;
         if let State::Waiting { held } = &mut self.state {
-            let room = (held.capacity() - held.len()).min(n);
+            let room = self.ingress.samples_of_ms(HELD_MS).saturating_sub(held.len()).min(n);
             held.extend_from_slice(&scratch.samples[..room]);
             self.accounts.in_dropped_full += (n - room) as u64;
             return;
@@ -394,10 +395,12 @@ impl Leg {
             Way::None => self.accounts.in_dropped_unheard += samples.len() as u64,
             Way::Ear(up) => self.wake_ear |= up.push(samples, resampled, &mut self.accounts),
             Way::Echo { up, rx, down } => {
-                up.push(samples, resampled, &mut self.accounts);
-                while rx.queued() > 0 && down.room() > 0 {
-                    let n = rx.pop(&mut resampled[..down.room().min(960)]);
-                    down.push(UtteranceId::default(), &resampled[..n], false);
+                for piece in samples.chunks((up.ring().rate() * ECHO_UPLINK_MS / 1000) as usize) {
+                    up.push(piece, resampled, &mut self.accounts);
+                    while rx.queued() > 0 && down.room() > 0 {
+                        let n = rx.pop(&mut resampled[..down.room().min(960)]);
+                        down.push(UtteranceId::default(), &resampled[..n], false);
+                    }
                 }
             }
         }
@@ -423,7 +426,7 @@ impl Leg {
         let (way, downlink, live) = match plan.route {
             Route::Echo => {
                 let ring = |ms| (rate * ms / 1000) as usize;
-                let (tx, rx) = ring::uplink(rate, ring(ECHO_RING_MS), None);
+                let (tx, rx) = ring::uplink(rate, ring(ECHO_UPLINK_MS), None);
                 let (down, playing) = ring::downlink(rate, ring(ECHO_RING_MS), 64);
                 let way = Uplink::new(tx, rate).map_or(Way::None, |up| Way::Echo { up, rx, down });
                 (way, Some(playing), true)
@@ -483,7 +486,7 @@ impl Leg {
         let end = self.end.unwrap_or(LegEnd::Closed);
         self.events.push_back(LegEvent::Ended {
             end,
-            accounting: self.accounts,
+            accounting: Box::new(self.accounts),
         });
     }
 

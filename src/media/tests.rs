@@ -132,7 +132,7 @@ impl Desk {
 
     fn end(&mut self) -> Option<(LegEnd, Accounting)> {
         self.events().into_iter().find_map(|e| match e {
-            LegEvent::Ended { end, accounting } => Some((end, accounting)),
+            LegEvent::Ended { end, accounting } => Some((end, *accounting)),
             _ => None,
         })
     }
@@ -414,7 +414,7 @@ proptest! {
         let a = *d.session.accounting();
         for e in d.events() {
             match e {
-                LegEvent::Ended { accounting, .. } => { ended += 1; prop_assert_eq!(accounting, a); }
+                LegEvent::Ended { accounting, .. } => { ended += 1; prop_assert_eq!(*accounting, a); }
                 LegEvent::Played { utterance, .. } => { *heard.entry(utterance).or_insert(0) += 1; }
                 _ => {}
             }

@@ -6,7 +6,6 @@
 mod config;
 mod recorder;
 mod timeline;
-mod wav;
 
 pub use config::Config;
 pub use recorder::{RecordError, Recorder};

@@ -6,10 +6,9 @@
 use super::{
     Config, TapSpan, TapTx,
     timeline::{RATE, Taken, Timeline},
-    wav,
 };
-use crate::{base::time::Mono, metrics};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
+use crate::{audio::wav, base::time::Mono, metrics};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use rtrb::{Consumer, RingBuffer};
 use std::{
     fmt,
@@ -75,7 +74,8 @@ pub struct Recorder {
 impl Recorder {
     /// Starts the thread.
     pub fn start(config: &Config) -> io::Result<Self> {
-        let (tx, rx) = crossbeam_channel::bounded(config.max_recordings);
+        // Bounded by the count of live recordings.
+        let (tx, rx) = crossbeam_channel::unbounded();
         let live = Arc::new(AtomicUsize::new(0));
         let counter = live.clone();
         let thread = std::thread::Builder::new()
@@ -116,13 +116,9 @@ impl Recorder {
             let (spans_tx, spans) = RingBuffer::new((SPANS_PER_SECOND as f64 * seconds) as usize);
             let limit = RATE * self.config.max_length.as_secs();
             let recording = Recording::new(path.to_owned(), file, samples, spans, limit);
-            match self.begun.as_ref().map(|tx| tx.try_send(Box::new(recording))) {
-                Some(Ok(())) => Ok(TapTx::new(samples_tx, spans_tx)),
-                Some(Err(TrySendError::Full(_))) => Err(RecordError::TooMany {
-                    limit: self.config.max_recordings,
-                }),
-                Some(Err(TrySendError::Disconnected(_))) | None => Err(RecordError::Stopped),
-            }
+            let begun = self.begun.as_ref().ok_or(RecordError::Stopped)?;
+            begun.send(Box::new(recording)).map_err(|_| RecordError::Stopped)?;
+            Ok(TapTx::new(samples_tx, spans_tx))
         });
         if sent.is_err() {
             self.live.fetch_sub(1, Relaxed);

@@ -74,8 +74,9 @@ pub(super) async fn run(seat: Seat, mut handover: Handover, handle: LegHandle, s
         .max_write_buffer_size(256 * 1024)
         .max_message_size(Some(config.max_message))
         .max_frame_size(Some(config.max_frame));
-    let ws =
-        WebSocketStream::from_partially_read(handover.conn, handover.read.into(), Role::Server, Some(ws_config)).await;
+    // Copied, because these few bytes would keep the whole buffer of the HTTP connection alive.
+    let ws = WebSocketStream::from_partially_read(handover.conn, handover.read.to_vec(), Role::Server, Some(ws_config))
+        .await;
     let session = Session::new(
         Mono::now(),
         handover.vendor.caps,

@@ -16,7 +16,10 @@ use sidetone::{
     bus::{Bus, local::LocalBus},
     config::{Config, Env},
     control::{self, Control},
-    http::{self, MediaDoor, Readiness},
+    http::{
+        self, MediaDoor, Readiness,
+        routes::{Gate, Route},
+    },
     hub::{self, Hub},
     net::client::HttpClient,
     record::Recorder,
@@ -55,6 +58,8 @@ pub(crate) struct House {
     pub(crate) readiness: Arc<Readiness>,
     pub(crate) door: Arc<Door>,
     pub(crate) folder: tempfile::TempDir,
+    /// Method, path and gate of every route.
+    pub(crate) routes: Vec<(String, String, Gate)>,
 }
 
 /// Counts the media sockets it is handed, and is full when told so.
@@ -153,7 +158,7 @@ impl House {
             },
         );
         let (readiness, door) = (Arc::new(Readiness::default()), Arc::new(Door::default()));
-        let router = http::router(http::Deps {
+        let deps = http::Deps {
             config: config.http.clone(),
             dev,
             public_url: config.calls.public_url.clone(),
@@ -166,8 +171,10 @@ impl House {
             media: door.clone(),
             simulate: None,
             readiness: readiness.clone(),
-        })
-        .unwrap();
+        };
+        let named = |r: Route| (r.method.to_string(), r.path, r.gate);
+        let routes = http::routes::table(&deps).into_iter().map(named).collect();
+        let router = http::router(deps).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let fanout = hub.clone();
@@ -192,6 +199,7 @@ impl House {
             readiness,
             door,
             folder,
+            routes,
         }
     }
 

@@ -8,4 +8,5 @@ mod house;
 mod process;
 mod rest;
 mod shard;
+mod stores;
 mod tidy;

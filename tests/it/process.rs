@@ -19,7 +19,7 @@ const PHRASES: [(&str, &str); 8] = [
     ("where can I find you", "Twelve Harbour Street, by the bridge."),
     ("I would like to book an appointment", "Tuesday at ten is free."),
     ("please cancel my appointment", "It is cancelled."),
-    ("how much does a consultation cost", "Forty euros for half an hour."),
+    ("how much do you charge for a visit", "Forty euros for half an hour."),
     ("is there parking for customers", "Yes, behind the building."),
     ("do you accept credit cards", "We take every card."),
     ("did my package arrive this morning", "It is waiting for you."),

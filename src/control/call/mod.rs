@@ -15,7 +15,7 @@ use crate::{
     control::cdr::{Facts, Handoff},
     media::{LegEnd, LegEvent},
     store::{Batch, CallChange, CallRow, CallStatus, Committed, Write},
-    vendor::CallNews,
+    vendor::{CallNews, CallUpdate},
 };
 use std::{collections::VecDeque, time::Duration};
 
@@ -38,6 +38,8 @@ use timers::{Timer, Timers};
 const LINGER: Duration = Duration::from_secs(10);
 /// How long before the longest length the log is told.
 const WARN_BEFORE: Duration = Duration::from_secs(300);
+/// News of the vendor that is recognised when it is repeated: many times what a call has.
+const MAX_SEEN: usize = 64;
 /// Utterances held for a caller who cannot hear yet.
 const MAX_HELD: usize = 16;
 
@@ -76,6 +78,18 @@ pub(super) enum Ask {
     Transfer(String),
     /// Send keys.
     Digits(String),
+}
+
+impl Ask {
+    /// What it is, for the log: numbers and keys are not for it.
+    pub(super) const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Dial => "dial",
+            Self::HangUp => "hang_up",
+            Self::Transfer(_) => "transfer",
+            Self::Digits(_) => "digits",
+        }
+    }
 }
 
 /// What a call wants done.
@@ -157,6 +171,8 @@ pub(super) struct Call {
     asking: u32,
     waiting_for_dial: Vec<Done>,
     waiting_for_end: Vec<Done>,
+    /// Keys of the vendor's latest news.
+    seen: VecDeque<String>,
     stt_out: bool,
     /// Whether the record exists.
     created: bool,
@@ -202,6 +218,7 @@ impl Call {
             asking: 0,
             waiting_for_dial: Vec::new(),
             waiting_for_end: Vec::new(),
+            seen: VecDeque::new(),
             stt_out: false,
             created: false,
             void: false,
@@ -369,16 +386,30 @@ impl Call {
         }
     }
 
-    /// News from the vendor. `done` is told when what it changed is durable.
-    pub(super) fn vendor(&mut self, now: Now, news: CallNews, duration_s: Option<u32>, done: Done) {
-        match news {
-            CallNews::Ringing => self.advance(now, CallStatus::Ringing),
-            CallNews::Answered => self.advance(now, CallStatus::Answered),
-            CallNews::Ended(reason) => self.vendor_ended(now, reason, duration_s),
-            CallNews::StreamFailed => self.stream_failed(now),
-            CallNews::Initiated | CallNews::Other => {}
+    /// News from the vendor. `done` is told when what it changed is durable; a repetition changes nothing.
+    pub(super) fn vendor(&mut self, now: Now, update: &CallUpdate, done: Done) {
+        self.learn_sid(&update.call_sid);
+        if self.is_first(&update.dedup_key) {
+            match update.news {
+                CallNews::Ringing => self.advance(now, CallStatus::Ringing),
+                CallNews::Answered => self.advance(now, CallStatus::Answered),
+                CallNews::Ended(reason) => self.vendor_ended(now, reason, update.duration_s),
+                CallNews::StreamFailed => self.stream_failed(now),
+                CallNews::Initiated | CallNews::Other => {}
+            }
         }
         self.when_durable(done);
+    }
+
+    fn is_first(&mut self, key: &str) -> bool {
+        if self.seen.iter().any(|seen| seen == key) {
+            return false;
+        }
+        if self.seen.len() == MAX_SEEN {
+            self.seen.pop_front();
+        }
+        self.seen.push_back(key.to_owned());
+        true
     }
 
     /// A media socket carries the call from now on; `speaks` says whether words reach the caller over it.
@@ -431,7 +462,7 @@ impl Call {
             }
             LegEvent::BargedIn => self.cut(now),
             LegEvent::Ended { end, accounting } => {
-                self.facts.accounting = Some(accounting);
+                self.facts.accounting = Some(*accounting);
                 self.facts.closed_without_stop = end == LegEnd::ClosedWithoutStop;
                 self.leg_ended(now, end);
             }

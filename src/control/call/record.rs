@@ -41,7 +41,7 @@ impl Call {
     }
 
     /// The vendor told its id of the call.
-    pub(in crate::control) fn learn_sid(&mut self, call_sid: &str) {
+    pub(super) fn learn_sid(&mut self, call_sid: &str) {
         if self.knows_sid() || call_sid.is_empty() {
             return;
         }

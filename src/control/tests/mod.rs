@@ -609,10 +609,10 @@ impl Leg {
     }
 
     async fn end(self, end: LegEnd) {
-        let accounting = Accounting {
+        let accounting = Box::new(Accounting {
             in_frames: 3,
             ..Accounting::default()
-        };
+        });
         self.tell(LegEvent::Ended { end, accounting }).await;
     }
 }

@@ -1,6 +1,8 @@
 //! Recognisers: the trait one implements, and the list of those there are. One folder each, one line in [`BACKENDS`].
 
 pub mod fake;
+pub mod pocketsphinx;
+pub mod segment;
 
 use super::{EarSpec, Hearing};
 use crate::base::settings::Section;
@@ -8,7 +10,7 @@ use futures_util::future::LocalBoxFuture;
 use std::{fmt, rc::Rc, sync::Arc};
 
 /// Every recogniser. Configuration, metrics labels and tests iterate it.
-pub static BACKENDS: &[&Descriptor] = &[&fake::DESCRIPTOR];
+pub static BACKENDS: &[&Descriptor] = &[&pocketsphinx::DESCRIPTOR, &fake::DESCRIPTOR];
 
 /// What a recogniser is called and how it is configured.
 pub struct Descriptor {

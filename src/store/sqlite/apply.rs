@@ -3,7 +3,7 @@
 use super::rows::{direction, stamp};
 use crate::{
     base::{
-        fault::{Fault, Kind},
+        fault::{Fault, Kind, Origin},
         ids::{CallId, TenantId},
         time::Wall,
     },
@@ -26,13 +26,15 @@ pub(super) enum NotApplied {
 impl From<rusqlite::Error> for NotApplied {
     fn from(e: rusqlite::Error) -> Self {
         use ErrorCode as E;
+        // SQLite's message names columns, never values; it is for the log, not for whoever asked.
+        let refused = |kind, message: &'static str| {
+            tracing::warn!(error = %e, "a batch is refused");
+            Self::Batch(Fault::new(Origin::Us, kind, message))
+        };
         match e.sqlite_error_code() {
-            Some(E::ConstraintViolation) => Self::Batch(Fault::client(
-                Kind::Conflict,
-                format!("the store refuses the change: {e}"),
-            )),
+            Some(E::ConstraintViolation) => refused(Kind::Conflict, "the change contradicts what is stored"),
             Some(E::Unknown | E::TooBig | E::TypeMismatch | E::ApiMisuse | E::ParameterOutOfRange) | None => {
-                Self::Batch(Fault::internal(format!("the store cannot apply the change: {e}")))
+                refused(Kind::Internal, "the store cannot apply the change")
             }
             Some(_) => Self::Engine(e),
         }

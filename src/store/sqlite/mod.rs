@@ -3,6 +3,8 @@
 //! A commit is acknowledged after SQLite's `COMMIT` returned, with `synchronous` as configured. While the file is locked, full
 //! or out of order, batches wait in the bounded queue, nothing is acknowledged, and writing is tried again until it works.
 //! Local disk only: the write-ahead log needs shared memory, which network file systems do not have.
+//!
+//! Times are UTC, as RFC 3339 text with microseconds (`2026-01-31T12:00:00.250000Z`), so that `sqlite3` shows and sorts them; JSON is text.
 
 mod apply;
 mod open;

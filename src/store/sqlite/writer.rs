@@ -22,6 +22,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Above this size of the write-ahead log, something keeps it from being folded back: a query that never ends, or an outside reader.
+const WAL_WARN: u64 = 256 << 20;
 /// How often what is too old is looked for.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// How long pruning may be put off by work.
@@ -130,6 +132,9 @@ impl Writer {
         if let Err(e) = pruned {
             tracing::debug!(error = %e, "pruning put off");
         }
+        if !more {
+            self.watch_log();
+        }
         self.prune_due = Instant::now() + if more { Duration::ZERO } else { PRUNE_EVERY };
     }
 
@@ -157,6 +162,18 @@ impl Writer {
             .execute(params![self.config.events_per_tenant, PRUNE_ROWS as i64])?;
         tx.commit()?;
         Ok(seen.max(old).max(many))
+    }
+
+    fn watch_log(&self) {
+        let Some(path) = self.conn.path() else { return };
+        let bytes = std::fs::metadata(format!("{path}-wal")).map_or(0, |m| m.len());
+        ::metrics::gauge!(metrics::store_wal_bytes).set(bytes as f64);
+        if bytes > WAL_WARN {
+            tracing::warn!(
+                bytes,
+                "the database's write-ahead log does not shrink: a reader holds it"
+            );
+        }
     }
 
     fn finish(&mut self) -> Result<(), Fault> {

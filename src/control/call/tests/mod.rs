@@ -60,6 +60,7 @@ struct Desk {
     in_air: Option<Batch>,
     stored: Vec<Write>,
     events: i64,
+    requests: usize,
     published: Vec<Event>,
     spoken: Vec<UtteranceId>,
     asks: Vec<Ask>,
@@ -77,6 +78,7 @@ impl Desk {
             in_air: None,
             stored: Vec::new(),
             events: 0,
+            requests: 0,
             published: Vec::new(),
             spoken: Vec::new(),
             asks: Vec::new(),
@@ -159,10 +161,10 @@ impl Desk {
     }
 
     fn leg_ends(&mut self, end: LegEnd) {
-        let accounting = Accounting {
+        let accounting = Box::new(Accounting {
             in_frames: 7,
             ..Accounting::default()
-        };
+        });
         self.leg(LegEvent::Ended { end, accounting });
     }
 
@@ -176,8 +178,22 @@ impl Desk {
     }
 
     fn vendor(&mut self, news: CallNews) -> Receiver<Result<(), Fault>> {
+        self.requests += 1;
+        self.vendor_request(news, self.requests)
+    }
+
+    fn vendor_request(&mut self, news: CallNews, request: usize) -> Receiver<Result<(), Fault>> {
         let (done, told) = oneshot::channel();
-        self.call.vendor(self.now, news, None, done);
+        let update = CallUpdate {
+            call_sid: "sid".into(),
+            from: String::new(),
+            to: String::new(),
+            inbound: true,
+            news,
+            dedup_key: request.to_string(),
+            duration_s: None,
+        };
+        self.call.vendor(self.now, &update, done);
         self.drain();
         told
     }

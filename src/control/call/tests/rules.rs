@@ -431,3 +431,15 @@ fn while_storage_is_away_words_are_refused_and_not_kept_without_bound() {
     desk.leg_ends(LegEnd::Stopped);
     assert!(desk.call.row().metadata["messages_lost"].as_u64().unwrap() > 4000);
 }
+
+#[test]
+fn repeated_news_changes_nothing_and_is_answered_like_the_first() {
+    let mut desk = Desk::talking(TERMS);
+    for _ in 0..3 {
+        let mut told = desk.vendor_request(CallNews::StreamFailed, 77);
+        assert_eq!(told.try_recv(), Ok(Ok(())));
+    }
+    assert_eq!(desk.faults(), ["ACME_ERROR"]);
+    (0..1000).for_each(|n| drop(desk.vendor_request(CallNews::Other, 100 + n)));
+    assert_eq!(desk.call.seen.len(), MAX_SEEN);
+}

@@ -1,0 +1,85 @@
+//! Watches over the tasks of calls: one that panics ends its own call, and no other notices.
+
+use super::{
+    Shared,
+    directory::{Entry, lock},
+    news,
+    talk::Talk,
+};
+use crate::{
+    base::time::Wall,
+    bus::{Event, News},
+    media::LegCommand,
+    metrics,
+    store::{Batch, CallChange, CallStatus, Committed, Write},
+    vendor::EndReason,
+};
+use futures_util::FutureExt;
+use std::{panic::AssertUnwindSafe, sync::Arc};
+use tracing::error;
+
+/// Runs a call's task to its end, whatever end that is.
+pub(super) async fn watch_over(shared: Arc<Shared>, entry: Arc<Entry>, talk: Talk) {
+    if AssertUnwindSafe(talk.run()).catch_unwind().await.is_err() {
+        error!("the call's task panicked: the call is ended");
+        metrics::counter(metrics::panics_total, &[("kind", "call")]).increment(1);
+        bury(&shared, &entry).await;
+    }
+    shared.pending.revoke(entry.call);
+    shared.directory.remove(entry.call);
+}
+
+/// Ends a call without its task: closes the socket and the record. What the task had not stored yet is lost.
+async fn bury(shared: &Shared, entry: &Entry) {
+    if let Some(leg) = lock(&entry.leg).take() {
+        let _ = leg.try_send(LegCommand::Close {
+            code: 1011,
+            reason: "internal error",
+        });
+    }
+    let shown = entry.show().map(|call| call.row);
+    if shown.as_ref().is_some_and(|row| row.status == CallStatus::Ended) {
+        return;
+    }
+    let at = Wall::now();
+    let answered = shown.and_then(|row| row.answered_at).unwrap_or(at);
+    let change = CallChange {
+        call_id: Some(entry.call),
+        status: Some(CallStatus::Ended),
+        end_reason: Some(EndReason::Failed),
+        end_time: Some(at),
+        duration: Some((at.as_secs() - answered.as_secs()).max(0)),
+        ..CallChange::default()
+    };
+    let (ours, customer) = entry.parties.clone();
+    let news = News::Status {
+        status: CallStatus::Ended.as_str(),
+        end_reason: Some(EndReason::Failed.as_str()),
+        customer_number: customer,
+        organization_number: ours,
+    };
+    let (tenant, call) = (entry.tenant, entry.call);
+    let payload = news::payload(call, at, &news).unwrap_or_default().to_string();
+    let writes = vec![
+        Write::CallChange(Box::new(change)),
+        Write::Event {
+            tenant,
+            call_id: call,
+            payload,
+        },
+    ];
+    match shared.deps.store.commit(Batch { writes }).await {
+        Ok(Committed::Done { event_ids }) => {
+            let id = event_ids.first().copied();
+            shared.deps.bus.publish(Arc::new(Event {
+                tenant,
+                call,
+                id,
+                at,
+                news,
+            }));
+        }
+        Ok(Committed::Duplicate) => {}
+        Err(fault) => error!(%fault, "the end of a panicked call could not be stored"),
+    }
+}

@@ -1,0 +1,264 @@
+//! The worker processes: a bounded number of them, each one question at a time, killed when they hang and started again.
+
+use super::{
+    Config,
+    proto::{Ask, RATE, Reply, Setup, frame},
+};
+use crate::metrics;
+use std::{io, process::Stdio, sync::Arc, thread, time::Duration};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
+    process::{Child, ChildStdin, ChildStdout, Command},
+    sync::{Mutex, mpsc, oneshot},
+    time::{Instant, timeout},
+};
+
+/// How long a worker may take to load the engine.
+const OPENING: Duration = Duration::from_secs(30);
+
+/// How long a worker that could not be started is not tried again.
+const COOLING: Duration = Duration::from_secs(5);
+
+/// What a worker may learn of our environment: where libraries are.
+const ENVIRONMENT: [&str; 2] = ["PATH", "LD_LIBRARY_PATH"];
+
+/// A question and where its answer goes.
+#[derive(Debug)]
+struct Job {
+    ask: Ask,
+    samples: Vec<i16>,
+    reply: oneshot::Sender<Result<Reply, String>>,
+}
+
+/// Why a question was not answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum PoolError {
+    /// Too many wait already.
+    Full,
+    /// No worker could answer; a sentence that a person can act on.
+    Lost(String),
+}
+
+/// The workers and the queue in front of them. They end with the last handle.
+#[derive(Debug)]
+pub(super) struct Pool {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Pool {
+    /// Starts a thread that keeps the workers.
+    pub(super) fn start(config: Config) -> Self {
+        let (jobs, queue) = mpsc::channel(config.queue);
+        let work = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let Ok(runtime) = runtime else { return };
+            let queue = Arc::new(Mutex::new(queue));
+            let keepers = (0..config.workers).map(|_| Keeper::new(config.clone(), Arc::clone(&queue)).run());
+            runtime.block_on(futures_util::future::join_all(keepers));
+        };
+        if let Err(error) = thread::Builder::new().name("stt-pool".to_owned()).spawn(work) {
+            tracing::error!(%error, "no thread for recognition workers");
+        }
+        Self { jobs }
+    }
+
+    /// Asks the next worker that is free.
+    pub(super) async fn ask(&self, ask: Ask, samples: Vec<i16>) -> Result<Reply, PoolError> {
+        let (reply, answer) = oneshot::channel();
+        let job = Job { ask, samples, reply };
+        self.jobs.try_send(job).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => PoolError::Full,
+            mpsc::error::TrySendError::Closed(_) => PoolError::Lost("the recognition workers are gone".to_owned()),
+        })?;
+        match answer.await {
+            Ok(outcome) => outcome.map_err(PoolError::Lost),
+            Err(_) => Err(PoolError::Lost("the recognition workers are gone".to_owned())),
+        }
+    }
+}
+
+/// Keeps one worker process, for ever.
+struct Keeper {
+    config: Config,
+    queue: Arc<Mutex<mpsc::Receiver<Job>>>,
+    worker: Option<Worker>,
+    /// Why the last start failed, and when.
+    cooling: Option<(Instant, String)>,
+}
+
+/// How a worker failed.
+enum Failure {
+    /// It could not be started, or not load the engine: another would fare no better now.
+    Unusable(String),
+    /// It crashed, hung or wrote nonsense.
+    Broken(&'static str),
+}
+
+impl Keeper {
+    fn new(config: Config, queue: Arc<Mutex<mpsc::Receiver<Job>>>) -> Self {
+        Self {
+            config,
+            queue,
+            worker: None,
+            cooling: None,
+        }
+    }
+
+    async fn run(mut self) {
+        loop {
+            // Ready before the first question; what goes wrong is told to who asks.
+            if self.worker.is_none() && self.cooling.is_none() {
+                let _ = self.prepare().await;
+            }
+            let job = self.queue.lock().await.recv().await;
+            let Some(job) = job else { return };
+            if job.reply.is_closed() {
+                continue;
+            }
+            let outcome = self.answer(&job).await;
+            let _ = job.reply.send(outcome);
+        }
+    }
+
+    /// Puts a question; to a second worker if the first one breaks.
+    async fn answer(&mut self, job: &Job) -> Result<Reply, String> {
+        for _ in 0..2 {
+            match self.try_answer(job).await {
+                Ok(Reply::Failed(message)) | Err(Failure::Unusable(message)) => return Err(message),
+                Ok(reply) => return Ok(reply),
+                Err(Failure::Broken(_)) => {}
+            }
+        }
+        Err("the recognition worker broke down twice over the same speech, which is given up".to_owned())
+    }
+
+    async fn try_answer(&mut self, job: &Job) -> Result<Reply, Failure> {
+        let limit = limit(self.config.patience, &job.ask, job.samples.len());
+        let worker = self.prepare().await?;
+        let outcome = worker.ask(&job.ask, &job.samples, limit).await;
+        if let Err(Failure::Broken(reason)) = &outcome {
+            self.end_worker(reason);
+        }
+        outcome
+    }
+
+    /// The worker, started if there is none.
+    async fn prepare(&mut self) -> Result<&mut Worker, Failure> {
+        if self.worker.is_none() {
+            if let Some((when, message)) = &self.cooling
+                && when.elapsed() < COOLING
+            {
+                return Err(Failure::Unusable(message.clone()));
+            }
+            match Worker::open(&self.config).await {
+                Ok(worker) => {
+                    self.cooling = None;
+                    self.worker = Some(worker);
+                }
+                Err(message) => {
+                    restarted("unusable");
+                    self.cooling = Some((Instant::now(), message.clone()));
+                    return Err(Failure::Unusable(message));
+                }
+            }
+        }
+        self.worker.as_mut().ok_or(Failure::Broken("gone"))
+    }
+
+    fn end_worker(&mut self, reason: &'static str) {
+        restarted(reason);
+        self.worker = None;
+    }
+}
+
+/// Counts a worker that has to be started again.
+fn restarted(reason: &'static str) {
+    let labels = [("backend", "pocketsphinx"), ("reason", reason)];
+    metrics::counter(metrics::speech_restarts_total, &labels).increment(1);
+}
+
+/// How long an answer may take: many times what it takes on a busy machine, so that only a hang is longer.
+fn limit(patience: Duration, ask: &Ask, samples: usize) -> Duration {
+    let audio = Duration::from_secs_f64(samples as f64 / f64::from(RATE));
+    match ask {
+        Ask::Open(_) | Ask::Prepare(_) => OPENING,
+        Ask::Phrase(_) => patience + audio * 4,
+        Ask::Words => patience * 3 + audio * 8,
+    }
+}
+
+/// A process that has loaded the engine. Dropping it kills it.
+struct Worker {
+    _process: Child,
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+}
+
+impl Worker {
+    async fn open(config: &Config) -> Result<Self, String> {
+        let mut worker = Self::start(config).map_err(|e| {
+            let program = config.worker_command.first().map_or("this program", String::as_str);
+            format!("a recognition worker cannot be started from {program}: {e}")
+        })?;
+        let setup = Setup {
+            library: config.library.clone(),
+            model: config.model.clone(),
+            memory_mb: config.memory_mb,
+            margin: config.filler_margin,
+        };
+        match worker.ask(&Ask::Open(setup), &[], OPENING).await {
+            Ok(Reply::Ready) => Ok(worker),
+            Ok(Reply::Failed(message)) | Err(Failure::Unusable(message)) => Err(message),
+            Ok(_) => Err(
+                "the recognition worker speaks another protocol: is speech.stt.pocketsphinx.worker_command right?"
+                    .to_owned(),
+            ),
+            Err(Failure::Broken(how)) => Err(format!("the recognition worker did not load its engine ({how})")),
+        }
+    }
+
+    fn start(config: &Config) -> io::Result<Self> {
+        let mut command = match config.worker_command.split_first() {
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments);
+                command
+            }
+            None => {
+                let mut command = Command::new(std::env::current_exe()?);
+                command.arg("stt-worker");
+                command
+            }
+        };
+        let mut process = command
+            .env_clear()
+            .envs(ENVIRONMENT.iter().filter_map(|k| Some((k, std::env::var_os(k)?))))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()?;
+        let (Some(input), Some(output)) = (process.stdin.take(), process.stdout.take()) else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        Ok(Self {
+            _process: process,
+            input,
+            output: BufReader::new(output).lines(),
+        })
+    }
+
+    /// Asks and waits. After an error the worker is of no more use.
+    async fn ask(&mut self, ask: &Ask, samples: &[i16], limit: Duration) -> Result<Reply, Failure> {
+        let exchange = async {
+            // One that does not listen any more may have said why.
+            let _ = self.input.write_all(&frame(ask, samples)).await;
+            self.output.next_line().await
+        };
+        match timeout(limit, exchange).await {
+            Err(_) => Err(Failure::Broken("hung")),
+            Ok(Err(_) | Ok(None)) => Err(Failure::Broken("crashed")),
+            Ok(Ok(Some(line))) => serde_json::from_str(&line).map_err(|_| Failure::Broken("nonsense")),
+        }
+    }
+}

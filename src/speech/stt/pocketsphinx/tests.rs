@@ -1,0 +1,143 @@
+//! The pool against workers that misbehave: small shell scripts in the place of `sidetone stt-worker`.
+
+use super::{
+    Config,
+    pool::{Pool, PoolError},
+    proto::{Ask, Reply},
+};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+struct Bench {
+    folder: tempfile::TempDir,
+    pool: Pool,
+}
+
+/// A pool of one worker that runs `script` in a folder of its own.
+fn bench(script: &str) -> Bench {
+    let folder = tempfile::tempdir().unwrap();
+    let script = format!("cd {}; echo $$ >>pids; {script}", folder.path().display());
+    let pool = Pool::start(Config {
+        workers: 1,
+        queue: 1,
+        library: String::new(),
+        model: String::new(),
+        memory_mb: 64,
+        filler_margin: 0.0,
+        patience: Duration::from_millis(300),
+        worker_command: ["/bin/sh", "-c", &script].map(str::to_owned).to_vec(),
+    });
+    Bench { folder, pool }
+}
+
+impl Bench {
+    async fn ask(&self) -> Result<Reply, PoolError> {
+        self.pool.ask(Ask::Phrase(vec!["yes".to_owned()]), vec![0; 160]).await
+    }
+
+    fn pids(&self) -> Vec<String> {
+        let pids = std::fs::read_to_string(self.folder.path().join("pids")).unwrap_or_default();
+        pids.lines().map(str::to_owned).collect()
+    }
+}
+
+/// Waits for a process to end, if only as one that is still to be reaped.
+async fn gone(pid: &str) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while Path::new(&format!("/proc/{pid}/fd/0")).exists() {
+        assert!(Instant::now() < deadline, "process {pid} is still there");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+const READY: &str = r#"echo '"ready"'"#;
+const ANSWER: &str = r#"echo '{"phrase":{"index":0,"deficit":1.5}}'"#;
+
+fn answer() -> Result<Reply, PoolError> {
+    Ok(Reply::Phrase { index: 0, deficit: 1.5 })
+}
+
+#[tokio::test]
+async fn a_worker_is_kept_for_many_questions() {
+    let b = bench(&format!("{READY}; {ANSWER}; {ANSWER}; exec sleep 60"));
+    assert_eq!(b.ask().await, answer());
+    assert_eq!(b.ask().await, answer());
+    let pids = b.pids();
+    assert_eq!(pids.len(), 1);
+    drop(b.pool);
+    gone(&pids[0]).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_hangs_is_killed_and_its_speech_given_up_after_a_second_try() {
+    let b = bench(&format!("{READY}; exec sleep 60"));
+    let Err(PoolError::Lost(message)) = b.ask().await else {
+        panic!("nobody could answer")
+    };
+    assert!(message.contains("twice"), "{message}");
+    for pid in &b.pids()[..2] {
+        gone(pid).await;
+    }
+}
+
+#[tokio::test]
+async fn speech_that_a_worker_died_of_or_garbled_gets_another_worker() {
+    for death in ["exit 1", "echo nonsense; exec sleep 60"] {
+        let b = bench(&format!(
+            "{READY}; [ -e second ] || {{ touch second; {death}; }}; {ANSWER}; exec sleep 60"
+        ));
+        assert_eq!(b.ask().await, answer(), "{death}");
+        assert_eq!(b.pids().len(), 2, "{death}");
+    }
+}
+
+#[tokio::test]
+async fn more_than_the_queue_holds_is_refused_at_once() {
+    let b = bench(&format!("{READY}; exec sleep 60"));
+    let full = || async {
+        let (one, two, three) = tokio::join!(b.ask(), b.ask(), b.ask());
+        [one, two, three]
+            .into_iter()
+            .filter(|r| *r == Err(PoolError::Full))
+            .count()
+    };
+    let refused = full().await;
+    assert!(
+        (1..=2).contains(&refused),
+        "{refused}: one is asked, one waits, or both are still to be fetched"
+    );
+}
+
+#[tokio::test]
+async fn a_worker_that_cannot_start_is_not_tried_again_at_once() {
+    let b = bench(r#"echo '{"failed":"no engine here"}'"#);
+    for _ in 0..5 {
+        assert_eq!(b.ask().await, Err(PoolError::Lost("no engine here".to_owned())));
+    }
+    assert_eq!(b.pids().len(), 1);
+}
+
+#[tokio::test]
+async fn a_worker_command_that_is_no_program_is_named() {
+    let mut config = Config {
+        workers: 1,
+        queue: 1,
+        library: String::new(),
+        model: String::new(),
+        memory_mb: 64,
+        filler_margin: 0.0,
+        patience: Duration::from_secs(1),
+        worker_command: vec!["/nowhere/sidetone".to_owned()],
+    };
+    let Err(PoolError::Lost(message)) = Pool::start(config.clone()).ask(Ask::Words, Vec::new()).await else {
+        panic!("there is no such program")
+    };
+    assert!(message.contains("/nowhere/sidetone"), "{message}");
+    config.worker_command = vec!["/bin/true".to_owned()];
+    let Err(PoolError::Lost(message)) = Pool::start(config).ask(Ask::Words, Vec::new()).await else {
+        panic!("it says nothing")
+    };
+    assert!(message.contains("crashed"), "{message}");
+}
