@@ -75,10 +75,7 @@ pub(super) async fn announce(
     match peer.answered(&reply.body).map_err(AnnounceError::Unreadable)? {
         Answer::Stream { url, token, .. } => {
             call.token = Some(token).filter(|t| !t.is_empty());
-            let uri: http::Uri = url
-                .parse()
-                .map_err(|_| AnnounceError::Unreadable(WireError::Shape("url")))?;
-            Ok(uri.path_and_query().map_or("/", |p| p.as_str()).to_owned())
+            Ok(url)
         }
         Answer::Busy => Err(AnnounceError::Busy),
         Answer::HangUp => Err(AnnounceError::HungUp),

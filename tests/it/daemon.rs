@@ -50,7 +50,7 @@ impl Daemon {
         Self::start(&[&["--dev"], arguments].concat(), "", &[]).await
     }
 
-    /// Starts `sidetone serve` with a configuration and waits until it is ready.
+    /// Starts `sidetone serve` with a configuration, in which `{address}` is replaced, and waits until it is ready.
     pub(crate) async fn start(arguments: &[&str], config: &str, environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (address, metrics) = (free_address(), free_address());
@@ -58,7 +58,7 @@ impl Daemon {
         line.extend(arguments.iter().map(|a| (*a).to_owned()));
         if !config.is_empty() {
             let path = folder.path().join("sidetone.toml");
-            std::fs::write(&path, config).unwrap();
+            std::fs::write(&path, config.replace("{address}", &address.to_string())).unwrap();
             line.extend(["--config".into(), path.display().to_string()]);
         }
         line.extend([

@@ -1,0 +1,302 @@
+//! Bad input at a daemon that checks everything: each gets the right answer or close code, and a call beside it is not harmed.
+
+use crate::daemon::{Daemon, PATIENCE, place, sidetone};
+use futures_util::{SinkExt, StreamExt};
+use http::{HeaderName, HeaderValue};
+use serde_json::json;
+use sidetone::{
+    base::secret::Secret,
+    sim::{
+        announce::AnnounceError,
+        caller::{CallError, Opening, Plan},
+        report::Ended,
+    },
+    vendor::{Peer, PeerCall, VENDORS},
+};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async,
+    tungstenite::{self, Message, client::IntoClientRequest},
+};
+
+const ACCOUNT_SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+const CONFIG: &str = r#"
+[calls]
+public_url = "http://{address}"
+
+[[numbers]]
+number = "+15550000001"
+vendor = "twilio"
+agent = "echo"
+
+[[numbers]]
+number = "+15550000002"
+vendor = "twilio"
+agent = "human"
+tenant = 2
+
+# Nobody listens at the base URL: nothing here may leave this machine.
+[twilio]
+account_sid = "AC00000000000000000000000000000000"
+base_url = "http://127.0.0.1:9"
+auth_token = "0123456789abcdef0123456789abcdef"
+
+[[access.jwt]]
+algorithm = "HS256"
+secret = "a secret of this test and of nothing else, 48 B."
+
+[media]
+start_timeout = "1s"
+"#;
+
+fn peer() -> Box<dyn Peer> {
+    (VENDORS[0].peer)(PeerCall {
+        call_sid: "CA00000000000000000000000000000009".into(),
+        token: None,
+        from: "+15559990000".into(),
+        to: "+15550000001".into(),
+    })
+}
+
+/// A call that the daemon believes, to `to`.
+fn signed(daemon: &Daemon, from: &str, to: &str, samples: Vec<i16>, linger: Duration) -> Plan {
+    let mut plan = daemon.plan(from, samples, linger);
+    plan.to = to.to_owned();
+    if let Opening::Webhook(webhook) = &mut plan.opening {
+        webhook.secret = Some(Secret::new(ACCOUNT_SECRET));
+    }
+    plan
+}
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// A media socket whose upgrade the vendor signed.
+async fn media_socket(daemon: &Daemon, path_token: &str) -> Socket {
+    let url = format!("ws://{}{}/{path_token}", daemon.address, VENDORS[0].stream_path);
+    let signature = peer().sign_upgrade(&url, &Secret::new(ACCOUNT_SECRET));
+    upgrade(&url, signature).await.unwrap()
+}
+
+async fn upgrade(url: &str, header: Option<(HeaderName, HeaderValue)>) -> Result<Socket, tungstenite::Error> {
+    let mut request = url.into_client_request().unwrap();
+    request.headers_mut().extend(header.map(|(n, v)| (Some(n), v)));
+    connect_async(request).await.map(|(socket, _)| socket)
+}
+
+/// The status with which an upgrade is refused.
+async fn refusal(url: &str, header: Option<(HeaderName, HeaderValue)>) -> u16 {
+    match upgrade(url, header).await {
+        Err(tungstenite::Error::Http(response)) => response.status().as_u16(),
+        Ok(_) => panic!("{url} was not refused"),
+        Err(e) => panic!("{url}: {e}"),
+    }
+}
+
+/// The close code that the daemon sends.
+async fn close_code(socket: &mut Socket) -> u16 {
+    let closed = async {
+        while let Some(message) = socket.next().await {
+            if let Ok(Message::Close(frame)) = message {
+                return frame.map_or(1005, |f| f.code.into());
+            }
+        }
+        1006
+    };
+    tokio::time::timeout(PATIENCE, closed)
+        .await
+        .expect("the socket is closed")
+}
+
+/// The first text message that `pick` takes.
+async fn until(socket: &mut Socket, what: &str, pick: impl Fn(&str) -> bool) -> String {
+    let seen = async {
+        while let Some(message) = socket.next().await {
+            match message {
+                Ok(Message::Text(text)) if pick(&text) => return text.to_string(),
+                Ok(Message::Close(frame)) => panic!("closed before {what} came: {frame:?}"),
+                Ok(_) => {}
+                Err(e) => panic!("broken before {what} came: {e}"),
+            }
+        }
+        panic!("gone before {what} came");
+    };
+    match tokio::time::timeout(PATIENCE, seen).await {
+        Ok(text) => text,
+        Err(_) => panic!("{what} did not come"),
+    }
+}
+
+fn token(daemon: &Daemon, tenant: &str) -> String {
+    let config = daemon.folder().join("sidetone.toml");
+    let output = sidetone()
+        .args(["token", "--tenant", tenant, "--config"])
+        .arg(config)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_bad_input_gets_its_answer_and_a_call_beside_it_is_not_harmed() {
+    let daemon = Daemon::start(&[], CONFIG, &[]).await;
+    let mut noise = vec![0; 8000 * 6];
+    sidetone::audio::tone::Noise::new(11).white(-20.0, &mut noise);
+    let beside = place(signed(
+        &daemon,
+        "+15551230100",
+        "+15550000001",
+        noise,
+        Duration::from_millis(300),
+    ));
+
+    webhooks(&daemon).await;
+    media_sockets(&daemon).await;
+    frontends(&daemon).await;
+
+    let outcome = beside.await.unwrap().unwrap();
+    assert_eq!(outcome.report.ended, Ended::Caller, "{:?}", outcome.report);
+    assert_eq!(outcome.report.gaps, []);
+    let echo = outcome.report.echo.expect("the call beside it is an echo");
+    assert_eq!(echo.changed, 0);
+    assert!(echo.bytes >= 8000 * 5, "{echo:?}");
+}
+
+async fn webhooks(daemon: &Daemon) {
+    let unsigned = place(daemon.plan("+15551230101", Vec::new(), Duration::ZERO))
+        .await
+        .unwrap();
+    let error = unsigned.unwrap_err();
+    assert!(
+        matches!(error, CallError::Announce(AnnounceError::Refused(403, _))),
+        "{error}"
+    );
+
+    let mut forged = signed(daemon, "+15551230102", "+15550000001", Vec::new(), Duration::ZERO);
+    if let Opening::Webhook(webhook) = &mut forged.opening {
+        webhook.secret = Some(Secret::new("another secret"));
+    }
+    let error = place(forged).await.unwrap().unwrap_err();
+    assert!(
+        matches!(error, CallError::Announce(AnnounceError::Refused(403, _))),
+        "{error}"
+    );
+}
+
+async fn media_sockets(daemon: &Daemon) {
+    let path = format!("ws://{}{}/abc", daemon.address, VENDORS[0].stream_path);
+    assert_eq!(refusal(&path, None).await, 403);
+
+    // A token that nobody gave out.
+    let mut socket = media_socket(daemon, "no-such-token").await;
+    for message in peer().open() {
+        socket.send(Message::text(message)).await.unwrap();
+    }
+    assert_eq!(close_code(&mut socket).await, 1008);
+
+    // No start at all.
+    let mut socket = media_socket(daemon, "x").await;
+    assert_eq!(close_code(&mut socket).await, 1008);
+
+    // What is no JSON, three times.
+    let mut socket = media_socket(daemon, "x").await;
+    for bad in ["{", "[1,2", "\"media"] {
+        socket.send(Message::text(bad)).await.unwrap();
+    }
+    assert_eq!(close_code(&mut socket).await, 1008);
+
+    // Binary where text is due.
+    let mut socket = media_socket(daemon, "x").await;
+    socket.send(Message::binary(vec![0; 10])).await.unwrap();
+    assert_eq!(close_code(&mut socket).await, 1003);
+
+    // A megabyte, of which the daemon need not take more than the header. It may close before all is sent.
+    let mut socket = media_socket(daemon, "x").await;
+    let sent = socket.send(Message::text("x".repeat(1 << 20))).await;
+    let code = close_code(&mut socket).await;
+    assert!(code == 1009 || sent.is_err() && code == 1006, "{code}");
+}
+
+async fn frontends(daemon: &Daemon) {
+    let path = format!("ws://{}/api/ws/telephony/stream?client_type=telephony", daemon.address);
+    assert_eq!(refusal(&path, None).await, 401);
+    assert_eq!(refusal(&format!("{path}&token=abc"), None).await, 401);
+
+    // Another tenant's call and one that never was are told alike.
+    let foreign = place(signed(
+        daemon,
+        "+15551230103",
+        "+15550000002",
+        Vec::new(),
+        Duration::from_secs(20),
+    ));
+    let (mine, theirs) = (token(daemon, "1"), token(daemon, "2"));
+    let mut owner = upgrade(&format!("{path}&token={theirs}"), None).await.unwrap();
+    let live = until(&mut owner, "the call", |m| {
+        m.contains("+15551230103") && m.contains("in_progress")
+    })
+    .await;
+    let live: serde_json::Value = serde_json::from_str(&live).unwrap();
+    let id = live["call_id"].as_str().unwrap().to_owned();
+    let there = refusal(&format!("{path}&token={mine}&call_id={id}"), None).await;
+    let nowhere = refusal(&format!("{path}&token={mine}&call_id=call_0"), None).await;
+    assert_eq!((there, nowhere), (404, 404));
+
+    // The same in a message, and half a sample: an error is told and the socket lives.
+    let mut socket = upgrade(&format!("{path}&token={mine}"), None).await.unwrap();
+    for message in [
+        json!({"type": "agent_message", "call_id": id, "message": "hello"}),
+        json!({"type": "audio_data", "call_id": id, "encoding": "L16", "sample_rate": 8000, "audio_data": "AAA="}),
+        json!({"type": "audio_data", "call_id": id, "audio_data": "A"}),
+    ] {
+        socket.send(Message::text(message.to_string())).await.unwrap();
+        until(&mut socket, "the error", |m| m.contains("telephony_error")).await;
+    }
+    socket.send(Message::text(r#"{"type":"ping"}"#)).await.unwrap();
+    until(&mut socket, "the pong", |m| m.contains("pong")).await;
+
+    let hang_up = json!({"type": "update_call_status", "call_id": id, "status": "ended"});
+    owner.send(Message::text(hang_up.to_string())).await.unwrap();
+    let outcome = foreign.await.unwrap().unwrap();
+    assert!(matches!(outcome.report.ended, Ended::Daemon(_)), "{:?}", outcome.report);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unreadable_audio_is_dropped_and_the_call_goes_on() {
+    let daemon = Daemon::dev(&["--agent", "echo"]).await;
+    let mut peer = peer();
+    let url = format!("ws://{}{}", daemon.address, VENDORS[0].stream_path);
+    let mut socket = upgrade(&url, None).await.unwrap();
+    for message in peer.open() {
+        socket.send(Message::text(message)).await.unwrap();
+    }
+    let mut good = String::new();
+    peer.media(&[0x42; 160], 0, &mut good);
+    let payload = good
+        .split("\"payload\":\"")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap()
+        .to_owned();
+    for bad in ["%%%%", "QUJD=", "A"] {
+        socket.send(Message::text(good.replace(&payload, bad))).await.unwrap();
+    }
+    // Frames sent now come back: the leg lives.
+    let echo = async {
+        loop {
+            let mut frame = String::new();
+            peer.media(&[0x42; 160], 20, &mut frame);
+            socket.send(Message::text(frame)).await.unwrap();
+            match socket.next().await.unwrap().unwrap() {
+                Message::Text(text) if text.contains(&payload) => return,
+                Message::Close(frame) => panic!("{frame:?}"),
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, echo).await.expect("the echo goes on");
+}
