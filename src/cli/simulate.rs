@@ -435,6 +435,7 @@ fn essence(r: &Report) -> Vec<String> {
     }
     lines.extend(
         r.echo
+            .filter(|e| e.changed * 2 < e.bytes)
             .map(|e| format!("an echo: {} of {} bytes changed", e.changed, e.bytes)),
     );
     lines.extend(r.refused.first().map(|why| {

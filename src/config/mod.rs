@@ -166,6 +166,26 @@ impl Config {
                 format!("at least {}", show_duration(calls)),
             );
         }
+        self.check_backends(&root.section("agents"));
+    }
+
+    /// Agents name speech backends that there are.
+    fn check_backends(&self, agents: &Section<'_>) {
+        for agent in self.agents.names().filter_map(|name| self.agents.get(name)) {
+            let section = agents.section(&agent.name);
+            let known = |key, wanted: &str, backends: Vec<&str>| {
+                if !backends.contains(&wanted) {
+                    let hint = format!("one of {}", backends.join(", "));
+                    section.fault(key, format!("no backend {wanted:?}"), hint);
+                }
+            };
+            if agent.ear().is_some() {
+                known("stt", &agent.stt, self.speech.stt.iter().map(|(n, _)| *n).collect());
+            }
+            if agent.mouth().is_some() {
+                known("tts", &agent.tts, self.speech.tts.iter().map(|(n, _)| *n).collect());
+            }
+        }
     }
 
     /// Where the database is.

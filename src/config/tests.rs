@@ -82,12 +82,14 @@ fn variables_of_other_programs_are_left_alone() {
 
 #[test]
 fn sections_are_checked_against_each_other() {
-    let text = "[listen]\nmetrics = \"127.0.0.1:8080\"\n[record]\nmax_length = \"1h\"\n";
+    let text = "[listen]\nmetrics = \"127.0.0.1:8080\"\n[record]\nmax_length = \"1h\"\n\
+                [agents.human]\nstt = \"parrot\"\n[agents.echo]\ntts = \"of no use here\"\n";
     assert_eq!(
         faults(text, &[]),
         [
             "line 2: listen.metrics: 127.0.0.1:8080 is the main listener's address too (give it a port of its own)",
             "line 4: record.max_length: 1h is shorter than calls.max_length (at least 4h)",
+            "line 6: agents.human.stt: no backend \"parrot\" (one of pocketsphinx, fake)",
         ]
     );
 }

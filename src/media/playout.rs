@@ -126,6 +126,11 @@ impl Playout {
         self.horizon > now && !self.muted
     }
 
+    /// Whether time alone may give it something to do. A ring that another thread fills always may.
+    pub(super) fn wants_ticks(&self) -> bool {
+        !self.live || self.skipping || self.late_since.is_some() || self.ring.queued() > 0
+    }
+
     /// Replaces audio by silence, or stops doing so. Time goes on either way.
     pub(super) const fn mute(&mut self, muted: bool) {
         self.muted = muted;

@@ -247,6 +247,15 @@ impl Session {
         self.leg.close(now, code, reason, LegEnd::Violation(code));
     }
 
+    /// When the leg must be looked at, if nothing arrives before.
+    pub fn next_tick(&self, now: Mono) -> Mono {
+        let playing = self.leg.playout.as_ref().is_some_and(Playout::wants_ticks);
+        if playing || !self.leg.events.is_empty() {
+            return now;
+        }
+        self.leg.timers.next().unwrap_or(now)
+    }
+
     /// Whether the leg is over and the socket may be dropped.
     pub const fn is_closed(&self) -> bool {
         matches!(self.leg.state, State::Closed)

@@ -37,6 +37,11 @@ impl Timers {
         self.0 = Default::default();
     }
 
+    /// The earliest deadline.
+    pub(super) fn next(&self) -> Option<Mono> {
+        self.0.iter().flatten().min().copied()
+    }
+
     /// Takes one deadline that has passed.
     pub(super) fn expired(&mut self, now: Mono) -> Option<Timer> {
         let timer = ALL
@@ -57,6 +62,7 @@ mod tests {
         t.set(Timer::Idle, Mono::from_millis(10));
         t.set(Timer::Idle, Mono::from_millis(30));
         t.set(Timer::Start, Mono::from_millis(20));
+        assert_eq!(t.next(), Some(Mono::from_millis(20)));
         assert_eq!(t.expired(Mono::from_millis(19)), None);
         assert_eq!(t.expired(Mono::from_millis(40)), Some(Timer::Start));
         assert_eq!(t.expired(Mono::from_millis(40)), Some(Timer::Idle));

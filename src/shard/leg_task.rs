@@ -130,6 +130,11 @@ impl Leg {
         }
         self.write(now, cx);
         self.report(now);
+        let waits = self.flushing.is_some() || self.arrival.is_some();
+        self.seat
+            .cell
+            .quiet_until
+            .set(if waits { now } else { self.session.next_tick(now) });
         if self.session.is_closed() {
             Poll::Ready(())
         } else {

@@ -212,6 +212,8 @@ pub(super) struct LegCell {
     pub(super) key: u64,
     /// It is the leg's phase.
     pub(super) due: Cell<bool>,
+    /// Until when the leg's phases may pass it by.
+    pub(super) quiet_until: Cell<Mono>,
     pub(super) inbox: RefCell<Vec<LegCommand>>,
     waker: Cell<Option<Waker>>,
 }
@@ -360,9 +362,13 @@ impl Shard {
                 self.seat(&desk, handover, next_key);
             }
             // A tick that comes late stands for those it missed: their legs are woken once.
+            let now = Mono::now();
             for n in 0..ticks.min(PHASES as u64) {
                 let phase = ((timer.count.get() - n) % PHASES as u64) as usize;
-                for cell in &desk.phases.borrow()[phase] {
+                for cell in desk.phases.borrow()[phase]
+                    .iter()
+                    .filter(|c| c.quiet_until.get() <= now)
+                {
                     cell.due.set(true);
                     cell.wake();
                 }
@@ -386,6 +392,7 @@ impl Shard {
         let cell = Rc::new(LegCell {
             key,
             due: Cell::new(false),
+            quiet_until: Cell::default(),
             inbox: RefCell::default(),
             waker: Cell::default(),
         });

@@ -8,5 +8,6 @@ mod house;
 mod process;
 mod rest;
 mod shard;
+mod speech;
 mod stores;
 mod tidy;
