@@ -295,19 +295,22 @@ impl Frontend {
         }
     }
 
-    /// The first message of this type that `pick` takes; the others are read and forgotten.
+    /// The first message of this type that `pick` takes; the others are read and only told when it does not come.
     pub(crate) async fn until(&mut self, kind: &str, pick: impl Fn(&Value) -> bool) -> Value {
+        let mut others: Vec<String> = Vec::new();
         let seen = async {
             while let Some(message) = self.next().await {
                 if message["type"] == kind && pick(&message) {
-                    return message;
+                    return Some(message);
                 }
+                others.push(message.to_string().chars().take(300).collect());
             }
-            panic!("the socket closed before {kind} came");
+            None
         };
         match tokio::time::timeout(PATIENCE, seen).await {
-            Ok(message) => message,
-            Err(_) => panic!("{kind} did not come"),
+            Ok(Some(message)) => message,
+            Ok(None) => panic!("the socket closed before {kind} came, after {others:#?}"),
+            Err(_) => panic!("{kind} did not come, but {others:#?}"),
         }
     }
 
