@@ -79,11 +79,11 @@ impl Task {
             let heard = std::mem::replace(&mut samples, again);
             match pool.ask(Ask::Phrase(self.plain.clone()), heard).await? {
                 Reply::Phrase { index, deficit } => {
-                    eprintln!("DEF {index} {deficit:.1}");
+                    tracing::debug!(deficit, "speech was taken for a phrase");
                     let phrase = self.index.get(index).and_then(|at| spec.phrases.get(*at));
                     return Ok(phrase.map(|p| p.trim().to_owned()));
                 }
-                Reply::Nothing { deficit } => eprintln!("DEF {deficit:?}"),
+                Reply::Nothing { deficit } => tracing::debug!(deficit, "speech was no phrase"),
                 Reply::Ready | Reply::Words(_) | Reply::Failed(_) => {}
             }
         }

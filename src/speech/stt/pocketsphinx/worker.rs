@@ -1,7 +1,17 @@
 //! The worker process: loads the engine, answers one question after the other, and ends with its stdin.
 //!
 //! It is asked for phrases or for words. A phrase must fit the samples nearly as well as the best row of arbitrary phones does;
-//! the engine would otherwise take most foreign speech for one of its phrases, and its own probability does not tell.
+//! the engine would otherwise take most foreign speech for one of its phrases, and its own probability does not tell. Measured
+//! with nine eSpeak NG voices and speeds over telephone audio, at a margin of 50, with 23 foreign sentences and words a voice:
+//!
+//! | phrases | recognised | taken for another | foreign speech taken for one |
+//! | --- | --- | --- | --- |
+//! | ten sentences of three to seven words | 98.9 % | 0 of 90 | 1 % |
+//! | the same with `yes`, `no`, `help`, `opening hours` | 97.6 % | 0 of 126 | 2 % |
+//! | ten, from `yes` and `no` to `I want to change my address` | 91.1 % | 1 of 90 | 4 % |
+//! | seven, from `hello` to `where are you located` | 96.8 % | 0 of 63 | 11 % |
+//!
+//! Long phrases are safer than short ones, which foreign words resemble.
 
 use super::{
     ffi::{Decoder, EngineError, Segment},
@@ -16,7 +26,10 @@ use std::{
 };
 
 /// Grammars kept compiled.
-const GRAMMARS: usize = 16;
+const GRAMMARS: usize = 32;
+
+/// Decodes of one utterance with phrases, at most.
+const TRIES: usize = 2;
 
 /// A word that the dictionary lacks may be two of its words in one, of so many letters each, in so many ways.
 const SHORTEST_HALF: usize = 3;
@@ -154,19 +167,37 @@ impl Engine {
         Ok(())
     }
 
+    /// The phrase that the samples are. A short one that fits a part of them and leaves the rest to silence can beat a long one
+    /// that fits them all; so where the best is refused, the longer ones are tried without it.
     fn phrase(&mut self, phrases: &[String], samples: &[i16]) -> Result<Reply, EngineError> {
-        let grammar = self.grammar(phrases)?;
-        let Some((words, segments)) = self.decoder.decode(&grammar, samples)? else {
-            return Ok(Reply::Nothing { deficit: None });
-        };
-        let Some((_, phones)) = self.decoder.decode(PHONES, samples)? else {
-            return Ok(Reply::Nothing { deficit: None });
-        };
-        let deficit = deficit(&segments, &phones);
-        Ok(match phrases.iter().position(|p| *p == words) {
-            Some(index) if deficit <= self.setup.margin => Reply::Phrase { index, deficit },
-            _ => Reply::Nothing { deficit: Some(deficit) },
-        })
+        let mut candidates = phrases.to_vec();
+        let mut phones = None;
+        let mut least: Option<f64> = None;
+        for _ in 0..TRIES {
+            let grammar = self.grammar(&candidates)?;
+            let Some((words, segments)) = self.decoder.decode(&grammar, samples)? else {
+                break;
+            };
+            let phones = match &phones {
+                Some(phones) => phones,
+                None => match self.decoder.decode(PHONES, samples)? {
+                    Some((_, segments)) => phones.insert(segments),
+                    None => break,
+                },
+            };
+            let deficit = deficit(&segments, phones);
+            if deficit <= self.setup.margin
+                && let Some(index) = phrases.iter().position(|p| *p == words)
+            {
+                return Ok(Reply::Phrase { index, deficit });
+            }
+            least = Some(least.map_or(deficit, |l| l.min(deficit)));
+            candidates.retain(|p| p.len() > words.len());
+            if candidates.is_empty() {
+                break;
+            }
+        }
+        Ok(Reply::Nothing { deficit: least })
     }
 
     fn words(&mut self, samples: &[i16]) -> Result<Reply, EngineError> {
