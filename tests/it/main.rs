@@ -7,5 +7,6 @@ mod house;
 mod process;
 mod rest;
 mod shard;
+mod speech;
 mod stores;
 mod tidy;
