@@ -109,13 +109,16 @@ impl Echo {
 
     /// Compares what came back with what was sent, both encoded. `None` where it is no echo.
     pub(super) fn find(sent: &[u8], back: &[u8]) -> Option<Self> {
-        // A piece of speech stands at one place only; silence would match anywhere.
-        let quiet = *sent.last()?;
-        let begin =
-            sent.windows(Self::PROOF).step_by(80).position(|w| {
-                w.iter().filter(|b| **b != quiet).count() > Self::PROOF * 3 / 4 && find(back, w).is_some()
-            })? * 80;
-        let at = find(back, &sent[begin..begin + Self::PROOF])?;
+        let (begin, at) = (0..sent.len().saturating_sub(Self::PROOF))
+            .step_by(80)
+            .find_map(|begin| {
+                let piece = &sent[begin..begin + Self::PROOF];
+                // A piece of speech stands at one place only; silence and hum would match anywhere.
+                if distinct(piece) < Self::PROOF / 10 {
+                    return None;
+                }
+                Some((begin, find(back, piece)?))
+            })?;
         let before = begin.min(at);
         let (sent, back) = (&sent[begin - before..], &back[at - before..]);
         let changed = sent.iter().zip(back).filter(|(a, b)| !same(**a, **b)).count();
@@ -124,6 +127,15 @@ impl Echo {
             changed: changed as u64,
         })
     }
+}
+
+/// How many different bytes there are.
+fn distinct(piece: &[u8]) -> usize {
+    let mut seen = [false; 256];
+    piece
+        .iter()
+        .filter(|b| !std::mem::replace(&mut seen[usize::from(**b)], true))
+        .count()
 }
 
 fn find(text: &[u8], piece: &[u8]) -> Option<usize> {
@@ -178,6 +190,8 @@ mod tests {
     fn other_speech_is_no_echo() {
         assert_eq!(Echo::find(&noise(3000, 1), &noise(3000, 2)), None);
         assert_eq!(Echo::find(&[0xFF; 3000], &[0xFF; 3000]), None);
+        let hum: Vec<u8> = (0..3000).map(|i| [0x7F, 0xFF, 0xFE, 0x7E][i / 3 % 4]).collect();
+        assert_eq!(Echo::find(&hum, &hum), None);
         assert_eq!(Echo::find(&[], &[]), None);
     }
 }

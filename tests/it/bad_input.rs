@@ -240,9 +240,14 @@ async fn frontends(daemon: &Daemon) {
     .await;
     let live: serde_json::Value = serde_json::from_str(&live).unwrap();
     let id = live["call_id"].as_str().unwrap().to_owned();
-    let there = refusal(&format!("{path}&token={mine}&call_id={id}"), None).await;
-    let nowhere = refusal(&format!("{path}&token={mine}&call_id=call_0"), None).await;
-    assert_eq!((there, nowhere), (404, 404));
+    for call in [&id, "call_0"] {
+        let mut socket = upgrade(&format!("{path}&token={mine}&call_id={call}"), None)
+            .await
+            .unwrap();
+        let error = until(&mut socket, "the error", |m| m.contains("telephony_error")).await;
+        assert!(error.contains("call not found"), "{error}");
+        assert_eq!(close_code(&mut socket).await, 4404);
+    }
 
     // The same in a message, and half a sample: an error is told and the socket lives.
     let mut socket = upgrade(&format!("{path}&token={mine}"), None).await.unwrap();

@@ -60,14 +60,14 @@ fn write_wav(daemon: &Daemon, name: &str, samples: Vec<i16>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn spoken_phrases_are_recognised_answered_and_recorded() {
     let daemon = Daemon::start(&["--dev", "--agent", "desk"], DESK, &[]).await;
-    let spoken = [PHRASES[4], PHRASES[1], PHRASES[6]];
+    let spoken = [PHRASES[4], PHRASES[0], PHRASES[5]];
     let text = spoken.map(|(p, _)| p).join(" <break time='1500ms'/> ");
     write_wav(&daemon, "in.wav", speech(daemon.folder(), &text));
     let report = simulate(&daemon, "in.wav", "heard.wav", &["--polite", "--linger", "1s"]).await;
 
     assert_eq!(
         texts(&report["transcripts"]),
-        spoken.map(|(p, _)| p.to_lowercase()),
+        spoken.map(|(p, _)| p.to_owned()),
         "{report:#}"
     );
     let replies = texts(&report["replies"]);
@@ -89,7 +89,7 @@ async fn spoken_phrases_are_recognised_answered_and_recorded() {
         .unwrap();
     assert_eq!(
         rows.iter().map(|(_, c)| c.clone()).collect::<Vec<_>>(),
-        spoken.map(|(p, _)| p.to_lowercase())
+        spoken.map(|(p, _)| p.to_owned())
     );
 
     // What the caller heard is intelligible: an agent that expects the replies recognises them in it.
@@ -105,8 +105,8 @@ async fn spoken_phrases_are_recognised_answered_and_recorded() {
     let back = simulate(&second, "heard.wav", "nothing.wav", &[]).await;
     let heard = texts(&back["transcripts"]).join(" ");
     for (_, reply) in spoken {
-        let words: String = reply.to_lowercase().replace(['.', ','], "");
-        assert!(heard.contains(&words), "{words:?} is not in {heard:?}");
+        let words = reply.trim_end_matches('.');
+        assert!(heard.contains(words), "{words:?} is not in {heard:?}");
     }
 }
 
