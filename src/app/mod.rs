@@ -147,7 +147,7 @@ async fn serve(mut config: Config, announce: impl FnOnce(SocketAddr)) -> Result<
         )));
     }
     parts.readiness.start();
-    watch::ready(&format!("listening on {address}"));
+    watch::ready(format!("listening on {address}"));
     tracing::info!(%address, tls = config.listen.tls.is_some(), media_threads = Shards::count(&config.media), "ready");
     announce(address);
 
