@@ -61,6 +61,8 @@ impl StartError {
     /// `sysexits.h`: 78 where the configuration or the data must be mended first, 71 where the system refused.
     pub const fn exit_code(&self) -> u8 {
         match self {
+            // These may pass by themselves: systemd tries again.
+            Self::Store(OpenError::InUse { .. } | OpenError::Unavailable { .. }) => 71,
             Self::Store(_) | Self::Tls(_) | Self::Config(_) => 78,
             Self::Bind(..) | Self::Folder(..) | Self::Thread(_) => 71,
         }
@@ -145,7 +147,7 @@ async fn serve(mut config: Config, announce: impl FnOnce(SocketAddr)) -> Result<
         )));
     }
     parts.readiness.start();
-    watch::ready(&format!("listening on {address}"));
+    watch::ready(format!("listening on {address}"));
     tracing::info!(%address, tls = config.listen.tls.is_some(), media_threads = Shards::count(&config.media), "ready");
     announce(address);
 

@@ -8,13 +8,15 @@ use std::{sync::Arc, time::Duration};
 const SILENCE: Duration = Duration::from_secs(4);
 
 /// Says that the daemon serves.
-pub(super) fn ready(status: &str) {
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(status)]);
+pub(super) fn ready(status: String) {
+    drop(tell(move || {
+        sd_notify::notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(&status)])
+    }));
 }
 
 /// Says that the daemon drains.
 pub(super) fn stopping() {
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    drop(tell(|| sd_notify::notify(&[sd_notify::NotifyState::Stopping])));
 }
 
 /// Feeds the watchdog for as long as it should be fed. Runs on the control runtime, which thereby vouches for itself.
@@ -24,10 +26,18 @@ pub(super) async fn feed(shards: Arc<Shards>) {
     };
     loop {
         if shards.slowest_beat(Mono::now()) < SILENCE {
-            let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+            // Awaited, so that at most one message waits for a reader.
+            let _ = tell(|| sd_notify::notify(&[sd_notify::NotifyState::Watchdog])).await;
         } else {
             tracing::error!("a media thread does not tick; the watchdog is not fed");
         }
         tokio::time::sleep(period).await;
     }
+}
+
+/// Sends apart from the runtime's threads: a notify socket that nobody reads blocks whoever writes to it.
+fn tell(send: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> tokio::task::JoinHandle<()> {
+    tokio::task::spawn_blocking(move || {
+        let _ = send();
+    })
 }

@@ -304,6 +304,11 @@ impl Shared {
             return Err((1008, "start names no call", "no_call_id"));
         }
         let now = self.clock.now().mono;
+        if let (Some(in_path), Some(in_start)) = (&arrival.path_token, &start.token)
+            && in_path != in_start
+        {
+            return Err((1008, "the stream's two tokens differ", "bad_token"));
+        }
         match arrival.path_token.as_deref().or(start.token.as_deref()) {
             Some(token) => {
                 let taken = self.pending.take(now, token, vendor.name, &start.call_sid);

@@ -196,10 +196,15 @@ impl Control {
         update: CallUpdate,
         simulated_for: Option<TenantId>,
     ) -> Result<Answer, Fault> {
+        let called = update.to.clone();
         let entry = match self.shared.find_or_begin(vendor, &update, simulated_for)? {
             Begun::Entry(entry) => entry,
             Begun::Busy => return Ok(Answer::Busy),
-            Begun::Nobody => return Ok(Answer::HangUp),
+            Begun::Nobody => {
+                let number = crate::base::secret::LastFour(&called);
+                tracing::warn!(vendor = vendor.name, %number, "a call was hung up: nobody has its number; add it to [[numbers]]");
+                return Ok(Answer::HangUp);
+            }
         };
         match self.tell_vendor_news(&entry, update).await {
             Ok(()) if entry.show().is_some_and(|c| c.row.status != CallStatus::Ended) => {

@@ -340,6 +340,16 @@ fn free_speech_is_transcribed_only_when_asked_for() {
 }
 
 #[test]
+fn an_ear_for_free_speech_alone_needs_no_phrases() {
+    let speech = Speech::new(&config(&[]), 1);
+    let mut line = Line::open(&speech, &[], true, "en");
+    line.pause();
+    line.say(&caller_says("en-us", 150, FOREIGN[0]));
+    line.pause();
+    assert!(!line.next_final().unwrap().text.is_empty());
+}
+
+#[test]
 fn a_call_that_ends_in_the_middle_of_a_phrase_still_has_its_words() {
     let speech = Speech::new(&config(&[]), 1);
     let mut line = Line::open(&speech, &PHRASES, false, "en");

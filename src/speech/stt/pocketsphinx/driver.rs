@@ -67,9 +67,12 @@ impl Task {
         Ok(task)
     }
 
-    /// The question that gets a worker ready.
-    pub(super) fn prepare(&self) -> Ask {
-        Ask::Prepare(self.plain.clone())
+    /// Gets a worker ready for the phrases. Free speech alone has no grammar to prepare.
+    pub(super) async fn prepare(&self, pool: &Pool) -> Result<(), PoolError> {
+        if !self.plain.is_empty() {
+            pool.ask(Ask::Prepare(self.plain.clone()), Vec::new()).await?;
+        }
+        Ok(())
     }
 
     /// Recognises one utterance: its words, unless it is none of the phrases.
@@ -108,8 +111,8 @@ struct Pending<'a> {
 /// Hears to the end of the audio.
 pub(super) async fn session(pool: &Pool, spec: &EarSpec, hearing: &mut Hearing) -> Result<(), SttError> {
     let task = Task::of(spec)?;
-    match pool.ask(task.prepare(), Vec::new()).await {
-        Ok(_) => hearing.ready().await,
+    match task.prepare(pool).await {
+        Ok(()) => hearing.ready().await,
         Err(PoolError::Full) => {
             return Err(SttError::Lost(
                 "too many calls wait for a recognition worker".to_owned(),

@@ -144,7 +144,7 @@ impl Stt for Lane {
             let pool = Arc::clone(self.pool());
             tokio::task::spawn_local(async move {
                 // What goes wrong is told to the ear, when it opens.
-                let _ = pool.ask(task.prepare(), Vec::new()).await;
+                let _ = task.prepare(&pool).await;
             });
         }
     }
