@@ -18,7 +18,7 @@ fn bench(script: &str) -> Bench {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("espeak");
     let dir = folder.path().display();
-    std::fs::write(&program, format!("#!/bin/sh\ncd {dir}\necho $$ >>pids\n{script}\n")).unwrap();
+    std::fs::write(&program, format!("#!/bin/sh\ncd {dir} || exit 1\necho $$ >>pids\n{script}\n")).unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     let driver = Driver::new(Config {
         program: program.display().to_string(),
