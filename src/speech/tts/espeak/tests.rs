@@ -18,8 +18,21 @@ fn bench(script: &str) -> Bench {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("espeak");
     let dir = folder.path().display();
-    std::fs::write(&program, format!("#!/bin/sh\ncd {dir} || exit 1\necho $$ >>pids\n{script}\n")).unwrap();
+    std::fs::write(
+        &program,
+        format!("#!/bin/sh\n[ \"$1\" != probe ] || exit 0\ncd {dir} || exit 1\necho $$ >>pids\n{script}\n"),
+    )
+    .unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    // A process that another test forks meanwhile holds the file open for writing until it is replaced: wait for its end.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while let Err(e) = std::process::Command::new(&program).arg("probe").status() {
+        assert!(
+            e.kind() == std::io::ErrorKind::ExecutableFileBusy && Instant::now() < deadline,
+            "{e}"
+        );
+        std::thread::yield_now();
+    }
     let driver = Driver::new(Config {
         program: program.display().to_string(),
         rate: 160,
