@@ -41,6 +41,7 @@ fn stream(vendor: &sidetone::vendor::Descriptor) -> (Box<dyn StreamCodec>, Strin
         token: None,
         from: "+15550100".into(),
         to: "+15550101".into(),
+        ..PeerCall::default()
     });
     for message in peer.open() {
         codec.parse(message.as_bytes()).expect("an opening message");

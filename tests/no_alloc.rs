@@ -147,6 +147,7 @@ fn run(kind: Kind, legs: usize, warm: usize, count: usize) -> (u64, u64) {
             token: Some("token".into()),
             from: "+15550100001".into(),
             to: "+15550100002".into(),
+            ..PeerCall::default()
         };
         peers.push((twilio.peer)(call));
         clients.push(client);

@@ -72,6 +72,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
 
+    /// The account's id at the vendor; one made up if not given
+    #[arg(long, value_name = "ID")]
+    pub account: Option<String>,
+
     /// The daemon's public URL, which the signature covers
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
@@ -192,6 +196,7 @@ fn webhook(args: &Args) -> Result<Option<Webhook>, String> {
         address,
         signed_as,
         secret: secret.transpose()?,
+        account: args.account.clone(),
     }))
 }
 

@@ -304,6 +304,9 @@ impl Shared {
             return Err((1008, "start names no call", "no_call_id"));
         }
         let now = self.clock.now().mono;
+        if !self.is_of_our_account(vendor, start.account.as_deref()) {
+            return Err((1008, "the stream is of another account", "account"));
+        }
         if let (Some(in_path), Some(in_start)) = (&arrival.path_token, &start.token)
             && in_path != in_start
         {
@@ -318,6 +321,13 @@ impl Shared {
             None if self.deps.config.accept_unannounced => self.unannounced(arrival),
             None => Err((1008, "the stream has no token", "no_token")),
         }
+    }
+
+    /// Whether the account that a stream names, if it names one, is the configured one, if one is. Where any stream is
+    /// taken, that of any account is.
+    fn is_of_our_account(&self, vendor: &Descriptor, named: Option<&str>) -> bool {
+        let ours = self.deps.trunks.get(vendor.name).and_then(|t| t.account());
+        self.deps.config.accept_unannounced || ours.zip(named).is_none_or(|(ours, named)| ours == named)
     }
 
     fn unannounced(self: &Arc<Self>, arrival: &Arrival) -> Result<Arc<Entry>, (u16, &'static str, &'static str)> {

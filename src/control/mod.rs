@@ -337,6 +337,11 @@ impl Control {
         self.shared.directory.of_tenant(tenant)
     }
 
+    /// Our account with a vendor.
+    pub fn trunk(&self, vendor: &Descriptor) -> Option<&dyn Trunk> {
+        self.shared.deps.trunks.get(vendor.name).map(|trunk| &**trunk)
+    }
+
     /// Where the shards report legs that began.
     pub fn arrivals(&self) -> mpsc::Sender<Arrival> {
         self.arrivals.clone()

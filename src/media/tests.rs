@@ -34,6 +34,7 @@ impl Desk {
             token: None,
             from: "+15550100001".into(),
             to: "+15550100002".into(),
+            ..PeerCall::default()
         };
         let codec = (vendor.codec)(&Upgrade::default());
         let session = Session::new(Mono::ZERO, vendor.caps, codec, Limits::default());

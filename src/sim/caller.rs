@@ -66,6 +66,10 @@ pub enum Opening {
         token: String,
         /// The media socket.
         url: String,
+        /// The vendor's id of the account, where the daemon knows it.
+        account: Option<String>,
+        /// What the vendor signs the upgrade request with.
+        signature: Vec<(HeaderName, HeaderValue)>,
     },
 }
 
@@ -78,6 +82,8 @@ pub struct Webhook {
     pub signed_as: String,
     /// The account's secret, to sign it.
     pub secret: Option<Secret>,
+    /// The vendor's id of the account; one made up when `None`.
+    pub account: Option<String>,
 }
 
 /// News of a call under way.
@@ -142,6 +148,7 @@ impl Plan {
             token: None,
             from: String::new(),
             to: String::new(),
+            ..PeerCall::default()
         })
         .format()
         .rate
@@ -155,6 +162,7 @@ pub async fn place(plan: Plan, progress: &mpsc::Sender<Progress>) -> Result<Outc
         token: None,
         from: plan.from.clone(),
         to: plan.to.clone(),
+        ..PeerCall::default()
     };
     let mut report = Report {
         vendor: plan.vendor.name,
@@ -164,10 +172,12 @@ pub async fn place(plan: Plan, progress: &mpsc::Sender<Progress>) -> Result<Outc
         ..Report::default()
     };
     let mut url = None;
+    let mut signatures = Vec::new();
     let mut secret = None;
     match &plan.opening {
         Opening::Unannounced => {}
         Opening::Webhook(webhook) => {
+            call.account.clone_from(&webhook.account);
             let before = Mono::now();
             let answer = announce::announce(&HttpClient::new(), plan.vendor, &mut call, webhook).await;
             url = Some(answer.map_err(CallError::Announce)?);
@@ -179,11 +189,15 @@ pub async fn place(plan: Plan, progress: &mpsc::Sender<Progress>) -> Result<Outc
             call_sid,
             token,
             url: known,
+            account,
+            signature,
         } => {
             call.call_sid.clone_from(call_sid);
             call.token = Some(token.clone()).filter(|t| !t.is_empty());
+            call.account.clone_from(account);
             report.call_sid.clone_from(call_sid);
             url = Some(known.clone());
+            signatures.clone_from(signature);
         }
     }
     let mut path = match &url {
@@ -194,10 +208,11 @@ pub async fn place(plan: Plan, progress: &mpsc::Sender<Progress>) -> Result<Outc
         plan.vendor.stream_path.clone_into(&mut path);
     }
     let peer = (plan.vendor.peer)(call);
-    let signature = url
+    let signed = url
         .zip(secret)
         .and_then(|(url, secret)| peer.sign_upgrade(&url, secret));
-    let socket = dial(&plan.daemon, &path, signature).await?;
+    signatures.extend(signed);
+    let socket = dial(&plan.daemon, &path, signatures).await?;
     let script = Script::new(&plan.samples, peer.format(), plan.manner);
     let line = Line {
         playout: Playout::new(peer.format(), Mono::now()),
@@ -224,7 +239,7 @@ fn path_of(url: &str) -> Option<String> {
 async fn dial(
     daemon: &Address,
     path: &str,
-    signature: Option<(HeaderName, HeaderValue)>,
+    signatures: Vec<(HeaderName, HeaderValue)>,
 ) -> Result<WebSocketStream<TcpStream>, CallError> {
     let mut request = daemon
         .at("ws", path)
@@ -232,7 +247,7 @@ async fn dial(
         .map_err(|e| CallError::Refused(e.to_string()))?;
     request
         .headers_mut()
-        .extend(signature.map(|(name, value)| (Some(name), value)));
+        .extend(signatures.into_iter().map(|(name, value)| (Some(name), value)));
     let authority = daemon.authority();
     let tcp = daemon.connect().await.map_err(|e| CallError::Connect(authority, e))?;
     let config = WebSocketConfig::default().read_buffer_size(4096);

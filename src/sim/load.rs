@@ -310,6 +310,7 @@ impl Call {
             token: None,
             from: format!("+1555{n:07}"),
             to: "+15550000000".to_owned(),
+            ..PeerCall::default()
         });
         let path = match plan.daemon.path.as_str() {
             "" => plan.vendor.stream_path,
@@ -527,6 +528,7 @@ fn plan_of_hooks(plan: &Plan) -> HookPlan {
             signed_as: address.at("http", &address.path),
             address,
             secret: None,
+            account: None,
         },
         every: Duration::from_secs(1) / plan.hooks_per_s.max(1),
     }
@@ -544,6 +546,7 @@ async fn call_hooks(plan: HookPlan, hooks: Rc<RefCell<Hooks>>) {
             token: None,
             from: format!("+1556{n:07}"),
             to: "+15550000000".to_owned(),
+            ..PeerCall::default()
         };
         let before = Mono::now();
         match announce::announce(&client, plan.vendor, &mut call, &plan.webhook).await {

@@ -20,7 +20,7 @@ use crate::{
     http::{Simulate, SimulateRequest},
     speech::{MouthSpec, Speech, SpeechEvent},
     store::{BoxFuture, CallRow},
-    vendor::{self, Answer, CallNews, CallUpdate, Descriptor, VENDORS},
+    vendor::{self, Answer, CallNews, CallUpdate, Descriptor, EndReason, VENDORS},
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -134,6 +134,11 @@ impl Inner {
         slot: OwnedSemaphorePermit,
     ) -> Result<CallRow, Fault> {
         update.dedup_key = format!("{}:simulated", update.call_sid);
+        let gone = CallUpdate {
+            news: CallNews::Ended(EndReason::Canceled),
+            dedup_key: format!("{}:gone", update.call_sid),
+            ..update.clone()
+        };
         let (call_sid, from, to) = (update.call_sid.clone(), update.from.clone(), update.to.clone());
         let unavailable = |what: &'static str| Fault::new(Origin::Us, Kind::Unavailable, what);
         let (url, token) = match self.control.announce_simulated(tenant, vendor, update).await? {
@@ -141,12 +146,15 @@ impl Inner {
             Answer::Busy => return Err(unavailable("no more calls are taken now")),
             Answer::HangUp => return Err(unavailable("the call was not taken")),
         };
+        let trunk = self.control.trunk(vendor);
         let plan = Plan {
             vendor,
             daemon: self.daemon.clone(),
             opening: Opening::Announced {
                 call_sid: call_sid.clone(),
                 token,
+                account: trunk.and_then(|t| t.account().map(str::to_owned)),
+                signature: trunk.map_or_else(Vec::new, |t| t.sign_upgrade(&url)),
                 url,
             },
             from,
@@ -156,14 +164,17 @@ impl Inner {
             linger: LINGER,
             limit: LIMIT,
         };
+        let row = self.control.call(tenant, &call_sid).await?.row;
         tokio::spawn(async move {
             let (progress, _unwatched) = mpsc::channel(1);
             if let Err(error) = caller::place(plan, &progress).await {
                 tracing::warn!(%error, "a simulated call failed");
+                // No stream will come: its caller has hung up.
+                let _ = self.control.update(vendor, gone).await;
             }
             drop(slot);
         });
-        Ok(self.control.call(tenant, &call_sid).await?.row)
+        Ok(row)
     }
 
     /// The words as a caller would say them, by the default synthesizer.

@@ -369,10 +369,21 @@ pub trait Trunk: Send + Sync {
 
     /// Whether credentials for REST are configured.
     fn can_dial(&self) -> bool;
+
+    /// The vendor's id of the account. A stream that names another one is refused.
+    fn account(&self) -> Option<&str> {
+        None
+    }
+
+    /// The headers with which this account's vendor signs the upgrade request of its media socket at `url`, for simulated
+    /// calls to this very daemon. Empty where it signs none, or where no secret is configured.
+    fn sign_upgrade(&self, _url: &str) -> Vec<(HeaderName, HeaderValue)> {
+        Vec::new()
+    }
 }
 
 /// The call a simulated vendor carries.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct PeerCall {
     /// The vendor's id of the call.
     pub call_sid: String,
@@ -382,6 +393,8 @@ pub struct PeerCall {
     pub from: String,
     /// The called number.
     pub to: String,
+    /// The vendor's id of the account; one made up when `None`.
+    pub account: Option<String>,
 }
 
 /// What our side said to a simulated vendor.

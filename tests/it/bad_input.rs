@@ -57,6 +57,7 @@ fn peer() -> Box<dyn Peer> {
         token: None,
         from: "+15559990000".into(),
         to: "+15550000001".into(),
+        ..PeerCall::default()
     })
 }
 
@@ -195,6 +196,14 @@ async fn media_sockets(daemon: &Daemon) {
     }
     assert_eq!(close_code(&mut socket).await, 1008);
 
+    // A stream of another account than ours.
+    let mut foreign = signed(daemon, "+15551230104", "+15550000001", Vec::new(), PATIENCE);
+    if let Opening::Webhook(webhook) = &mut foreign.opening {
+        webhook.account = Some("AC00000000000000000000000000000009".to_owned());
+    }
+    let outcome = place(foreign).await.unwrap().unwrap();
+    assert_eq!(outcome.report.ended, Ended::Daemon(1008), "{:?}", outcome.report);
+
     // No start at all.
     let mut socket = media_socket(daemon, "x").await;
     assert_eq!(close_code(&mut socket).await, 1008);
@@ -267,6 +276,28 @@ async fn frontends(daemon: &Daemon) {
     until(&mut owner, "the error", |m| m.contains("telephony_error")).await;
     let outcome = foreign.await.unwrap().unwrap();
     assert_eq!(outcome.report.ended, Ended::Caller, "{:?}", outcome.report);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_simulated_call_gets_in_where_signatures_are_checked() {
+    let shared_key = "[[twilio.shared_keys]]\nid = \"k1\"\nsecret = \"another secret\"\n";
+    for more in ["", shared_key] {
+        let account = CONFIG.replace(
+            "AC00000000000000000000000000000000",
+            "AC00000000000000000000000000000007",
+        );
+        let daemon = Daemon::start(&[], &format!("{account}\n{more}"), &[]).await;
+        let token = token(&daemon, "1");
+        let path = format!("ws://{}/api/ws/telephony/stream?client_type=telephony", daemon.address);
+        let mut frontend = upgrade(&format!("{path}&token={token}"), None).await.unwrap();
+        let call = json!({"from": "+15551230105"});
+        let reply = daemon.post_as(&token, "/api/calls/simulate", &call).await;
+        assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
+        until(&mut frontend, "the stream", |m| {
+            m.contains("+15551230105") && m.contains("in_progress")
+        })
+        .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -166,6 +166,23 @@ impl Daemon {
             .expect("an answer")
     }
 
+    /// The same with a token.
+    pub(crate) async fn post_as(&self, token: &str, path: &str, body: &Value) -> ApiReply {
+        let bearer = HeaderValue::try_from(format!("Bearer {token}")).unwrap();
+        let headers = HeaderMap::from_iter([
+            (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+            (header::AUTHORIZATION, bearer),
+        ]);
+        let request = ApiRequest {
+            method: Method::POST,
+            url: format!("http://{}{path}", self.address),
+            headers,
+            body: body.to_string().into(),
+            timeout: PATIENCE,
+        };
+        self.client.send(request).await.expect("an answer")
+    }
+
     pub(crate) async fn json(&self, path: &str) -> Value {
         let reply = self.get(path).await.expect("an answer");
         assert_eq!(reply.status, 200, "{path}: {}", String::from_utf8_lossy(&reply.body));
@@ -215,6 +232,7 @@ impl Daemon {
                 signed_as: address.at("http", hook),
                 address,
                 secret: None,
+                account: None,
             }),
             from: from.to_owned(),
             to: "+15550000001".to_owned(),

@@ -41,6 +41,7 @@ fn peer() -> Box<dyn Peer> {
         token: None,
         from: "+15550100001".into(),
         to: "+15550100002".into(),
+        ..PeerCall::default()
     };
     (VENDORS[0].peer)(call)
 }

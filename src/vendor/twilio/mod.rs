@@ -18,6 +18,7 @@ use super::{
     Answer, ApiRequest, CallAction, CallUpdate, Caps, Descriptor, Document, HookKind, HookPath, HookRequest, Trunk,
 };
 use crate::base::{fault::Fault, format::AudioFormat};
+use http::{HeaderName, HeaderValue};
 use std::sync::Arc;
 use verify::Verifier;
 
@@ -103,5 +104,13 @@ impl Trunk for Account {
 
     fn can_dial(&self) -> bool {
         self.config.credentials().is_some()
+    }
+
+    fn account(&self) -> Option<&str> {
+        self.config.account_sid.as_deref()
+    }
+
+    fn sign_upgrade(&self, url: &str) -> Vec<(HeaderName, HeaderValue)> {
+        verify::sign_upgrade(&self.config, url)
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct Peer {
     scratch: String,
 }
 
-/// The account of simulated calls.
+/// The account of simulated calls that name none.
 const ACCOUNT: &str = "AC00000000000000000000000000000000";
 
 impl Peer {
@@ -52,6 +52,10 @@ impl Peer {
             r#"{{"event":"{event}","sequenceNumber":"{}","streamSid":"{}","#,
             self.sequence, self.stream_sid
         );
+    }
+
+    fn account(&self) -> &str {
+        self.call.account.as_deref().unwrap_or(ACCOUNT)
     }
 
     fn expect_stream(&self, named: &str) -> Result<(), WireError> {
@@ -82,7 +86,8 @@ impl vendor::Peer for Peer {
         self.head("start", &mut start);
         let _ = write!(
             start,
-            r#""start":{{"accountSid":"{ACCOUNT}","streamSid":"{}","callSid":"{}","tracks":["inbound"],"mediaFormat":{{"encoding":"audio/x-mulaw","sampleRate":8000,"channels":1}},"customParameters":{{{}}}}}}}"#,
+            r#""start":{{"accountSid":"{}","streamSid":"{}","callSid":"{}","tracks":["inbound"],"mediaFormat":{{"encoding":"audio/x-mulaw","sampleRate":8000,"channels":1}},"customParameters":{{{}}}}}}}"#,
+            quoted(self.account()),
             self.stream_sid,
             quoted(&self.call.call_sid),
             parameters.join(","),
@@ -127,14 +132,15 @@ impl vendor::Peer for Peer {
         self.head("stop", &mut out);
         let _ = write!(
             out,
-            r#""stop":{{"accountSid":"{ACCOUNT}","callSid":"{}"}}}}"#,
+            r#""stop":{{"accountSid":"{}","callSid":"{}"}}}}"#,
+            quoted(self.account()),
             quoted(&self.call.call_sid)
         );
         out
     }
 
     fn announce(&self, url: &str, secret: Option<&Secret>) -> Option<ApiRequest> {
-        Some(ring::announce(&self.call, ACCOUNT, url, secret))
+        Some(ring::announce(&self.call, self.account(), url, secret))
     }
 
     fn sign_upgrade(&self, url: &str, secret: &Secret) -> Option<(HeaderName, HeaderValue)> {
@@ -231,6 +237,7 @@ mod tests {
             token: Some("t".into()),
             from: "+15550100".into(),
             to: String::new(),
+            ..PeerCall::default()
         })
     }
 

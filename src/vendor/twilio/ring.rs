@@ -126,6 +126,7 @@ mod tests {
             token: None,
             from: "+15550100".into(),
             to: "sip:a b@example.com".into(),
+            ..PeerCall::default()
         };
         let url = "https://relay.example.com/api/calls/twilio/webhook?tenant=7";
         let account = account("12345");

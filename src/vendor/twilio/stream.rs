@@ -461,6 +461,7 @@ mod tests {
                 token,
                 from,
                 to,
+                ..PeerCall::default()
             })
     }
 
@@ -526,7 +527,7 @@ mod tests {
 
         #[test]
         fn hostile_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), near in near_media()) {
-            let mut peer = Peer::new(PeerCall { call_sid: "CA1".into(), token: None, from: String::new(), to: String::new() });
+            let mut peer = Peer::new(PeerCall { call_sid: "CA1".into(), token: None, ..PeerCall::default() });
             for message in [bytes, near] {
                 let _ = Codec::new().parse(&message);
                 let _ = started().parse(&message);

@@ -33,12 +33,8 @@ pub(super) struct Verifier {
 impl Verifier {
     pub(super) fn new(config: &Config) -> Self {
         let shared = config.shared_keys.iter().map(|key| {
-            let name = ALGORITHMS
-                .iter()
-                .find(|(_, _, a)| *a == key.algorithm)
-                .map_or("", |(_, name, _)| name);
             let mac = MacKey::new(key.algorithm, key.secret.expose().as_bytes());
-            (key.id.clone(), name, mac)
+            (key.id.clone(), name(key.algorithm), mac)
         });
         Self {
             auth_token: config
@@ -145,11 +141,33 @@ impl Verifier {
 
 /// Signs as Twilio does with an auth token: `url` as configured, then the form's parameters.
 pub(super) fn sign(token: &Secret, url: &str, form: &Form<'_>) -> Option<(HeaderName, HeaderValue)> {
-    let key = MacKey::new(Algorithm::HmacSha1, token.expose().as_bytes());
+    signature(&MacKey::new(Algorithm::HmacSha1, token.expose().as_bytes()), url, form)
+}
+
+/// Signs the upgrade request of a media socket as this account's Twilio does: with a shared key once there is one.
+pub(super) fn sign_upgrade(config: &Config, url: &str) -> Vec<(HeaderName, HeaderValue)> {
+    let form = Form::default();
+    let Some(shared) = config.shared_keys.first() else {
+        let signed = config.auth_token.as_ref().and_then(|token| sign(token, url, &form));
+        return signed.into_iter().collect();
+    };
+    let key = MacKey::new(shared.algorithm, shared.secret.expose().as_bytes());
+    let settings = format!("key={},algorithm={}", shared.id, name(shared.algorithm));
+    let settings = HeaderValue::try_from(settings).ok().map(|v| (SETTINGS.clone(), v));
+    signature(&key, url, &form).into_iter().chain(settings).collect()
+}
+
+fn signature(key: &MacKey, url: &str, form: &Form<'_>) -> Option<(HeaderName, HeaderValue)> {
     let parameters = sorted(form);
     let code = key.sign(iter::once(url).chain(parameters.iter().flat_map(|(n, v)| [*n, *v])));
     let value = HeaderValue::try_from(base64::encode_string(code.as_ref())).ok()?;
     Some((SIGNATURE.clone(), value))
+}
+
+/// An algorithm as the settings header names it.
+fn name(algorithm: Algorithm) -> &'static str {
+    let known = ALGORITHMS.iter().find(|(_, _, a)| *a == algorithm);
+    known.map_or("", |(_, name, _)| name)
 }
 
 /// The value of the one header of that name.
