@@ -139,6 +139,8 @@ fn run(kind: Kind, legs: usize, warm: usize, count: usize) -> (u64, u64) {
             vendor: twilio,
             codec: CodecBox(Box::new(Marking((twilio.codec)(&Upgrade::default())))),
             path_token: None,
+            number: None,
+            proven: false,
             peer: address,
         };
         shards.place(handover).map_err(|_| "refused").unwrap();

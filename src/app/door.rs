@@ -43,6 +43,8 @@ impl MediaDoor for Door {
             vendor,
             codec: CodecBox((vendor.codec)(&upgrade)),
             path_token: upgrade.path_token,
+            number: upgrade.number,
+            proven: upgrade.proven,
             peer,
         };
         if self.0.place(handover).is_err() {

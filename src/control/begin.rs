@@ -318,7 +318,7 @@ impl Shared {
                 let entry = taken.ok().and_then(|call| self.directory.get(call));
                 entry.ok_or((1008, "the stream's token is unknown or used", "bad_token"))
             }
-            None if self.deps.config.accept_unannounced => self.unannounced(arrival),
+            None if arrival.proven || self.deps.config.accept_unannounced => self.unannounced(arrival),
             None => Err((1008, "the stream has no token", "no_token")),
         }
     }

@@ -64,6 +64,7 @@ async fn process(
         headers: &parts.headers,
         body: &body,
         public_base: &shared.public_url,
+        by_number: false,
     };
     if !shared.dev
         && let Err(fault) = trunk.verify(&hook)

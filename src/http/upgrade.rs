@@ -6,7 +6,7 @@ use super::{Shared, edge::Peer, respond::Failure};
 use crate::{
     base::fault::{Fault, Kind},
     metrics,
-    vendor::{Descriptor, HookRequest, Upgrade},
+    vendor::{Admit, Descriptor, HookRequest, Upgrade},
     wire::form::Form,
 };
 use axum::{
@@ -136,12 +136,13 @@ fn admit(
         headers: request.headers(),
         body: &[],
         public_base: &shared.public_url,
+        by_number: false,
     };
-    if !shared.dev {
-        trunk
+    let proven = !shared.dev
+        && trunk
             .verify_upgrade(&hook)
-            .inspect_err(|_| metrics::refused("media_socket", "signature"))?;
-    }
+            .inspect_err(|_| metrics::refused("media_socket", "signature"))?
+            == Admit::Proven;
     let query = Form::parse(request.uri().query().unwrap_or_default().as_bytes());
     let query = query.map_err(|e| Fault::client(Kind::Malformed, e.to_string()))?;
     shared.media.admit()?;
@@ -155,6 +156,8 @@ fn admit(
             .into_iter()
             .map(|(n, v)| (n.into_owned(), v.into_owned()))
             .collect(),
+        number: None,
+        proven,
     })
 }
 

@@ -37,6 +37,10 @@ pub struct Arrival {
     pub start: StreamStart,
     /// The token of the socket's path, if it had one.
     pub path_token: Option<String>,
+    /// The id of our number that the socket's path names, if it names one.
+    pub number: Option<String>,
+    /// Whether the socket's request proved itself, so that no token is needed.
+    pub proven: bool,
     /// The peer's address.
     pub peer: SocketAddr,
     /// The shard that owns the leg: its ears and mouths live on the lane of the same number.

@@ -49,6 +49,8 @@ struct Leg {
     connection: ConnectionId,
     vendor: &'static Descriptor,
     path_token: Option<String>,
+    number: Option<String>,
+    proven: bool,
     peer: SocketAddr,
     shard: usize,
     /// Where news goes, once there is a plan.
@@ -92,6 +94,8 @@ pub(super) async fn run(seat: Seat, mut handover: Handover, handle: LegHandle, s
         connection: handover.connection,
         vendor: handover.vendor,
         path_token: handover.path_token,
+        number: handover.number,
+        proven: handover.proven,
         peer: handover.peer,
         shard,
         events: None,
@@ -244,6 +248,8 @@ impl Leg {
                 vendor: self.vendor,
                 start: *start,
                 path_token: self.path_token.take(),
+                number: self.number.take(),
+                proven: self.proven,
                 peer: self.peer,
                 shard: self.shard,
             });

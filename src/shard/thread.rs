@@ -57,6 +57,10 @@ pub struct Handover {
     pub codec: CodecBox,
     /// The token of its path.
     pub path_token: Option<String>,
+    /// The id of our number in its path.
+    pub number: Option<String>,
+    /// Whether its request proved itself.
+    pub proven: bool,
     /// The peer's address.
     pub peer: SocketAddr,
 }

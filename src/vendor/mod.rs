@@ -16,6 +16,12 @@ pub use crate::net::client::ApiRequest;
 /// Every vendor sidetone speaks. Routes, configuration, metrics labels, conformance tests and simulation iterate it.
 pub static VENDORS: &[&Descriptor] = &[&twilio::TWILIO];
 
+/// The path of a number's own webhook, which serves every dialect: the number's id follows, and `/status` after it for
+/// news of calls.
+pub const NUMBER_HOOK: &str = "/api/telephony/webhook";
+/// The path of a number's own media socket, which serves every dialect: the number's id follows, and a token may after it.
+pub const NUMBER_STREAM: &str = "/api/telephony/ws";
+
 /// The vendor of that name.
 pub fn by_name(name: &str) -> Option<&'static Descriptor> {
     VENDORS.iter().copied().find(|v| v.name == name)
@@ -29,10 +35,16 @@ pub struct Descriptor {
     pub caps: &'static Caps,
     /// `error_code` of `telephony_error` when this vendor is at fault.
     pub error_code: &'static str,
-    /// Path of the media socket; a token may follow as one more segment.
+    /// Path of the media socket; a token may follow as one more segment. Empty where there is only each number's own
+    /// ([`NUMBER_STREAM`]).
     pub stream_path: &'static str,
-    /// Paths of its webhooks.
+    /// Paths of its webhooks, beside each number's own.
     pub hook_paths: &'static [HookPath],
+    /// What arrives at a number's own webhook ([`NUMBER_HOOK`]).
+    pub number_hook: HookKind,
+    /// Whether a request to a number's own path is of this dialect. Asked only where no number has the path's id, which
+    /// `--dev` lets in.
+    pub claims: fn(&HookRequest<'_>) -> Claim,
     /// Builds the codec of one media socket from its upgrade request.
     pub codec: fn(&Upgrade) -> Box<dyn StreamCodec>,
     /// Reads the vendor account from its configuration section.
@@ -63,6 +75,17 @@ pub enum HookKind {
     Call,
     /// News about a call or stream; answered with an empty 2xx.
     Status,
+}
+
+/// Whether a request is of a dialect. The greatest claim has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Claim {
+    /// It is another's.
+    No,
+    /// It says nothing, and who says nothing is taken for this vendor. At most one vendor claims so.
+    ByDefault,
+    /// It bears this vendor's marks.
+    Yes,
 }
 
 /// Facts about a vendor's media stream. The session obeys them.
@@ -99,6 +122,19 @@ pub struct Upgrade {
     pub path_token: Option<String>,
     /// Decoded query parameters in order.
     pub query: Vec<(String, String)>,
+    /// The id of our number, where the path names one.
+    pub number: Option<String>,
+    /// Whether the request proved itself, so that the stream needs no token ([`Admit::Proven`]).
+    pub proven: bool,
+}
+
+/// How a vendor's account lets a media socket in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admit {
+    /// If it brings the token of a call that was announced.
+    WithToken,
+    /// As it is: the request holds a secret that the vendor alone was told. For vendors with one URL for all streams.
+    Proven,
 }
 
 /// What a media socket said. Borrows the message.
@@ -218,6 +254,9 @@ pub struct HookRequest<'a> {
     pub body: &'a [u8],
     /// Our public base URL as configured at the vendor, without a trailing slash (`https://relay.example.com`).
     pub public_base: &'a str,
+    /// Whether the path names one of our numbers by its id: 128 random bits, of which the tenant and the vendor know. A
+    /// vendor that signs nothing, with no other secret configured, is believed for this.
+    pub by_number: bool,
 }
 
 /// News of a call, in neutral words.
@@ -352,8 +391,13 @@ pub trait Trunk: Send + Sync {
     /// Whether the request is from the vendor. The message of the fault says what failed and nothing secret.
     fn verify(&self, request: &HookRequest<'_>) -> Result<(), Fault>;
 
-    /// Whether the upgrade request of a media socket is from the vendor, where the vendor signs it. `Ok` where it does not.
-    fn verify_upgrade(&self, request: &HookRequest<'_>) -> Result<(), Fault>;
+    /// What is missing for telling the vendor's requests from anybody's: the settings of which one is needed, as words
+    /// for a person. `None` where they can be told, or where the account says `insecure`.
+    fn unguarded(&self) -> Option<&'static str>;
+
+    /// Whether the upgrade request of a media socket is from the vendor, where the vendor signs it, and whether it needs
+    /// a token. [`Admit::WithToken`] where nothing can be told from the request.
+    fn verify_upgrade(&self, request: &HookRequest<'_>) -> Result<Admit, Fault>;
 
     /// Reads a verified request.
     fn parse(&self, kind: HookKind, request: &HookRequest<'_>) -> Result<CallUpdate, Fault>;

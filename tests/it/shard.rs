@@ -81,6 +81,8 @@ impl House {
             vendor: VENDORS[0],
             codec: CodecBox(codec),
             path_token: None,
+            number: None,
+            proven: false,
             peer: ([127, 0, 0, 1], 1).into(),
         };
         self.shards.place(handover).map_err(|_| "refused").unwrap();

@@ -15,7 +15,7 @@ use crate::{
     store::{
         Batch, BoxFuture, CallFilter, CallPage, Committed, EventRow, MessageRow, StoreHealth, sqlite::SqliteStore,
     },
-    vendor::{CallAction, Document, EndReason, HookRequest, StreamStart, VENDORS},
+    vendor::{Admit, CallAction, Document, EndReason, HookRequest, StreamStart, VENDORS},
 };
 use std::{
     collections::VecDeque,
@@ -109,8 +109,12 @@ impl Trunk for Account {
         Ok(())
     }
 
-    fn verify_upgrade(&self, _: &HookRequest<'_>) -> Result<(), Fault> {
-        Ok(())
+    fn unguarded(&self) -> Option<&'static str> {
+        None
+    }
+
+    fn verify_upgrade(&self, _: &HookRequest<'_>) -> Result<Admit, Fault> {
+        Ok(Admit::WithToken)
     }
 
     fn parse(&self, _: crate::vendor::HookKind, _: &HookRequest<'_>) -> Result<CallUpdate, Fault> {
@@ -457,6 +461,8 @@ impl World {
             vendor: vendor(),
             start,
             path_token: token.map(str::to_owned),
+            number: None,
+            proven: false,
             peer: "127.0.0.1:1".parse().unwrap(),
             shard: 0,
         };

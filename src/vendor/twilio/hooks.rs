@@ -154,6 +154,7 @@ mod tests {
             headers: &headers,
             body: body.as_bytes(),
             public_base: "",
+            by_number: false,
         };
         parse(kind, &request)
     }
@@ -185,6 +186,7 @@ mod tests {
             headers: &HeaderMap::new(),
             body: b"CallSid=ignored",
             public_base: "",
+            by_number: false,
         };
         assert_eq!(parse(HookKind::Call, &request).unwrap().from, "+15550100");
     }

@@ -15,7 +15,8 @@ mod verify;
 pub use config::{Config, SharedKey};
 
 use super::{
-    Answer, ApiRequest, CallAction, CallUpdate, Caps, Descriptor, Document, HookKind, HookPath, HookRequest, Trunk,
+    Admit, Answer, ApiRequest, CallAction, CallUpdate, Caps, Claim, Descriptor, Document, HookKind, HookPath,
+    HookRequest, Trunk,
 };
 use crate::base::{fault::Fault, format::AudioFormat};
 use http::{HeaderName, HeaderValue};
@@ -38,6 +39,11 @@ pub static TWILIO: Descriptor = Descriptor {
             kind: HookKind::Status,
         },
     ],
+    number_hook: HookKind::Call,
+    claims: |request| match request.headers.contains_key(&verify::SIGNATURE) {
+        true => Claim::Yes,
+        false => Claim::No,
+    },
     codec: |_| Box::new(stream::Codec::new()),
     trunk: |section| Arc::new(Account::new(Config::read(section))),
     peer: |call| Box::new(peer::Peer::new(call)),
@@ -79,8 +85,13 @@ impl Trunk for Account {
         self.verifier.webhook(request)
     }
 
-    fn verify_upgrade(&self, request: &HookRequest<'_>) -> Result<(), Fault> {
-        self.verifier.upgrade(request)
+    fn unguarded(&self) -> Option<&'static str> {
+        let can_tell = self.config.auth_token.is_some() || !self.config.shared_keys.is_empty();
+        (!can_tell && !self.config.insecure).then_some("auth_token or shared_keys")
+    }
+
+    fn verify_upgrade(&self, request: &HookRequest<'_>) -> Result<Admit, Fault> {
+        self.verifier.upgrade(request).map(|()| Admit::WithToken)
     }
 
     fn parse(&self, kind: HookKind, request: &HookRequest<'_>) -> Result<CallUpdate, Fault> {

@@ -139,6 +139,7 @@ mod tests {
                 headers: &request.headers,
                 body: &request.body,
                 public_base: "https://relay.example.com",
+                by_number: false,
             };
             assert_eq!(account.verify(&hook).is_ok(), believed);
             let update = account.parse(HookKind::Call, &hook).unwrap();
@@ -179,6 +180,7 @@ mod tests {
                 headers: &headers,
                 body: b"",
                 public_base: "https://relay.example.com",
+                by_number: false,
             };
             assert_eq!(
                 account(token).verify_upgrade(&request).is_ok(),

@@ -20,7 +20,7 @@ use crate::{
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use std::iter;
 
-static SIGNATURE: HeaderName = HeaderName::from_static("x-twilio-signature");
+pub(super) static SIGNATURE: HeaderName = HeaderName::from_static("x-twilio-signature");
 static SETTINGS: HeaderName = HeaderName::from_static("x-twilio-webhooks-signature-settings");
 /// Checks signatures with what the configuration says, and with nothing that the request says.
 #[derive(Debug)]
@@ -366,6 +366,7 @@ mod tests {
                 headers: &headers,
                 body: self.body.as_bytes(),
                 public_base: &self.url[..path],
+                by_number: false,
             })
         }
 
@@ -609,6 +610,7 @@ mod tests {
             post("https://x/p?q", "", &signature).with(|r| {
                 let request = HookRequest {
                     public_base: base,
+                    by_number: false,
                     ..*r
                 };
                 assert_eq!(verifier.webhook(&request), Ok(()), "{base} {signed}");
@@ -638,6 +640,7 @@ mod tests {
                 headers: &headers,
                 body: &body,
                 public_base: &public_base,
+                by_number: false,
             };
             let verifier = Verifier::new(&config(Some(TOKEN), &[]));
             prop_assert!(verifier.webhook(&request).is_err());
