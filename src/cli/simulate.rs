@@ -103,7 +103,7 @@ pub struct Args {
 
 fn vendor_named(name: &str) -> Result<&'static Descriptor, String> {
     vendor::by_name(name).ok_or_else(|| {
-        let known: Vec<_> = VENDORS.iter().map(|v| v.name).collect();
+        let known: Vec<_> = vendor::all().iter().map(|v| v.name).collect();
         format!("known are {}", known.join(", "))
     })
 }

@@ -122,7 +122,7 @@ impl Config {
             record: part(&root, "record", record::Config::read),
             speech: part(&root, "speech", speech::Config::read),
             store: part(&root, "store", store::Config::read),
-            trunks: vendor::VENDORS
+            trunks: vendor::all()
                 .iter()
                 .map(|v| (*v, part(&root, v.name, v.trunk)))
                 .collect(),

@@ -19,7 +19,7 @@ use crate::{
     media::Arrival,
     metrics,
     store::{CallRow, CallStatus},
-    vendor::{self, Answer, CallUpdate, Descriptor, HookKind},
+    vendor::{self, Answer, CallAction, CallUpdate, Descriptor, HookKind, Trunk},
 };
 use std::{
     sync::{Arc, Mutex, Weak},
@@ -232,7 +232,7 @@ impl Shared {
         let terms = Terms {
             vendor: seed.vendor.name,
             error_code: seed.vendor.error_code,
-            rest: self.deps.trunks.get(seed.vendor.name).is_some_and(|t| t.can_dial()),
+            rest: self.ends_calls(seed.vendor),
             close_ends_call: seed.vendor.caps.close_ends_call,
             stream_within: life,
             max_length: self.deps.config.max_length,
@@ -267,16 +267,24 @@ impl Shared {
     /// How the vendor is told to connect the call to us.
     pub(super) fn stream_answer(&self, entry: &Entry) -> Answer {
         let token = self.pending.token(entry.call);
-        let base = self.deps.config.stream_base();
+        let url = format!("{}{}", self.deps.config.stream_base(), entry.vendor.stream_path);
+        let session_id = entry.show().map(|call| call.row.session_id);
         Answer::Stream {
-            url: format!("{base}{}/{token}", entry.vendor.stream_path),
+            url: entry.vendor.token_in.url(&url, &token),
             token,
             status_url: self.status_url(entry.vendor),
+            session_id: session_id.unwrap_or_else(|| entry.call.to_string()),
         }
     }
 
+    /// Whether the vendor ends calls when its REST interface is asked to.
+    fn ends_calls(&self, vendor: &Descriptor) -> bool {
+        let ends = |t: &Arc<dyn Trunk>| t.can_dial() && t.request("call", &CallAction::HangUp).is_some();
+        self.deps.trunks.get(vendor.name).is_some_and(ends)
+    }
+
     fn status_url(&self, vendor: &Descriptor) -> String {
-        let hook = vendor.hook_paths.iter().find(|h| h.kind == HookKind::Status);
+        let hook = vendor.hook(HookKind::Status);
         hook.map_or_else(String::new, |h| format!("{}{}", self.deps.config.public_url, h.path))
     }
 

@@ -176,7 +176,7 @@ fn read_numbers(root: &Section<'_>, agents: &agent::Config) -> Vec<Number> {
             );
         }
         if vendor::by_name(&number.vendor).is_none() {
-            let names: Vec<_> = vendor::VENDORS.iter().map(|v| v.name).collect();
+            let names: Vec<_> = vendor::all().iter().map(|v| v.name).collect();
             section.fault(
                 "vendor",
                 format!("no vendor {:?}", number.vendor),

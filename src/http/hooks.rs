@@ -8,10 +8,10 @@ use super::{
 use crate::{
     base::{
         fault::{Fault, Kind},
-        time::Mono,
+        time::{Mono, Wall},
     },
     metrics,
-    vendor::{Descriptor, HookKind, HookRequest},
+    vendor::{Descriptor, Document, Hook, HookKind, HookRequest},
 };
 use axum::{
     extract::{Request, State},
@@ -65,6 +65,7 @@ async fn process(
         body: &body,
         public_base: &shared.public_url,
         by_number: false,
+        received_at: Wall::now(),
     };
     if !shared.dev
         && let Err(fault) = trunk.verify(&hook)
@@ -78,16 +79,21 @@ async fn process(
             },
         });
     }
-    let update = trunk.parse(kind, &hook)?;
-    match kind {
-        HookKind::Call => {
-            let answer = shared.control.incoming(vendor, update).await?;
-            let document = trunk.answer(&answer);
-            Ok(([(header::CONTENT_TYPE, document.content_type)], document.body).into_response())
-        }
-        HookKind::Status => {
+    let document = match trunk.parse(kind, &hook)? {
+        Hook::Call(update) => trunk.answer(&hook, &shared.control.incoming(vendor, update).await?),
+        Hook::News(update) => {
             shared.control.update(vendor, update).await?;
-            Ok(StatusCode::NO_CONTENT.into_response())
+            trunk.receipt(&hook)
         }
+        Hook::Probe => trunk.receipt(&hook),
+    };
+    Ok(written(document))
+}
+
+fn written(document: Document) -> Response {
+    let status = StatusCode::from_u16(document.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if document.content_type.is_empty() {
+        return status.into_response();
     }
+    (status, [(header::CONTENT_TYPE, document.content_type)], document.body).into_response()
 }

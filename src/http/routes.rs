@@ -1,7 +1,7 @@
 //! Every route: method, path, and what it asks for before it answers. Vendors' routes come from their descriptors.
 
 use super::{Deps, Shared, auth, calls, edge, frontends, health, hooks, place, recording, respond::Failure, upgrade};
-use crate::{access::Role, vendor::VENDORS};
+use crate::{access::Role, vendor};
 use axum::{
     Router,
     handler::Handler,
@@ -90,7 +90,11 @@ pub fn table(deps: &Deps) -> Vec<Route> {
         route(post, "/api/calls/initiate", ACT, place::initiate),
         route(post, "/api/calls/simulate", ACT, place::simulate),
     ];
-    for vendor in VENDORS.iter().copied().filter(|v| deps.trunks.contains_key(v.name)) {
+    for vendor in vendor::all()
+        .iter()
+        .copied()
+        .filter(|v| deps.trunks.contains_key(v.name))
+    {
         let rest = |what| format!("/api/calls/{}/{what}", vendor.name);
         all.push(route(post, rest("initiate"), ACT, move |s, r| {
             place::initiate_by(vendor, s, r)

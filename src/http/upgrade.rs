@@ -4,7 +4,10 @@
 
 use super::{Shared, edge::Peer, respond::Failure};
 use crate::{
-    base::fault::{Fault, Kind},
+    base::{
+        fault::{Fault, Kind},
+        time::Wall,
+    },
     metrics,
     vendor::{Admit, Descriptor, HookRequest, Upgrade},
     wire::form::Form,
@@ -137,6 +140,7 @@ fn admit(
         body: &[],
         public_base: &shared.public_url,
         by_number: false,
+        received_at: Wall::now(),
     };
     let proven = !shared.dev
         && trunk
@@ -146,11 +150,11 @@ fn admit(
     let query = Form::parse(request.uri().query().unwrap_or_default().as_bytes());
     let query = query.map_err(|e| Fault::client(Kind::Malformed, e.to_string()))?;
     shared.media.admit()?;
+    let in_path = path.iter().find(|(name, _)| *name == "token");
     Ok(Upgrade {
-        path_token: path
-            .iter()
-            .find(|(name, _)| *name == "token")
-            .map(|(_, token)| token.to_owned()),
+        path_token: in_path
+            .map(|(_, token)| token.to_owned())
+            .or_else(|| query.get("token").map(str::to_owned)),
         query: query
             .0
             .into_iter()

@@ -88,20 +88,22 @@ pub(super) struct Playout {
 }
 
 impl Playout {
-    /// Plays `ring` as `caps` and the stream's `format` demand. `None` where no resampler exists between their rates.
-    pub(super) fn new(ring: DownlinkRx, format: AudioFormat, caps: &Caps, live: bool) -> Option<Self> {
+    /// Plays `ring` in frames of `ptime_ms` as `caps` and the stream's `format` demand. `None` where no resampler exists
+    /// between their rates.
+    pub(super) fn new(ring: DownlinkRx, format: AudioFormat, ptime_ms: u32, caps: &Caps, live: bool) -> Option<Self> {
         let resampler = match ring.rate() {
             rate if rate == format.rate => None,
             rate => Some(Resampler::new(rate, format.rate).ok()?),
         };
-        let frame = (ring.rate() as usize * caps.ptime_ms as usize) / 1000;
+        let frame = (ring.rate() as usize * ptime_ms as usize) / 1000;
         Some(Self {
             frame,
-            frame_out: format.samples_of_ms(caps.ptime_ms),
+            frame_out: format.samples_of_ms(ptime_ms),
             ring,
             resampler,
-            ptime: Duration::from_millis(u64::from(caps.ptime_ms)),
-            lead: Duration::from_millis(u64::from(caps.lead_ms)),
+            ptime: Duration::from_millis(u64::from(ptime_ms)),
+            // A frame longer than the lead still has to go.
+            lead: Duration::from_millis(u64::from(caps.lead_ms.max(ptime_ms))),
             marks: caps.mark,
             clears: caps.clear,
             live,
@@ -481,7 +483,7 @@ mod tests {
     impl Desk {
         fn new(live: bool) -> Self {
             let (tx, rx) = downlink(8000, 16_000, 256);
-            let playout = Playout::new(rx, AudioFormat::ULAW_8K, &CAPS, live).unwrap();
+            let playout = Playout::new(rx, AudioFormat::ULAW_8K, CAPS.ptime_ms, &CAPS, live).unwrap();
             Self {
                 tx,
                 playout,

@@ -122,6 +122,7 @@ struct Leg {
     timers: Timers,
     arrival: Option<Box<StreamStart>>,
     outbound: AudioFormat,
+    ptime_ms: u32,
     ingress: Ingress,
     way: Way,
     playout: Option<Playout>,
@@ -134,6 +135,8 @@ struct Leg {
     strikes: u32,
     bad: (Mono, u32),
     end: Option<LegEnd>,
+    /// The vendor is yet to be told that the call is over.
+    hang_up: bool,
     wake_ear: bool,
 }
 
@@ -158,6 +161,7 @@ impl Session {
             timers,
             arrival: None,
             outbound: caps.outbound,
+            ptime_ms: caps.ptime_ms,
             ingress: Ingress::new(caps.inbound, caps.max_inbound_ms),
             way: Way::None,
             playout: None,
@@ -169,6 +173,7 @@ impl Session {
             strikes: 0,
             bad: (now, 0),
             end: None,
+            hang_up: false,
             wake_ear: false,
         };
         Self { codec, leg }
@@ -264,6 +269,12 @@ impl Session {
     /// The next thing to write; a text message is appended to `out`.
     pub fn poll_output(&mut self, now: Mono, scratch: &mut Scratch, out: &mut BytesMut) -> Option<Output> {
         if let State::Closing { code, reason, said } = &mut self.leg.state {
+            if std::mem::take(&mut self.leg.hang_up) {
+                self.codec.format(StreamCommand::HangUp, out);
+                if !out.is_empty() {
+                    return Some(Output::Text);
+                }
+            }
             return (!std::mem::replace(said, true)).then_some(Output::Close { code: *code, reason });
         }
         let playout = self.leg.playout.as_mut()?;
@@ -351,6 +362,7 @@ impl Leg {
         }
         self.ingress = Ingress::new(start.inbound, self.caps.max_inbound_ms);
         self.outbound = start.outbound;
+        self.ptime_ms = start.ptime_ms.unwrap_or(self.caps.ptime_ms);
         self.timers.stop(Timer::Start);
         self.timers.set(Timer::Plan, now + self.limits.plan);
         self.timers.set(Timer::Idle, now + self.limits.idle);
@@ -447,7 +459,7 @@ impl Leg {
             ),
         };
         self.way = way;
-        self.playout = downlink.and_then(|ring| Playout::new(ring, self.outbound, self.caps, live));
+        self.playout = downlink.and_then(|ring| Playout::new(ring, self.outbound, self.ptime_ms, self.caps, live));
         self.onset = plan.barge_in_after.and_then(|after| {
             let config = VadConfig {
                 onset_ms: after.as_millis() as u32,
@@ -469,6 +481,8 @@ impl Leg {
             return;
         }
         self.end.get_or_insert(end);
+        // A refused socket (1008) must not end the call that it is not.
+        self.hang_up = self.end == Some(LegEnd::Closed) && matches!(code, 1000 | 1001);
         self.timers.stop_all();
         self.timers.set(Timer::Close, now + CLOSE_GRACE);
         self.state = State::Closing {

@@ -51,8 +51,7 @@ pub fn new_number() -> String {
 
 /// Where the vendor posts the announcement of a call.
 pub fn hook_path(vendor: &Descriptor) -> Option<&'static str> {
-    let hook = vendor.hook_paths.iter().find(|h| h.kind == HookKind::Call)?;
-    Some(hook.path)
+    vendor.hook(HookKind::Call).map(|h| h.path)
 }
 
 /// Announces `call`. Returns the URL of the media socket as the answer has it and keeps the token in `call`.

@@ -3,17 +3,21 @@
 //! Dialects are pure: no sockets, no clock, no allocation per frame. A quirk is a fact in [`Caps`] or a few lines in the
 //! vendor's folder, never an `if vendor ==` elsewhere.
 
-use crate::base::{fault::Fault, format::AudioFormat, secret::Secret, settings::Section};
+use crate::base::{fault::Fault, format::AudioFormat, secret::Secret, settings::Section, time::Wall};
 use bytes::BytesMut;
 use http::{HeaderName, HeaderValue};
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 pub mod twilio;
 
 /// A REST request to a vendor, as `net::client` sends it.
 pub use crate::net::client::ApiRequest;
 
-/// Every vendor sidetone speaks. Routes, configuration, metrics labels, conformance tests and simulation iterate it.
+/// Every vendor sidetone speaks by itself.
 pub static VENDORS: &[&Descriptor] = &[&twilio::TWILIO];
 
 /// The path of a number's own webhook, which serves every dialect: the number's id follows, and `/status` after it for
@@ -22,9 +26,22 @@ pub const NUMBER_HOOK: &str = "/api/telephony/webhook";
 /// The path of a number's own media socket, which serves every dialect: the number's id follows, and a token may after it.
 pub const NUMBER_STREAM: &str = "/api/telephony/ws";
 
+static ALL: OnceLock<Box<[&'static Descriptor]>> = OnceLock::new();
+
+/// Every vendor, those of [`add`] included. Routes, configuration, metrics labels, conformance tests and simulation
+/// iterate it.
+pub fn all() -> &'static [&'static Descriptor] {
+    ALL.get().map_or(VENDORS, |all| all)
+}
+
+/// Adds dialects that are not sidetone's own: once, before anything is read or routed. Returns whether they were added.
+pub fn add(more: &[&'static Descriptor]) -> bool {
+    ALL.set([VENDORS, more].concat().into()).is_ok()
+}
+
 /// The vendor of that name.
 pub fn by_name(name: &str) -> Option<&'static Descriptor> {
-    VENDORS.iter().copied().find(|v| v.name == name)
+    all().iter().copied().find(|v| v.name == name)
 }
 
 /// What a vendor is: facts and constructors.
@@ -35,9 +52,10 @@ pub struct Descriptor {
     pub caps: &'static Caps,
     /// `error_code` of `telephony_error` when this vendor is at fault.
     pub error_code: &'static str,
-    /// Path of the media socket; a token may follow as one more segment. Empty where there is only each number's own
-    /// ([`NUMBER_STREAM`]).
+    /// Path of the media socket. Empty where there is only each number's own ([`NUMBER_STREAM`]).
     pub stream_path: &'static str,
+    /// Where the URL of the media socket carries the token.
+    pub token_in: TokenPlace,
     /// Paths of its webhooks, beside each number's own.
     pub hook_paths: &'static [HookPath],
     /// What arrives at a number's own webhook ([`NUMBER_HOOK`]).
@@ -53,9 +71,36 @@ pub struct Descriptor {
     pub peer: fn(PeerCall) -> Box<dyn Peer>,
 }
 
+impl Descriptor {
+    /// The webhook path that receives this kind, else one that receives every kind.
+    pub fn hook(&self, kind: HookKind) -> Option<&'static HookPath> {
+        let of = |kind| self.hook_paths.iter().find(|h| h.kind == kind);
+        of(kind).or_else(|| of(HookKind::Mixed))
+    }
+}
+
 impl fmt::Debug for Descriptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)
+    }
+}
+
+/// Where the URL of a media socket carries its token. Either is understood from every vendor; this one is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenPlace {
+    /// As one more path segment.
+    Path,
+    /// As the query parameter `token`.
+    Query,
+}
+
+impl TokenPlace {
+    /// The URL of the media socket at `url` with its token.
+    pub fn url(self, url: &str, token: &str) -> String {
+        match self {
+            Self::Path => format!("{url}/{token}"),
+            Self::Query => format!("{url}?token={token}"),
+        }
     }
 }
 
@@ -73,8 +118,10 @@ pub struct HookPath {
 pub enum HookKind {
     /// A call that wants an answer document.
     Call,
-    /// News about a call or stream; answered with an empty 2xx.
+    /// News about a call or stream.
     Status,
+    /// Both: the request says which.
+    Mixed,
 }
 
 /// Whether a request is of a dialect. The greatest claim has it.
@@ -118,7 +165,7 @@ pub struct Caps {
 /// The upgrade request of a media socket, as far as a codec may need it.
 #[derive(Clone, Debug, Default)]
 pub struct Upgrade {
-    /// The path segment after the stream path, if any.
+    /// The token in the URL, if any: the path segment after the stream path, else the query parameter `token`.
     pub path_token: Option<String>,
     /// Decoded query parameters in order.
     pub query: Vec<(String, String)>,
@@ -195,6 +242,8 @@ pub struct StreamStart {
     pub from: Option<String>,
     /// The called number, where it says (`to` parameter).
     pub to: Option<String>,
+    /// Milliseconds of audio in one of our messages, where this stream wants another length than [`Caps::ptime_ms`].
+    pub ptime_ms: Option<u32>,
 }
 
 /// What we say on a media socket.
@@ -206,6 +255,8 @@ pub enum StreamCommand<'a> {
     Mark(&'a str),
     /// Drop all queued audio.
     Clear,
+    /// End the call. The socket is closed next.
+    HangUp,
 }
 
 /// Why a message was refused. Small and `Copy`: it is made from untrusted bytes.
@@ -257,6 +308,19 @@ pub struct HookRequest<'a> {
     /// Whether the path names one of our numbers by its id: 128 random bits, of which the tenant and the vendor know. A
     /// vendor that signs nothing, with no other secret configured, is believed for this.
     pub by_number: bool,
+    /// When it was received, for signatures that grow old.
+    pub received_at: Wall,
+}
+
+/// What a webhook request is, once read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// A call that wants an answer document.
+    Call(CallUpdate),
+    /// News of a call or stream, to be acknowledged.
+    News(CallUpdate),
+    /// Of no call, such as a vendor's test of the URL; to be acknowledged.
+    Probe,
 }
 
 /// News of a call, in neutral words.
@@ -340,6 +404,8 @@ pub enum Answer {
         token: String,
         /// Where stream status callbacks go.
         status_url: String,
+        /// The call's one id in logs, files and events, for dialects that carry it along.
+        session_id: String,
     },
     /// Tell the caller that we are busy.
     Busy,
@@ -350,10 +416,21 @@ pub enum Answer {
 /// A document that answers a webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
+    /// The HTTP status.
+    pub status: u16,
     /// `Content-Type`.
     pub content_type: &'static str,
     /// The body.
     pub body: String,
+}
+
+impl Document {
+    /// `204`, which says that a request was received and nothing more.
+    pub const EMPTY: Self = Self {
+        status: 204,
+        content_type: "",
+        body: String::new(),
+    };
 }
 
 /// What we ask of a vendor about a call.
@@ -400,10 +477,15 @@ pub trait Trunk: Send + Sync {
     fn verify_upgrade(&self, request: &HookRequest<'_>) -> Result<Admit, Fault>;
 
     /// Reads a verified request.
-    fn parse(&self, kind: HookKind, request: &HookRequest<'_>) -> Result<CallUpdate, Fault>;
+    fn parse(&self, kind: HookKind, request: &HookRequest<'_>) -> Result<Hook, Fault>;
 
-    /// Writes the answer document.
-    fn answer(&self, answer: &Answer) -> Document;
+    /// Writes the document that answers the verified request of a [`Hook::Call`].
+    fn answer(&self, request: &HookRequest<'_>, answer: &Answer) -> Document;
+
+    /// Writes what acknowledges the verified request of any other [`Hook`].
+    fn receipt(&self, _request: &HookRequest<'_>) -> Document {
+        Document::EMPTY
+    }
 
     /// Writes the REST request for an action on `call_sid` (empty for `Dial`), or `None` where the vendor has no such command.
     fn request(&self, call_sid: &str, action: &CallAction<'_>) -> Option<ApiRequest>;
@@ -458,6 +540,10 @@ pub enum PeerEvent<'a> {
 pub trait Peer: Send {
     /// Format in which it sends and receives audio.
     fn format(&self) -> AudioFormat;
+    /// Milliseconds of audio in each of its messages.
+    fn frame_ms(&self) -> u32 {
+        20
+    }
     /// The messages that open a stream, in order.
     fn open(&mut self) -> Vec<String>;
     /// Appends a message with `audio` (encoded) that begins `at_ms` into the stream.
@@ -481,6 +567,10 @@ pub trait Peer: Send {
     /// Reads the document that answered it, as the vendor would.
     fn answered(&self, _document: &[u8]) -> Result<Answer, WireError> {
         Err(WireError::Shape("document"))
+    }
+    /// The request by which the vendor tells `url` that the call is over, after `seconds`. `None` where it tells nothing.
+    fn conclude(&self, _url: &str, _seconds: u32, _secret: Option<&Secret>) -> Option<ApiRequest> {
+        None
     }
     /// Reads one of our messages; refuses what the real vendor would refuse.
     fn read<'a>(&'a mut self, message: &'a [u8]) -> Result<PeerEvent<'a>, WireError>;

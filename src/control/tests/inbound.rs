@@ -6,7 +6,13 @@ use super::*;
 async fn a_webhook_is_answered_when_the_call_is_on_record_and_a_repetition_gets_the_same_answer() {
     let mut world = World::start().await;
     let answer = world.announce("sid").await;
-    let Answer::Stream { url, token, status_url } = &answer else {
+    let Answer::Stream {
+        url,
+        token,
+        status_url,
+        session_id,
+    } = &answer
+    else {
         panic!("{answer:?}")
     };
     assert!(
@@ -15,6 +21,7 @@ async fn a_webhook_is_answered_when_the_call_is_on_record_and_a_repetition_gets_
     );
     assert!(status_url.starts_with("https://relay.example.com/"));
     let row = world.row("sid").await;
+    assert_eq!(*session_id, row.session_id);
     assert_eq!(
         (row.status, row.agent.as_str(), row.customer_number.as_str()),
         (CallStatus::Incoming, "desk", CALLER)

@@ -15,7 +15,7 @@ use crate::{
     store::{
         Batch, BoxFuture, CallFilter, CallPage, Committed, EventRow, MessageRow, StoreHealth, sqlite::SqliteStore,
     },
-    vendor::{Admit, CallAction, Document, EndReason, HookRequest, StreamStart, VENDORS},
+    vendor::{Admit, CallAction, Document, EndReason, Hook, HookRequest, StreamStart, VENDORS},
 };
 use std::{
     collections::VecDeque,
@@ -117,15 +117,12 @@ impl Trunk for Account {
         Ok(Admit::WithToken)
     }
 
-    fn parse(&self, _: crate::vendor::HookKind, _: &HookRequest<'_>) -> Result<CallUpdate, Fault> {
+    fn parse(&self, _: crate::vendor::HookKind, _: &HookRequest<'_>) -> Result<Hook, Fault> {
         Err(Fault::internal("webhooks are not parsed here"))
     }
 
-    fn answer(&self, _: &Answer) -> Document {
-        Document {
-            content_type: "text/plain",
-            body: String::new(),
-        }
+    fn answer(&self, _: &HookRequest<'_>, _: &Answer) -> Document {
+        Document::EMPTY
     }
 
     fn request(&self, call_sid: &str, action: &CallAction<'_>) -> Option<ApiRequest> {
@@ -454,6 +451,7 @@ impl World {
             outbound: AudioFormat::ULAW_8K,
             from: Some(CALLER.into()),
             to: Some(OURS.into()),
+            ptime_ms: None,
         };
         let arrival = Arrival {
             leg: LegHandle::new(commands, Arc::new(Doorbell::new()), 1),

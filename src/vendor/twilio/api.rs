@@ -191,6 +191,7 @@ mod tests {
             url: "wss://relay.example.com/s/tok".into(),
             token: "tok".into(),
             status_url: "https://relay.example.com/st".into(),
+            session_id: String::new(),
         };
         let action = CallAction::Dial {
             to: "+15550102",

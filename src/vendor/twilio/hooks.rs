@@ -36,7 +36,7 @@ pub(super) fn parse(kind: HookKind, request: &HookRequest<'_>) -> Result<CallUpd
     }
     let status = required(&form, "CallStatus")?;
     let dedup_key = match kind {
-        HookKind::Call => {
+        HookKind::Call | HookKind::Mixed => {
             required(&form, "From")?;
             required(&form, "To")?;
             format!("{call_sid}:voice")
@@ -116,7 +116,9 @@ fn id<'a>(form: &'a Form<'_>, name: &str) -> Result<&'a str, Fault> {
 pub(super) fn twiml(answer: &Answer) -> String {
     let mut out = String::from(r#"<?xml version="1.0" encoding="UTF-8"?><Response>"#);
     match answer {
-        Answer::Stream { url, token, status_url } => {
+        Answer::Stream {
+            url, token, status_url, ..
+        } => {
             let _ = write!(out, r#"<Connect><Stream url="{}""#, Escaped(url));
             if !status_url.is_empty() {
                 let _ = write!(
@@ -141,7 +143,7 @@ pub(super) fn twiml(answer: &Answer) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::fault::Kind;
+    use crate::base::{fault::Kind, time::Wall};
 
     fn request(kind: HookKind, body: &str, token: Option<&str>) -> Result<CallUpdate, Fault> {
         let mut headers = HeaderMap::new();
@@ -155,6 +157,7 @@ mod tests {
             body: body.as_bytes(),
             public_base: "",
             by_number: false,
+            received_at: Wall::default(),
         };
         parse(kind, &request)
     }
@@ -187,6 +190,7 @@ mod tests {
             body: b"CallSid=ignored",
             public_base: "",
             by_number: false,
+            received_at: Wall::default(),
         };
         assert_eq!(parse(HookKind::Call, &request).unwrap().from, "+15550100");
     }
@@ -289,6 +293,7 @@ mod tests {
             url: "wss://h/s/t?a=1&b=\"".into(),
             token: "t<".into(),
             status_url: "https://h/st".into(),
+            session_id: "s".into(),
         };
         assert_eq!(
             twiml(&answer),
@@ -300,6 +305,7 @@ mod tests {
             url: "wss://h/s".into(),
             token: String::new(),
             status_url: String::new(),
+            session_id: String::new(),
         };
         assert!(twiml(&bare).contains("<Connect><Stream url=\"wss://h/s\"></Stream></Connect><Hangup/>"));
         assert!(twiml(&Answer::Busy).ends_with("<Response><Reject reason=\"busy\"/></Response>"));

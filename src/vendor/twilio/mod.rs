@@ -15,8 +15,8 @@ mod verify;
 pub use config::{Config, SharedKey};
 
 use super::{
-    Admit, Answer, ApiRequest, CallAction, CallUpdate, Caps, Claim, Descriptor, Document, HookKind, HookPath,
-    HookRequest, Trunk,
+    Admit, Answer, ApiRequest, CallAction, Caps, Claim, Descriptor, Document, Hook, HookKind, HookPath, HookRequest,
+    TokenPlace, Trunk,
 };
 use crate::base::{fault::Fault, format::AudioFormat};
 use http::{HeaderName, HeaderValue};
@@ -29,6 +29,7 @@ pub static TWILIO: Descriptor = Descriptor {
     caps: &CAPS,
     error_code: "TWILIO_ERROR",
     stream_path: "/api/calls/twilio/stream",
+    token_in: TokenPlace::Path,
     hook_paths: &[
         HookPath {
             path: "/api/calls/twilio/webhook",
@@ -94,12 +95,17 @@ impl Trunk for Account {
         self.verifier.upgrade(request).map(|()| Admit::WithToken)
     }
 
-    fn parse(&self, kind: HookKind, request: &HookRequest<'_>) -> Result<CallUpdate, Fault> {
-        hooks::parse(kind, request)
+    fn parse(&self, kind: HookKind, request: &HookRequest<'_>) -> Result<Hook, Fault> {
+        let update = hooks::parse(kind, request)?;
+        Ok(match kind {
+            HookKind::Status => Hook::News(update),
+            HookKind::Call | HookKind::Mixed => Hook::Call(update),
+        })
     }
 
-    fn answer(&self, answer: &Answer) -> Document {
+    fn answer(&self, _: &HookRequest<'_>, answer: &Answer) -> Document {
         Document {
+            status: 200,
             content_type: "text/xml; charset=utf-8",
             body: hooks::twiml(answer),
         }

@@ -98,6 +98,7 @@ fn streamed(stream: &Element) -> Result<Answer, WireError> {
         url: url.to_owned(),
         token,
         status_url: stream.attribute("statusCallback").unwrap_or_default().to_owned(),
+        session_id: String::new(),
     })
 }
 
@@ -105,9 +106,12 @@ fn streamed(stream: &Element) -> Result<Answer, WireError> {
 mod tests {
     use super::{super::hooks::twiml, *};
     use crate::{
-        base::settings::{Faults, Section, Table},
+        base::{
+            settings::{Faults, Section, Table},
+            time::Wall,
+        },
         vendor::{
-            HookKind, HookRequest, Trunk,
+            Hook, HookKind, HookRequest, Trunk,
             twilio::{Account, Config},
         },
     };
@@ -140,9 +144,12 @@ mod tests {
                 body: &request.body,
                 public_base: "https://relay.example.com",
                 by_number: false,
+                received_at: Wall::default(),
             };
             assert_eq!(account.verify(&hook).is_ok(), believed);
-            let update = account.parse(HookKind::Call, &hook).unwrap();
+            let Ok(Hook::Call(update)) = account.parse(HookKind::Call, &hook) else {
+                panic!("no call")
+            };
             assert_eq!(
                 (update.from, update.to, update.inbound),
                 (call.from.clone(), call.to.clone(), true)
@@ -156,6 +163,7 @@ mod tests {
             url: "wss://relay.example.com/api/calls/twilio/stream/abc".into(),
             token: "a&b<\"'>".into(),
             status_url: "https://relay.example.com/api/calls/twilio/status?a=1&b=2".into(),
+            session_id: String::new(),
         };
         for answer in [stream, Answer::Busy, Answer::HangUp] {
             assert_eq!(answered(twiml(&answer).as_bytes()), Ok(answer));
@@ -181,6 +189,7 @@ mod tests {
                 body: b"",
                 public_base: "https://relay.example.com",
                 by_number: false,
+                received_at: Wall::default(),
             };
             assert_eq!(
                 account(token).verify_upgrade(&request).is_ok(),

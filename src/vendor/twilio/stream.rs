@@ -161,6 +161,7 @@ impl Codec {
             outbound: format,
             from: text(own.from),
             to: text(own.to),
+            ptime_ms: None,
         })))
     }
 
@@ -207,6 +208,8 @@ impl StreamCodec for Codec {
                 out.extend_from_slice(br#""}}"#);
             }
             StreamCommand::Clear => out.extend_from_slice(&stream.clear),
+            // The document that follows `<Connect>` ends it.
+            StreamCommand::HangUp => {}
         }
     }
 }
@@ -271,6 +274,7 @@ mod tests {
             outbound: AudioFormat::ULAW_8K,
             from: Some("+15550100".into()),
             to: None,
+            ptime_ms: None,
         };
         assert_eq!(*start, expect);
         for at in [57, 77] {

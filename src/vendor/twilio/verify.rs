@@ -307,6 +307,7 @@ impl<'a> Base<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::time::Wall;
     use crate::vendor::{
         HookKind,
         twilio::{config::SharedKey, hooks},
@@ -367,6 +368,7 @@ mod tests {
                 body: self.body.as_bytes(),
                 public_base: &self.url[..path],
                 by_number: false,
+                received_at: Wall::default(),
             })
         }
 
@@ -611,6 +613,7 @@ mod tests {
                 let request = HookRequest {
                     public_base: base,
                     by_number: false,
+                    received_at: Wall::default(),
                     ..*r
                 };
                 assert_eq!(verifier.webhook(&request), Ok(()), "{base} {signed}");
@@ -641,6 +644,7 @@ mod tests {
                 body: &body,
                 public_base: &public_base,
                 by_number: false,
+                received_at: Wall::default(),
             };
             let verifier = Verifier::new(&config(Some(TOKEN), &[]));
             prop_assert!(verifier.webhook(&request).is_err());
