@@ -16,17 +16,25 @@ impl std::error::Error for BadId {}
 
 macro_rules! inline_id {
     ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
+        inline_id! {
+            $(#[$doc])*
+            ///
+            /// Ordered by the time it was made.
+            $name, $prefix, uuid::Uuid::now_v7()
+        }
+    };
+    ($(#[$doc:meta])* $name:ident, $prefix:literal, $bits:expr) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name { len: u8, text: [u8; 40] }
 
         impl $name {
-            /// A new id, unique everywhere and ordered by the time it was made.
+            /// A new id, unique everywhere.
             pub fn new() -> Self {
                 let mut text = [0; 40];
                 let head = $prefix.as_bytes();
                 text[..head.len()].copy_from_slice(head);
-                let simple = uuid::Uuid::now_v7().simple();
+                let simple = $bits.simple();
                 let mut hex = uuid::Uuid::encode_buffer();
                 let hex = simple.encode_lower(&mut hex);
                 text[head.len()..head.len() + 32].copy_from_slice(hex.as_bytes());
@@ -81,6 +89,21 @@ inline_id! {
     ConnectionId, "conn_"
 }
 
+inline_id! {
+    /// Our id of a phone number of ours: 128 random bits, because a vendor that signs nothing proves itself by knowing it.
+    NumberId, "num_", random()
+}
+inline_id! {
+    /// Our id of an agent.
+    AgentId, "agent_"
+}
+
+/// 128 random bits: each of the two has six bits that are not.
+fn random() -> uuid::Uuid {
+    let (a, b) = (uuid::Uuid::new_v4().as_u128(), uuid::Uuid::new_v4().as_u128());
+    uuid::Uuid::from_u128(a.rotate_left(32) ^ b)
+}
+
 /// An organization. Everything a caller or operator owns belongs to exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(transparent)]
@@ -115,6 +138,16 @@ mod tests {
         assert!(a < b, "{a} {b}");
         assert!(a.as_str().starts_with("call_"));
         assert_eq!(a.to_string().parse(), Ok(a));
+    }
+
+    #[test]
+    fn every_bit_of_a_numbers_id_is_random() {
+        let bits = || u128::from_str_radix(&NumberId::new().as_str()[4..], 16).unwrap();
+        let (ones, zeros) = (0..64).fold((0, 0), |(ones, zeros), _| {
+            let id = bits();
+            (ones | id, zeros | !id)
+        });
+        assert_eq!((ones, zeros), (u128::MAX, u128::MAX));
     }
 
     #[test]

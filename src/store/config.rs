@@ -1,6 +1,7 @@
 //! The store's part of the configuration: `[store]`.
 
-use crate::base::settings::Section;
+use super::seal;
+use crate::base::{secret::Secret, settings::Section};
 use std::{path::PathBuf, time::Duration};
 
 /// How far a commit goes before it is acknowledged.
@@ -41,6 +42,10 @@ pub struct Config {
     pub seen_retention: Duration,
     /// How long a stop waits for a database that cannot be written.
     pub close_patience: Duration,
+    /// The key that seals tenants' secrets: 32 bytes in base64.
+    pub seal_key: Option<Secret>,
+    /// The key before it, which still opens what it sealed.
+    pub seal_key_former: Option<Secret>,
 }
 
 impl Config {
@@ -67,8 +72,18 @@ impl Config {
             events_per_tenant: section.int("events_per_tenant", 10_000, 100..=10_000_000),
             seen_retention: section.duration("seen_retention", h(24), h(1)..=h(24 * 30)),
             close_patience: section.duration("close_patience", s(10), ms(100)..=s(120)),
+            seal_key: seal_key(section, "seal_key"),
+            seal_key_former: seal_key(section, "seal_key_former"),
         }
     }
+}
+
+fn seal_key(section: &Section<'_>, key: &str) -> Option<Secret> {
+    let secret = section.secret(key)?;
+    if !seal::is_key(&secret) {
+        section.fault(key, "not a key", "32 random bytes in base64: openssl rand -base64 32");
+    }
+    Some(secret)
 }
 
 impl Default for Config {

@@ -5,6 +5,9 @@ use crate::base::{fault::Kind, ids::MessageId};
 use serde_json::json;
 use std::sync::Arc;
 
+mod roster;
+pub(super) use roster::*;
+
 /// A place for one database, empty at first.
 pub(super) trait Bench {
     /// Opens the database, as a start of the daemon does. The store before must be closed or dropped.
@@ -38,6 +41,10 @@ macro_rules! run_contract {
             open_calls_are_closed_at_their_last_known_time
             ids_are_not_reused_after_a_crash
             a_closed_store_refuses_and_closes_again
+            numbers_and_agents_read_back_whole_and_are_replaced_by_id
+            a_vendors_number_and_a_tenants_agent_name_are_there_once
+            a_tenant_reads_its_own_numbers_and_agents_alone
+            an_agent_that_is_gone_leaves_its_numbers_without
         );
     };
     ($bench:expr; $($name:ident)*) => {

@@ -7,14 +7,17 @@ mod config;
 mod contract;
 pub mod migrations;
 mod queue;
+mod roster;
+pub mod seal;
 pub mod sqlite;
 
 pub use config::{Config, Synchronous};
+pub use roster::{AgentRow, NumberRow, Source};
 
 use crate::{
     base::{
         fault::Fault,
-        ids::{CallId, MessageId, TenantId},
+        ids::{AgentId, CallId, MessageId, NumberId, TenantId},
         time::Wall,
     },
     vendor::EndReason,
@@ -191,6 +194,14 @@ pub enum Write {
         /// JSON as the frontend will see it.
         payload: String,
     },
+    /// A phone number: new, or in the place of the row of its id.
+    Number(Box<NumberRow>),
+    /// A phone number is no longer ours.
+    NumberGone(NumberId),
+    /// An agent: new, or in the place of the row of its id.
+    Agent(Box<AgentRow>),
+    /// An agent is no more; its numbers are left without.
+    AgentGone(AgentId),
 }
 
 /// What changes in a call's row.
@@ -255,6 +266,13 @@ impl Batch {
             Write::Delivery { .. } => 0,
             Write::Seen { key, .. } => key.len(),
             Write::Event { payload, .. } => payload.len(),
+            Write::Number(n) => {
+                let texts = [&n.number, &n.vendor, &n.display_name, &n.status];
+                let texts = texts.iter().map(|t| t.len()).sum::<usize>();
+                size_of::<NumberRow>() + texts + json_size(&n.settings) + text(&n.secrets)
+            }
+            Write::Agent(a) => size_of::<AgentRow>() + a.name.len() + json_size(&a.settings),
+            Write::NumberGone(_) | Write::AgentGone(_) => 0,
         };
         size_of::<Self>() + self.writes.iter().map(|w| size_of::<Write>() + of(w)).sum::<usize>()
     }
@@ -336,6 +354,12 @@ pub trait Store: Send + Sync {
         after: i64,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<EventRow>, Fault>>;
+
+    /// Phone numbers in the order in which they were made: of a tenant, or of all for the daemon itself.
+    fn numbers<'a>(&'a self, tenant: Option<TenantId>) -> BoxFuture<'a, Result<Vec<NumberRow>, Fault>>;
+
+    /// Agents in the order in which they were made: of a tenant, without every tenant's, or all for the daemon itself.
+    fn agents<'a>(&'a self, tenant: Option<TenantId>) -> BoxFuture<'a, Result<Vec<AgentRow>, Fault>>;
 
     /// Closes calls that a dead process left open: `ended`, `interrupted`, at the last time known of each. Returns how many.
     fn close_open_calls<'a>(&'a self) -> BoxFuture<'a, Result<usize, Fault>>;

@@ -13,7 +13,8 @@ use crate::{
     record,
     speech::stt::fake::phrase,
     store::{
-        Batch, BoxFuture, CallFilter, CallPage, Committed, EventRow, MessageRow, StoreHealth, sqlite::SqliteStore,
+        AgentRow, Batch, BoxFuture, CallFilter, CallPage, Committed, EventRow, MessageRow, NumberRow, StoreHealth,
+        sqlite::SqliteStore,
     },
     vendor::{Admit, CallAction, Document, EndReason, Hook, HookRequest, StreamStart, VENDORS},
 };
@@ -201,6 +202,14 @@ impl Store for Gate {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<EventRow>, Fault>> {
         self.store.events(tenant, call, after, limit)
+    }
+
+    fn numbers<'a>(&'a self, tenant: Option<TenantId>) -> BoxFuture<'a, Result<Vec<NumberRow>, Fault>> {
+        self.store.numbers(tenant)
+    }
+
+    fn agents<'a>(&'a self, tenant: Option<TenantId>) -> BoxFuture<'a, Result<Vec<AgentRow>, Fault>> {
+        self.store.agents(tenant)
     }
 
     fn close_open_calls<'a>(&'a self) -> BoxFuture<'a, Result<usize, Fault>> {

@@ -14,11 +14,18 @@ pub struct Migration {
 }
 
 /// All steps in order.
-pub const ALL: &[Migration] = &[Migration {
-    version: 1,
-    name: "first",
-    sqlite: include_str!("0001_first.sqlite.sql"),
-}];
+pub const ALL: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "first",
+        sqlite: include_str!("0001_first.sqlite.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "roster",
+        sqlite: include_str!("0002_roster.sqlite.sql"),
+    },
+];
 
 /// The version that this daemon writes.
 pub const CURRENT: i64 = ALL[ALL.len() - 1].version;

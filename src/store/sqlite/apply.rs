@@ -4,10 +4,12 @@ use super::rows::{direction, stamp};
 use crate::{
     base::{
         fault::{Fault, Kind, Origin},
-        ids::{CallId, TenantId},
+        ids::{AgentId, CallId, TenantId},
         time::Wall,
     },
-    store::{Batch, CallChange, CallRow, CallStatus, Committed, MessageRow, Write, interrupted_event},
+    store::{
+        AgentRow, Batch, CallChange, CallRow, CallStatus, Committed, MessageRow, NumberRow, Write, interrupted_event,
+    },
     vendor::EndReason,
 };
 use rusqlite::{Connection, ErrorCode, named_params, params};
@@ -79,16 +81,85 @@ pub(super) fn batch(db: &Connection, batch: &Batch, now: Wall) -> Result<Committ
                 call_id,
                 payload,
             } => event_ids.push(insert_event(db, *tenant, *call_id, payload, &now)?),
+            Write::Number(row) => put_number(db, row)?,
+            Write::NumberGone(id) => {
+                let gone = db
+                    .prepare_cached("DELETE FROM phone_numbers WHERE id = ?1")?
+                    .execute([id.as_str()])?;
+                must_exist("phone number", gone)?;
+            }
+            Write::Agent(row) => put_agent(db, row)?,
+            Write::AgentGone(id) => {
+                let gone = db
+                    .prepare_cached("DELETE FROM agents WHERE id = ?1")?
+                    .execute([id.as_str()])?;
+                must_exist("agent", gone)?;
+            }
         }
     }
     Ok(Committed::Done { event_ids })
 }
 
-fn insert_call(db: &Connection, row: &CallRow, now: &str) -> Result<(), NotApplied> {
+fn need_tenant(db: &Connection, tenant: TenantId, now: &str) -> Result<(), NotApplied> {
     db.prepare_cached(
         "INSERT INTO tenants (id, name, created_at) VALUES (?1, 'tenant ' || ?1, ?2) ON CONFLICT DO NOTHING",
     )?
-    .execute(params![row.tenant_id.0, now])?;
+    .execute(params![tenant.0, now])?;
+    Ok(())
+}
+
+fn put_number(db: &Connection, row: &NumberRow) -> Result<(), NotApplied> {
+    need_tenant(db, row.tenant_id, &stamp(row.created_at))?;
+    db.prepare_cached(
+        "INSERT INTO phone_numbers (id, tenant_id, source, number, vendor, display_name, agent_id, status, settings,
+             secrets, created_at, updated_at)
+         VALUES (:id, :tenant_id, :source, :number, :vendor, :display_name, :agent_id, :status, :settings, :secrets,
+             :created_at, :updated_at)
+         ON CONFLICT (id) DO UPDATE SET tenant_id = :tenant_id, source = :source, number = :number, vendor = :vendor,
+             display_name = :display_name, agent_id = :agent_id, status = :status, settings = :settings,
+             secrets = :secrets, updated_at = :updated_at",
+    )?
+    .execute(named_params! {
+        ":id": row.id.as_str(),
+        ":tenant_id": row.tenant_id.0,
+        ":source": row.source.as_str(),
+        ":number": row.number,
+        ":vendor": row.vendor,
+        ":display_name": row.display_name,
+        ":agent_id": row.agent_id.as_ref().map(AgentId::as_str),
+        ":status": row.status,
+        ":settings": (!row.settings.is_null()).then(|| row.settings.to_string()),
+        ":secrets": row.secrets,
+        ":created_at": stamp(row.created_at),
+        ":updated_at": stamp(row.updated_at),
+    })?;
+    Ok(())
+}
+
+fn put_agent(db: &Connection, row: &AgentRow) -> Result<(), NotApplied> {
+    if let Some(tenant) = row.tenant_id {
+        need_tenant(db, tenant, &stamp(row.created_at))?;
+    }
+    db.prepare_cached(
+        "INSERT INTO agents (id, tenant_id, source, name, settings, created_at, updated_at)
+         VALUES (:id, :tenant_id, :source, :name, :settings, :created_at, :updated_at)
+         ON CONFLICT (id) DO UPDATE SET tenant_id = :tenant_id, source = :source, name = :name, settings = :settings,
+             updated_at = :updated_at",
+    )?
+    .execute(named_params! {
+        ":id": row.id.as_str(),
+        ":tenant_id": row.tenant_id.map(|t| t.0),
+        ":source": row.source.as_str(),
+        ":name": row.name,
+        ":settings": row.settings.to_string(),
+        ":created_at": stamp(row.created_at),
+        ":updated_at": stamp(row.updated_at),
+    })?;
+    Ok(())
+}
+
+fn insert_call(db: &Connection, row: &CallRow, now: &str) -> Result<(), NotApplied> {
+    need_tenant(db, row.tenant_id, now)?;
     db.prepare_cached(
         "INSERT INTO phone_calls (call_id, call_sid, session_id, vendor, direction, customer_number,
              organization_number, status, end_reason, start_time, answered_at, end_time, duration, tenant_id, agent,

@@ -15,7 +15,8 @@ mod writer;
 pub use open::OpenError;
 
 use super::{
-    Batch, BoxFuture, CallFilter, CallPage, CallRow, Committed, Config, EventRow, MessageRow, Store, StoreHealth,
+    AgentRow, Batch, BoxFuture, CallFilter, CallPage, CallRow, Committed, Config, EventRow, MessageRow, NumberRow,
+    Store, StoreHealth,
     queue::{Queue, Work, closed},
 };
 use crate::base::{
@@ -137,6 +138,14 @@ impl Store for SqliteStore {
     ) -> BoxFuture<'a, Result<Vec<EventRow>, Fault>> {
         self.readers
             .ask(move |conn| read::events(conn, tenant, call_id, after, limit))
+    }
+
+    fn numbers<'a>(&'a self, tenant: Option<TenantId>) -> BoxFuture<'a, Result<Vec<NumberRow>, Fault>> {
+        self.readers.ask(move |conn| read::numbers(conn, tenant))
+    }
+
+    fn agents<'a>(&'a self, tenant: Option<TenantId>) -> BoxFuture<'a, Result<Vec<AgentRow>, Fault>> {
+        self.readers.ask(move |conn| read::agents(conn, tenant))
     }
 
     fn close_open_calls<'a>(&'a self) -> BoxFuture<'a, Result<usize, Fault>> {

@@ -13,7 +13,10 @@ use crate::{
         ids::{CallId, TenantId},
         time::Wall,
     },
-    store::{BoxFuture, CallFilter, CallPage, CallRow, CallStatus, Config, EventRow, MessageRow, queue::closed},
+    store::{
+        AgentRow, BoxFuture, CallFilter, CallPage, CallRow, CallStatus, Config, EventRow, MessageRow, NumberRow,
+        queue::closed,
+    },
 };
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
@@ -164,6 +167,26 @@ pub(super) fn messages(db: &Connection, tenant: TenantId, call: CallId) -> rusql
     );
     db.prepare_cached(&sql)?
         .query_map(params![tenant.0, call.as_str()], rows::message)?
+        .collect()
+}
+
+pub(super) fn numbers(db: &Connection, tenant: Option<TenantId>) -> rusqlite::Result<Vec<NumberRow>> {
+    let sql = format!(
+        "SELECT {} FROM phone_numbers WHERE ?1 IS NULL OR tenant_id = ?1 ORDER BY created_at, id",
+        rows::NUMBER
+    );
+    db.prepare_cached(&sql)?
+        .query_map([tenant.map(|t| t.0)], rows::number)?
+        .collect()
+}
+
+pub(super) fn agents(db: &Connection, tenant: Option<TenantId>) -> rusqlite::Result<Vec<AgentRow>> {
+    let sql = format!(
+        "SELECT {} FROM agents WHERE ?1 IS NULL OR tenant_id = ?1 ORDER BY created_at, id",
+        rows::AGENT
+    );
+    db.prepare_cached(&sql)?
+        .query_map([tenant.map(|t| t.0)], rows::agent)?
         .collect()
 }
 

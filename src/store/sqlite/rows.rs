@@ -1,8 +1,8 @@
 //! How rows are written as SQLite values: times as text of one width, closed sets as their words, JSON as text.
 
 use crate::{
-    base::time::Wall,
-    store::{CallRow, CallStatus, EventRow, MessageRow, Sender},
+    base::{ids::TenantId, time::Wall},
+    store::{AgentRow, CallRow, CallStatus, EventRow, MessageRow, NumberRow, Sender, Source},
     vendor::EndReason,
 };
 use rusqlite::{Row, types::Type};
@@ -34,7 +34,7 @@ pub(super) fn call(row: &Row<'_>) -> rusqlite::Result<CallRow> {
         answered_at: word_opt(row, 10, Wall::parse)?,
         end_time: word_opt(row, 11, Wall::parse)?,
         duration: row.get(12)?,
-        tenant_id: crate::base::ids::TenantId(row.get(13)?),
+        tenant_id: TenantId(row.get(13)?),
         agent: row.get(14)?,
         recording: row.get(15)?,
         metadata: word_opt(row, 16, |s| serde_json::from_str(s).ok())?.unwrap_or_default(),
@@ -63,6 +63,44 @@ pub(super) fn message(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
         delivery: word_opt(row, 9, one_of(&["stored", "heard", "cut", "failed"]))?,
         heard_ms: row.get(10)?,
         created_at: word(row, 11, Wall::parse)?,
+    })
+}
+
+/// The columns of a [`NumberRow`], in the order [`number`] reads them.
+pub(super) const NUMBER: &str = "id, tenant_id, source, number, vendor, display_name, agent_id, status, settings, \
+     secrets, created_at, updated_at";
+
+/// Reads the columns of [`NUMBER`].
+pub(super) fn number(row: &Row<'_>) -> rusqlite::Result<NumberRow> {
+    Ok(NumberRow {
+        id: word(row, 0, |s| s.parse().ok())?,
+        tenant_id: TenantId(row.get(1)?),
+        source: word(row, 2, Source::parse)?,
+        number: row.get(3)?,
+        vendor: row.get(4)?,
+        display_name: row.get(5)?,
+        agent_id: word_opt(row, 6, |s| s.parse().ok())?,
+        status: row.get(7)?,
+        settings: word_opt(row, 8, |s| serde_json::from_str(s).ok())?.unwrap_or_default(),
+        secrets: row.get(9)?,
+        created_at: word(row, 10, Wall::parse)?,
+        updated_at: word(row, 11, Wall::parse)?,
+    })
+}
+
+/// The columns of an [`AgentRow`], in the order [`agent`] reads them.
+pub(super) const AGENT: &str = "id, tenant_id, source, name, settings, created_at, updated_at";
+
+/// Reads the columns of [`AGENT`].
+pub(super) fn agent(row: &Row<'_>) -> rusqlite::Result<AgentRow> {
+    Ok(AgentRow {
+        id: word(row, 0, |s| s.parse().ok())?,
+        tenant_id: row.get::<_, Option<i64>>(1)?.map(TenantId),
+        source: word(row, 2, Source::parse)?,
+        name: row.get(3)?,
+        settings: word(row, 4, |s| serde_json::from_str(s).ok())?,
+        created_at: word(row, 5, Wall::parse)?,
+        updated_at: word(row, 6, Wall::parse)?,
     })
 }
 

@@ -182,6 +182,7 @@ proptest! {
                 Write::Delivery { message_id, .. } => prop_assert!(open.remove(message_id), "settled twice"),
                 Write::Event { payload, .. } => payloads.push(payload.clone()),
                 Write::Call(_) | Write::Seen { .. } => {}
+                other => prop_assert!(false, "not a call's to write: {:?}", other),
             }
         }
         prop_assert_eq!((status, ends), (CallStatus::Ended, 1));
