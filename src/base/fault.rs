@@ -39,7 +39,7 @@ pub enum Kind {
     TooMany,
     /// Not now: draining, shedding, storage away (503).
     Unavailable,
-    /// It took too long (504).
+    /// It took too long, and nobody knows whether it was done (504).
     Timeout,
     /// An answer we cannot use, from a vendor or backend (502).
     BadGateway,
@@ -83,12 +83,9 @@ impl Fault {
         Self::new(Origin::Us, Kind::Internal, message)
     }
 
-    /// Whether the same request may succeed later.
-    pub fn retryable(&self) -> bool {
-        matches!(
-            self.kind,
-            Kind::TooMany | Kind::Unavailable | Kind::Timeout | Kind::BadGateway
-        )
+    /// Whether the request was surely not carried out, and the same one may succeed later.
+    pub const fn retryable(&self) -> bool {
+        matches!(self.kind, Kind::TooMany | Kind::Unavailable)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     audio::ring::{self, UplinkTx},
     base::{format::AudioFormat, ids::UtteranceId, time::Mono},
     metrics,
-    speech::{EarSpec, Mouth, Speech, SpeechEvent},
+    speech::{EarHandle, EarSpec, Mouth, Speech, SpeechEvent},
     store::Sender,
 };
 use std::time::Duration;
@@ -26,6 +26,9 @@ const NEWS: usize = 64;
 #[derive(Debug)]
 pub(super) struct Desk {
     ear: Option<UplinkTx>,
+    /// The language that frontends asked for, and the ear that is to know of it.
+    language: Option<String>,
+    handle: Option<EarHandle>,
     news_tx: Option<mpsc::Sender<SpeechEvent>>,
     /// What the ear hears; ends after [`Desk::close`], with the ear.
     pub(super) news: Option<mpsc::Receiver<SpeechEvent>>,
@@ -41,6 +44,8 @@ impl Desk {
     pub(super) const fn new() -> Self {
         Self {
             ear: None,
+            language: None,
+            handle: None,
             news_tx: None,
             news: None,
             sender: Sender::Agent,
@@ -113,8 +118,20 @@ impl Desk {
             tx
         });
         let (tx, rx) = ring::uplink(rate, rate as usize * RING_SECONDS, Some(speech.bell(shard)));
-        speech.open_ear(shard, spec, rx, news.clone());
+        let handle = speech.open_ear(shard, spec, rx, news.clone());
+        if let Some(language) = &self.language {
+            handle.listen_in(language);
+        }
+        self.handle = Some(handle);
         self.ear = Some(tx);
+    }
+
+    /// Recognises another language from now on, where the recogniser can.
+    pub(super) fn listen_in(&mut self, language: &str) {
+        self.language = Some(language.to_owned());
+        if let Some(handle) = &self.handle {
+            handle.listen_in(language);
+        }
     }
 
     /// When [`Desk::timeout`] is due.

@@ -304,6 +304,12 @@ impl Control {
             .await
     }
 
+    /// A frontend wants the call understood in this language (BCP 47). `News::Fault` tells of a recogniser that cannot.
+    pub async fn listen_in(&self, tenant: TenantId, id: &str, language: String) -> Result<(), Fault> {
+        let entry = self.find(tenant, id)?;
+        self.send(&entry, Command::Language(language)).await
+    }
+
     /// Audio from a frontend. Never waits; a full queue drops the audio and counts it.
     pub fn microphone(&self, tenant: TenantId, id: &str, audio: Microphone) -> Result<(), Fault> {
         let entry = self.find(tenant, id)?;

@@ -6,7 +6,7 @@ use crate::{
     base::ids::CallId,
     media::{Arrival, LegEvent, Plan, Route},
     record::TapTx,
-    speech::{Mouth, Speech, SpeechEvent},
+    speech::{EarHandle, Mouth, Speech, SpeechEvent},
 };
 use tokio::sync::mpsc;
 
@@ -26,6 +26,7 @@ pub(super) struct Laid {
     /// News of ear and mouth; ends when both are closed.
     pub(super) speech: Option<mpsc::Receiver<SpeechEvent>>,
     pub(super) mouth: Option<Mouth>,
+    pub(super) ear: Option<EarHandle>,
 }
 
 /// Opens what the agent needs, on the lane of the leg's shard.
@@ -44,15 +45,18 @@ pub(super) fn lay(speech: &Speech, profile: &Profile, call: CallId, arrival: &Ar
             leg,
             speech: None,
             mouth: None,
+            ear: None,
         };
     }
     let (news_tx, news) = mpsc::channel(NEWS);
-    let uplink = profile.ear().map(|spec| {
-        let rate = arrival.start.inbound.rate;
-        let (tx, rx) = ring::uplink(rate, rate as usize * UPLINK_SECONDS, Some(speech.bell(arrival.shard)));
-        speech.open_ear(arrival.shard, spec, rx, news_tx.clone());
-        tx
-    });
+    let (uplink, ear) = profile
+        .ear()
+        .map(|spec| {
+            let rate = arrival.start.inbound.rate;
+            let (tx, rx) = ring::uplink(rate, rate as usize * UPLINK_SECONDS, Some(speech.bell(arrival.shard)));
+            (tx, speech.open_ear(arrival.shard, spec, rx, news_tx.clone()))
+        })
+        .unzip();
     let (downlink, mouth) = profile
         .mouth()
         .map(|spec| {
@@ -66,5 +70,6 @@ pub(super) fn lay(speech: &Speech, profile: &Profile, call: CallId, arrival: &Ar
         leg,
         speech: Some(news),
         mouth,
+        ear,
     }
 }

@@ -13,7 +13,8 @@ const WAIT: Duration = Duration::from_secs(1);
 /// Nobody waits longer than this for one more try.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
-/// The reply, whatever its status. A fault of kind `Timeout` means that nobody knows what the vendor did.
+/// The reply, whatever its status. A fault of kind `Timeout` means that nobody knows what the vendor did; one that may be tried
+/// again, that the vendor never heard of it.
 pub(super) async fn send(http: &HttpClient, request: ApiRequest) -> Result<ApiReply, Fault> {
     for _ in 1..TRIES {
         let reply = http.send(request.clone()).await.map_err(fault)?;
@@ -28,8 +29,9 @@ pub(super) async fn send(http: &HttpClient, request: ApiRequest) -> Result<ApiRe
 
 fn fault(error: ClientError) -> Fault {
     let kind = match error {
-        ClientError::Url | ClientError::Connect { .. } => Kind::BadGateway,
-        ClientError::Timeout { .. } | ClientError::Broken { .. } | ClientError::TooLarge { .. } => Kind::Timeout,
+        ClientError::Url => Kind::BadGateway,
+        ref error if error.was_sent() => Kind::Timeout,
+        _ => Kind::Unavailable,
     };
     Fault::new(Origin::Vendor, kind, error.to_string())
 }

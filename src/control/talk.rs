@@ -25,7 +25,7 @@ use crate::{
     media::{Arrival, LegCommand, LegEvent, LegHandle, LegSendError},
     metrics,
     record::TapTx,
-    speech::{Mouth, SpeechEvent},
+    speech::{EarHandle, Mouth, SpeechEvent},
     store::{CallStatus, Committed, Sender},
     vendor::{Answer, CallAction, CallUpdate},
 };
@@ -54,6 +54,8 @@ pub(super) enum Command {
     Say(Words, oneshot::Sender<Result<MessageId, Fault>>),
     /// A person moves the call.
     SetStatus(CallStatus, Done),
+    /// Listen in another language.
+    Language(String),
     /// End the call.
     HangUp(Done),
     /// The daemon stops.
@@ -109,6 +111,9 @@ pub(super) struct Talk {
     /// The media socket: its id, the vendor's id of the stream, the format of the caller's audio.
     stream: Option<(ConnectionId, String, AudioFormat)>,
     mouth: Option<Mouth>,
+    ear: Option<EarHandle>,
+    /// The language that frontends asked for.
+    language: Option<String>,
     speech: Option<mpsc::Receiver<SpeechEvent>>,
     desk: Desk,
     jobs: FuturesUnordered<BoxFuture<'static, Event>>,
@@ -143,6 +148,8 @@ impl Talk {
             line: None,
             stream: None,
             mouth: None,
+            ear: None,
+            language: None,
             speech: None,
             desk: Desk::new(),
             jobs: FuturesUnordered::new(),
@@ -208,6 +215,7 @@ impl Talk {
                 let _ = told.send(self.say(now, words));
             }
             Command::SetStatus(status, done) => self.call.set_status(now, status, done),
+            Command::Language(language) => self.listen_in(&language),
             Command::HangUp(done) => self.call.hang_up(now, Some(done)),
             Command::Interrupt => self.call.interrupt(now),
         }
@@ -222,6 +230,14 @@ impl Talk {
             return Err(Fault::client(Kind::Conflict, message));
         }
         self.call.say(now, words).map(|(message, _)| message)
+    }
+
+    fn listen_in(&mut self, language: &str) {
+        self.language = Some(language.to_owned());
+        self.desk.listen_in(language);
+        if let Some(ear) = &self.ear {
+            ear.listen_in(language);
+        }
     }
 
     fn attach(&mut self, now: Now, arrival: Arrival) {
@@ -240,6 +256,10 @@ impl Talk {
         self.send_leg(LegCommand::Plan(Box::new(laid.plan)));
         self.speech = laid.speech;
         self.mouth = laid.mouth;
+        self.ear = laid.ear;
+        if let Some((ear, language)) = self.ear.as_ref().zip(self.language.as_ref()) {
+            ear.listen_in(language);
+        }
         self.stream = Some((
             arrival.connection,
             arrival.start.stream_id.clone(),
@@ -283,6 +303,7 @@ impl Talk {
             *lock(&self.entry.leg) = None;
             self.line = None;
             self.mouth = None;
+            self.ear = None;
         }
     }
 

@@ -2,7 +2,11 @@
 //!
 //! A missing and a bad credential get the same answer. More than one is refused: which of them counts must not be a guess.
 
-use super::{Shared, edge::Client, respond::Failure};
+use super::{
+    Shared,
+    edge::{Client, check_origin},
+    respond::Failure,
+};
 use crate::{
     access::{Credential, Denied, Identity, Role},
     base::{
@@ -23,10 +27,11 @@ use std::net::IpAddr;
 /// Name of the subprotocol that is followed by a token.
 pub const BEARER: &str = "bearer";
 
-/// Lets a REST request through whose credential allows `role`, with its [`Identity`].
+/// Lets a REST request through whose credential allows `role`, with its [`Identity`]. A page must be of a welcome origin too.
 pub async fn require(State((shared, role)): State<(Shared, Role)>, mut request: Request, next: Next) -> Response {
     let client = Client::of(request.extensions());
-    let identity = header_credential(request.headers())
+    let identity = check_origin(&shared, request.headers())
+        .and_then(|()| header_credential(request.headers()))
         .and_then(|credential| identify(&shared, credential, client))
         .and_then(|identity| allow(identity, role))
         .and_then(|identity| pace(&shared, identity));

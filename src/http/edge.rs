@@ -9,7 +9,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, uri::Authority};
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -58,7 +58,8 @@ pub async fn every_request(State(shared): State<Shared>, mut request: Request, n
     let query = request.uri().query().unwrap_or_default().to_owned();
     let allowed = allowed_origin(&shared, request.headers());
 
-    let mut response = match (head_fits(&request, shared.config.line_bytes), is_preflight(&request)) {
+    let fits = head_fits(&request, shared.config.line_bytes).and_then(|()| check_host(&shared, &request));
+    let mut response = match (fits, is_preflight(&request)) {
         (Err(failure), _) => failure.into_response(),
         (Ok(()), true) => StatusCode::NO_CONTENT.into_response(),
         (Ok(()), false) => next.run(request).await,
@@ -100,6 +101,55 @@ fn head_fits(request: &Request, line: usize) -> Result<(), Failure> {
     if request.headers().iter().any(|(n, v)| n.as_str().len() + v.len() > line) {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         return Err(Failure::with_status(status, "a header is too long"));
+    }
+    if !is_encoded_text(request.uri().path()) {
+        let message = "the path is not percent-encoded UTF-8";
+        return Err(Fault::client(Kind::Malformed, message).into());
+    }
+    Ok(())
+}
+
+/// Whether each `%` begins two hexadecimal digits and the bytes they stand for are UTF-8 with those around them.
+fn is_encoded_text(path: &str) -> bool {
+    let mut bytes = path.bytes();
+    let mut text = Vec::with_capacity(path.len());
+    while let Some(byte) = bytes.next() {
+        let mut digit = || bytes.next().and_then(|b| char::from(b).to_digit(16));
+        text.push(match byte {
+            b'%' => match digit().zip(digit()) {
+                Some((high, low)) => (high * 16 + low) as u8,
+                None => return false,
+            },
+            other => other,
+        });
+    }
+    std::str::from_utf8(&text).is_ok()
+}
+
+/// Where no credential is needed, a page may not come in by a name that its own server points at this machine: the host
+/// must be this machine's or that of the public URL. A request without one is no browser's.
+fn check_host(shared: &Shared, request: &Request) -> Result<(), Failure> {
+    if !shared.dev {
+        return Ok(());
+    }
+    let public = shared.public_url.parse::<Uri>().ok();
+    let public = public.as_ref().and_then(Uri::host);
+    let named = request
+        .headers()
+        .get_all(header::HOST)
+        .iter()
+        .map(|h| h.to_str().unwrap_or_default());
+    let target = request.uri().authority().map(Authority::as_str);
+    for authority in named.chain(target) {
+        let host = authority.parse::<Authority>();
+        let ours = host
+            .as_ref()
+            .is_ok_and(|a| is_this_machine(a) || Some(a.host()) == public);
+        if !ours {
+            crate::metrics::refused("request", "host");
+            let message = "on --dev only this machine is served: call it localhost or by its loopback address";
+            return Err(Fault::client(Kind::Forbidden, message).into());
+        }
     }
     Ok(())
 }
@@ -150,17 +200,23 @@ pub fn allowed_origin(shared: &Shared, headers: &HeaderMap) -> Option<HeaderValu
 /// Whether an origin is a page of this very machine.
 fn is_loopback(origin: &str) -> bool {
     let authority = ["http://", "https://"].iter().find_map(|s| origin.strip_prefix(s));
-    let Some(authority) = authority.and_then(|a| a.parse::<http::uri::Authority>().ok()) else {
+    let Some(authority) = authority.and_then(|a| a.parse::<Authority>().ok()) else {
         return false;
     };
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    !authority.as_str().contains('@') && (host == "localhost" || host.parse::<IpAddr>().is_ok_and(|a| a.is_loopback()))
+    is_this_machine(&authority)
 }
 
-/// Refuses the upgrade of a page that is not welcome. No `Origin` is no browser: its credential decides.
+/// Whether an authority names this very machine, and nobody in front of an `@`.
+fn is_this_machine(authority: &Authority) -> bool {
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let loopback = host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|a| a.is_loopback());
+    loopback && !authority.as_str().contains('@')
+}
+
+/// Refuses a page that is not welcome. No `Origin` is no browser: its credential decides.
 pub fn check_origin(shared: &Shared, headers: &HeaderMap) -> Result<(), Failure> {
     if headers.contains_key(header::ORIGIN) && allowed_origin(shared, headers).is_none() {
-        crate::metrics::refused("frontend", "origin");
+        crate::metrics::refused("request", "origin");
         return Err(Fault::client(Kind::Forbidden, "this origin is not allowed").into());
     }
     Ok(())
@@ -210,6 +266,16 @@ mod tests {
         assert_eq!(client("10.0.0.1", &["1.1.1.1", "203.0.113.9"]), "203.0.113.9");
         assert_eq!(client("10.0.0.1", &["203.0.113.9, rubbish"]), "10.0.0.1");
         assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
+    }
+
+    #[test]
+    fn a_path_is_percent_encoded_text_or_refused() {
+        for good in ["/", "/api/calls/CA%2F1", "/%e2%82%ac", "/%25", "/ü"] {
+            assert!(is_encoded_text(good), "{good}");
+        }
+        for bad in ["/%", "/%4", "/%zz", "/%ff", "/%e2%82", "/%+1"] {
+            assert!(!is_encoded_text(bad), "{bad}");
+        }
     }
 
     #[test]

@@ -210,6 +210,11 @@ impl Shell<'_> {
                 }
                 Output::Bind(call) => self.bind(call).await,
                 Output::Act { call, action } => self.act(&call, action).await,
+                Output::Listen { call, language } => {
+                    let tenant = self.session.identity().tenant;
+                    // A call that is over needs no ear.
+                    let _ = self.hub.deps.control.listen_in(tenant, call.as_str(), language).await;
+                }
                 Output::Refresh(token) => {
                     let (now, wall) = (Mono::now(), Wall::now());
                     let credential = Some(Credential::Token(&token));
@@ -321,7 +326,7 @@ impl Shell<'_> {
         let (asked, client_ref) = (action.name(), action.client_ref());
         let done = match action {
             Action::Say(say) => control.say(tenant, call, say).await.map(|_| ()),
-            Action::Move(status) => control.set_status(tenant, call, status).await,
+            Action::Move(status) => self.move_to(call, status).await,
             Action::Hear(audio) => control.microphone(tenant, call, audio),
         };
         if let Err(fault) = done {
@@ -333,6 +338,17 @@ impl Shell<'_> {
             let (client_ref, wall) = (client_ref.as_deref(), Wall::now());
             self.session.failed(asked, call, client_ref, &fault, vendor, wall);
         }
+    }
+
+    /// Moves a call. One that is there already is shown as it stands; else the news of the move is the confirmation.
+    async fn move_to(&self, call: &str, status: CallStatus) -> Result<(), Fault> {
+        let row = self.find(call).await?;
+        if row.status >= status {
+            self.answer(ServerMessage::snapshot(&row).text());
+            return Ok(());
+        }
+        let tenant = self.session.identity().tenant;
+        self.hub.deps.control.set_status(tenant, call, status).await
     }
 
     /// The name and error code of the vendor that carries a call.

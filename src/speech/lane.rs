@@ -25,7 +25,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::{JoinHandle, LocalSet},
 };
 
@@ -43,6 +43,8 @@ pub(super) enum Command {
         spec: EarSpec,
         audio: UplinkRx,
         events: mpsc::Sender<SpeechEvent>,
+        /// The language that is wanted instead of the spec's; empty until one is.
+        language: watch::Receiver<String>,
     },
     /// Open a mouth.
     Mouth {
@@ -147,7 +149,12 @@ pub(super) async fn run(config: Config, mut commands: mpsc::Receiver<Command>, b
 impl Backends {
     fn obey(&self, command: Command, slots: &mut Vec<Slot>) {
         match command {
-            Command::Ear { spec, audio, events } => slots.extend(self.open_ear(spec, audio, events)),
+            Command::Ear {
+                spec,
+                audio,
+                events,
+                language,
+            } => slots.extend(self.open_ear(spec, audio, events, language)),
             Command::Mouth {
                 spec,
                 audio,
@@ -180,13 +187,20 @@ impl Backends {
         }
     }
 
-    fn open_ear(&self, spec: EarSpec, audio: UplinkRx, events: mpsc::Sender<SpeechEvent>) -> Option<Slot> {
+    fn open_ear(
+        &self,
+        spec: EarSpec,
+        audio: UplinkRx,
+        events: mpsc::Sender<SpeechEvent>,
+        language: watch::Receiver<String>,
+    ) -> Option<Slot> {
         let opened = find(&self.stt, &spec.backend)
             .ok_or_else(|| missing("recogniser", &spec.backend, &self.stt))
             .and_then(|(name, stt)| Ok((name, Ear::new(audio, &*stt, events.clone())?, stt)));
         match opened {
             Ok((name, (ear, hearing), stt)) => {
-                let listening = tokio::task::spawn_local(counting("ear", ear::listen(stt, spec, hearing, name)));
+                let task = ear::listen(stt, spec, hearing, name, language);
+                let listening = tokio::task::spawn_local(counting("ear", task));
                 Some(Slot { ear, listening })
             }
             Err(message) => {

@@ -26,7 +26,7 @@ use crate::{
 use bytes::Bytes;
 use lane::{Command, Lane};
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Words recognised.
 #[derive(Clone, Debug, PartialEq)]
@@ -141,13 +141,28 @@ impl Speech {
         Arc::clone(&self.lane(shard).bell)
     }
 
-    /// Opens an ear on the lane of `shard`. Events go to `events`; the ear closes when the ring's writer is gone, after the last final.
-    pub fn open_ear(&self, shard: usize, spec: EarSpec, audio: UplinkRx, events: mpsc::Sender<SpeechEvent>) {
+    /// Opens an ear on the lane of `shard`. Events go to `events`; the ear closes when the ring's writer is gone, after the last
+    /// final, whether or not its handle is kept.
+    pub fn open_ear(
+        &self,
+        shard: usize,
+        spec: EarSpec,
+        audio: UplinkRx,
+        events: mpsc::Sender<SpeechEvent>,
+    ) -> EarHandle {
         let failed = events.clone();
-        if !self.command(shard, Command::Ear { spec, audio, events }) {
+        let (handle, language) = watch::channel(String::new());
+        let ear = Command::Ear {
+            spec,
+            audio,
+            events,
+            language,
+        };
+        if !self.command(shard, ear) {
             let message = "the speech thread takes no more ears: it is overloaded".to_owned();
             let _ = failed.try_send(SpeechEvent::SttFailed { message });
         }
+        EarHandle(handle)
     }
 
     /// Opens a mouth on the lane of `shard`. It closes when its handle is dropped or the ring's reader is gone.
@@ -189,6 +204,24 @@ impl Speech {
             self.config.stt.iter().map(|(name, _)| *name).collect(),
             self.config.tts.iter().map(|(name, _)| *name).collect(),
         )
+    }
+}
+
+/// The handle of an ear.
+#[derive(Clone, Debug)]
+pub struct EarHandle(watch::Sender<String>);
+
+impl EarHandle {
+    /// Listens in another language (BCP 47) from now on. A recogniser that cannot says so by [`SpeechEvent::SttFailed`] and goes
+    /// on in the language it has.
+    pub fn listen_in(&self, language: &str) {
+        self.0.send_if_modified(|now| {
+            let changed = now != language;
+            if changed {
+                language.clone_into(now);
+            }
+            changed
+        });
     }
 }
 

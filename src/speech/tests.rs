@@ -1,7 +1,7 @@
 //! Whole lanes on a paused clock: ears over real rings with the fake recogniser and with ones that break.
 
 use super::{
-    Config, EarSpec, Hearing, SpeechEvent, Transcript,
+    Config, EarHandle, EarSpec, Hearing, SpeechEvent, Transcript,
     lane::{Command, LOOK, Lane, run},
     stt::{Engine, Stt, SttError, fake},
 };
@@ -16,7 +16,10 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use tokio::{sync::mpsc, task::LocalSet};
+use tokio::{
+    sync::{mpsc, watch},
+    task::LocalSet,
+};
 
 type Recognisers = Vec<(&'static str, Arc<dyn Engine>)>;
 
@@ -46,6 +49,7 @@ fn shipped() -> Recognisers {
 struct Caller {
     ring: UplinkTx,
     events: mpsc::Receiver<SpeechEvent>,
+    handle: EarHandle,
 }
 
 impl Caller {
@@ -57,13 +61,16 @@ impl Caller {
             phrases: ["yes", "no", "opening hours"].map(str::to_owned).to_vec(),
             ..EarSpec::default()
         };
+        let (handle, language) = watch::channel(String::new());
         let ear = Command::Ear {
             spec,
             audio,
             events: sender,
+            language,
         };
         commands.send(ear).await.unwrap();
-        Self { ring, events }
+        let handle = EarHandle(handle);
+        Self { ring, events, handle }
     }
 
     /// Speaks in 20 ms frames, in time.
@@ -91,6 +98,42 @@ impl Caller {
             }
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ear_changes_its_language_and_keeps_the_one_it_has_where_it_cannot() {
+    with_lane(shipped(), |commands, bell| async move {
+        let mut caller = Caller::call(&commands, &bell, "fake", 8000).await;
+        for (wanted, heard_in) in [
+            ("es", "es"),
+            ("xx", "es"),
+            ("es", "es"),
+            ("es-MX", "es-MX"),
+            ("es", "es-MX"),
+        ] {
+            caller.handle.listen_in(wanted);
+            if wanted == "xx" {
+                let told = (caller.next().await, caller.next().await);
+                assert!(matches!(
+                    told,
+                    (Some(SpeechEvent::SttFailed { .. }), Some(SpeechEvent::SttRecovered))
+                ));
+            }
+            caller.say(&fake::phrase(2, 200, 8000)).await;
+            assert_eq!(caller.next().await, Some(SpeechEvent::Started), "{wanted}");
+            let Some(SpeechEvent::Transcript(heard)) = caller.next().await else {
+                panic!("a final is due")
+            };
+            assert_eq!(
+                (heard.is_final, heard.language.as_deref()),
+                (true, Some(heard_in)),
+                "{wanted}"
+            );
+        }
+        drop(caller.ring);
+        assert_eq!(caller.events.recv().await, None);
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -128,7 +171,7 @@ async fn the_last_words_are_told_after_the_caller_is_gone() {
         let mut caller = Caller::call(&commands, &bell, "fake", 8000).await;
         let tone = fake::phrase(0, 200, 8000);
         caller.say(&tone[..1600]).await;
-        let Caller { ring, mut events } = caller;
+        let Caller { ring, mut events, .. } = caller;
         drop(ring);
         let mut last = None;
         while let Some(event) = events.recv().await {
@@ -316,7 +359,12 @@ fn a_lane_is_a_thread_that_ends_when_dropped() {
         backend: "fake".to_owned(),
         ..EarSpec::default()
     };
-    let ear = Command::Ear { spec, audio, events };
+    let ear = Command::Ear {
+        spec,
+        audio,
+        events,
+        language: watch::channel(String::new()).1,
+    };
     lane.commands.as_ref().unwrap().try_send(ear).unwrap();
     drop(lane);
     assert!(ring.is_closed());

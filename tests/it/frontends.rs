@@ -172,6 +172,34 @@ async fn ending_a_call_from_a_frontend_ends_it_for_everybody() {
 }
 
 #[tokio::test]
+async fn a_move_to_where_the_call_stands_already_is_confirmed() {
+    let house = House::new().await;
+    house.ring("CA1", 1).await;
+    let mut frontend = watching(&house, 1, Role::Agent, "").await;
+    frontend.next_of("call_status_update").await;
+    let to = |status: &str| json!({"type": "update_call_status", "call_id": "CA1", "status": status});
+    frontend.say(&to("in_progress")).await;
+    let news = frontend.next_of("call_status_update").await;
+    assert_eq!((&news["status"], news.get("snapshot")), (&json!("in_progress"), None));
+    for (asked, stands) in [("answered", "in_progress"), ("in_progress", "in_progress")] {
+        frontend.say(&to(asked)).await;
+        let confirmed = frontend.next().await;
+        assert_eq!(
+            (&confirmed["type"], &confirmed["status"], &confirmed["snapshot"]),
+            (&json!("call_status_update"), &json!(stands), &json!(true))
+        );
+    }
+    house.vendor_says("CA1", 1, "completed", 1).await;
+    frontend.next_of("call_status_update").await;
+    frontend.say(&to("answered")).await;
+    let confirmed = frontend.next().await;
+    assert_eq!(
+        (&confirmed["status"], &confirmed["end_reason"]),
+        (&json!("ended"), &json!("completed"))
+    );
+}
+
+#[tokio::test]
 async fn who_comes_back_gets_what_was_missed_in_order_and_once() {
     let house = House::new().await;
     let mut first = watching(&house, 1, Role::Agent, "").await;

@@ -474,6 +474,30 @@ async fn ending_a_call_tells_the_vendor() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_language_a_frontend_asks_for_reaches_the_ear_of_its_call() {
+    let config = "[agents.tones]\nkind = \"listen\"\nlanguage = \"en\"\nstt = \"fake\"\n";
+    let daemon = Daemon::start(&["--dev", "--agent", "tones"], config, &[]).await;
+    let mut frontend = daemon.frontend().await;
+    // A tone every quarter of a second, as long as it takes.
+    let tones: Vec<i16> = (0..80)
+        .flat_map(|_| sidetone::speech::stt::fake::phrase(0, 130, 8000))
+        .collect();
+    let call = place(daemon.plan("+15551230008", tones, Duration::ZERO));
+    let id = frontend.call_from("+15551230008", "in_progress").await;
+    let init = |language: &str| json!({"type": "init_telephony_stream", "call_id": id, "language": language});
+    let heard_in = |language: &'static str| move |m: &Value| m["detected_language"] == language;
+    frontend.until("customer_transcript", heard_in("en")).await;
+    frontend.send(&init("es")).await;
+    frontend.until("customer_transcript", heard_in("es")).await;
+    frontend.send(&init("xx")).await;
+    frontend
+        .until("telephony_error", |m| m["error_code"] == "STT_ERROR")
+        .await;
+    frontend.until("customer_transcript", heard_in("es")).await;
+    call.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_simulated_call_rings_talks_and_is_in_the_history() {
     let daemon = Daemon::start(&["--dev", "--agent", "desk"], DESK, &[]).await;
     let mut frontend = daemon.frontend().await;

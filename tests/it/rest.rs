@@ -248,6 +248,75 @@ async fn a_media_socket_is_handed_on_with_its_token_or_refused_before_the_upgrad
 }
 
 #[tokio::test]
+async fn on_dev_only_this_machines_names_are_answered() {
+    let house = House::dev().await;
+    let port = house.address.port();
+    let answered = async |host: &str| {
+        let head = format!("GET /api/calls/active HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        house.raw(head.as_bytes()).await.starts_with("HTTP/1.1 200")
+    };
+    let here = [
+        "localhost".to_owned(),
+        format!("127.0.0.1:{port}"),
+        "[::1]:1".to_owned(),
+        "relay.test".to_owned(),
+    ];
+    for host in &here {
+        assert!(answered(host).await, "{host}");
+    }
+    for host in [
+        "evil.example",
+        "localhost.evil.example",
+        "10.0.0.1:8080",
+        "127.0.0.1.evil.example",
+        "",
+        "localhost@evil.example",
+    ] {
+        assert!(!answered(host).await, "{host:?}");
+    }
+    let absolute = "GET http://evil.example/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    assert!(house.raw(absolute.as_bytes()).await.starts_with("HTTP/1.1 403"));
+    let strict = House::new().await;
+    let head = "GET /health HTTP/1.1\r\nHost: any.example\r\nConnection: close\r\n\r\n";
+    assert!(strict.raw(head.as_bytes()).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn rest_answers_pages_of_listed_origins_alone() {
+    let house = House::with("[http]\norigins = [\"https://app.example.com\"]").await;
+    let token = house.token(1, Role::Viewer);
+    for (origin, status) in [
+        (None, 200),
+        (Some("https://app.example.com"), 200),
+        (Some("http://relay.test"), 200),
+        (Some("https://app.example.com.evil.example"), 403),
+        (Some("null"), 403),
+    ] {
+        let mut request = http::Request::get("/api/calls/active").header("authorization", format!("Bearer {token}"));
+        if let Some(origin) = origin {
+            request = request.header("origin", origin);
+        }
+        let answer = house.request(request.body(String::new()).unwrap()).await;
+        assert_eq!(answer.status(), status, "{origin:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_path_that_is_no_text_gets_the_one_shape_of_errors() {
+    let house = House::new().await;
+    let token = house.token(1, Role::Viewer);
+    for path in [
+        "/api/calls/%ff",
+        "/api/calls/%zz/status",
+        "/api/calls/twilio/stream/%ff",
+        "/%c3",
+    ] {
+        let (status, body) = house.get(path, Some(&token)).await;
+        assert_eq!((status, &body["error"]["code"]), (400, &json!("malformed")), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn health_and_readiness_say_what_is_so() {
     let house = House::new().await;
     assert_eq!(house.get("/health", None).await, (200, json!({"status": "ok"})));

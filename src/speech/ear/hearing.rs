@@ -110,6 +110,19 @@ pub struct Hearing {
     ready: bool,
 }
 
+/// Tells of a request that was refused while recognition goes on as before.
+#[derive(Debug)]
+pub(super) struct Teller(mpsc::Sender<SpeechEvent>);
+
+impl Teller {
+    /// Tells why.
+    pub(super) async fn refuse(&self, message: &str) {
+        let message = message.to_owned();
+        let _ = self.0.send(SpeechEvent::SttFailed { message }).await;
+        let _ = self.0.send(SpeechEvent::SttRecovered).await;
+    }
+}
+
 /// Makes the two ends for audio at `rate` Hz; news goes to `events`.
 pub(super) fn hearing(rate: u32, events: mpsc::Sender<SpeechEvent>) -> (Feed, Hearing) {
     let capacity = rate as usize * KEPT.as_secs() as usize;
@@ -222,6 +235,11 @@ impl Hearing {
             let message = message.to_owned();
             let _ = self.events.send(SpeechEvent::SttFailed { message }).await;
         }
+    }
+
+    /// Tells beside a session, which borrows all of this.
+    pub(super) fn teller(&self) -> Teller {
+        Teller(self.events.clone())
     }
 
     /// Begins another session after a broken one. Returns whether that one had been ready.

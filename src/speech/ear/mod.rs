@@ -19,12 +19,17 @@ use crate::{
 use futures_util::FutureExt as _;
 use hearing::{Feed, hearing};
 use std::{
+    any::Any,
     hash::{BuildHasher as _, Hasher as _},
     panic::AssertUnwindSafe,
+    pin::pin,
     rc::Rc,
     time::Duration,
 };
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
 /// How long the last words may take after the caller is gone.
 const LAST_WORDS: Duration = Duration::from_secs(15);
@@ -75,25 +80,58 @@ impl Ear {
     }
 }
 
+/// How one session ended.
+enum Turn {
+    /// By itself, or by a panic.
+    Over(Result<Result<(), SttError>, Box<dyn Any + Send>>),
+    /// Another language is wanted, and understood.
+    Anew(EarSpec),
+    /// The caller is gone and the last words took too long.
+    Overdue,
+}
+
 /// Keeps a recogniser listening until the caller is gone and the last words are told, or until it says that it never will.
-pub(super) async fn listen(stt: Rc<dyn Stt>, spec: EarSpec, mut hearing: Hearing, backend: &'static str) {
+/// A wanted language begins another session, which hears what the last one had not settled; one that is not understood changes nothing.
+pub(super) async fn listen(
+    stt: Rc<dyn Stt>,
+    mut spec: EarSpec,
+    mut hearing: Hearing,
+    backend: &'static str,
+    mut language: watch::Receiver<String>,
+) {
     let mut delays = Backoff::new(Duration::from_millis(500), Duration::from_secs(10), Duration::MAX);
     let overdue = hearing.overdue(LAST_WORDS);
     tokio::pin!(overdue);
     loop {
         let began = Instant::now();
-        let session = AssertUnwindSafe(stt.listen(&spec, &mut hearing)).catch_unwind();
-        let outcome = tokio::select! {
-            outcome = session => outcome,
-            () = &mut overdue => {
+        let teller = hearing.teller();
+        let turn = {
+            let mut session = pin!(AssertUnwindSafe(stt.listen(&spec, &mut hearing)).catch_unwind());
+            loop {
+                tokio::select! {
+                    biased;
+                    () = &mut overdue => break Turn::Overdue,
+                    wanted = other_language(&spec, &mut language) => match stt.accepts(&wanted) {
+                        Ok(()) => break Turn::Anew(wanted),
+                        Err(refused) => teller.refuse(refused.message()).await,
+                    },
+                    outcome = &mut session => break Turn::Over(outcome),
+                }
+            }
+        };
+        let error = match turn {
+            Turn::Overdue => {
                 metrics::dropped("stt_utterance", "overdue", 1);
                 return;
             }
-        };
-        let error = match outcome {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error,
-            Err(_) => {
+            Turn::Anew(wanted) => {
+                spec = wanted;
+                hearing.rewind();
+                continue;
+            }
+            Turn::Over(Ok(Ok(()))) => return,
+            Turn::Over(Ok(Err(error))) => error,
+            Turn::Over(Err(_)) => {
                 metrics::counter(metrics::panics_total, &[("kind", "recogniser")]).increment(1);
                 SttError::Lost("the recogniser crashed; it is being restarted".to_owned())
             }
@@ -112,6 +150,25 @@ pub(super) async fn listen(stt: Rc<dyn Stt>, spec: EarSpec, mut hearing: Hearing
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
             () = &mut overdue => return,
+        }
+    }
+}
+
+/// Waits until another language is wanted than that of `spec`, and returns the spec with it. A language without a region is
+/// content with any region of it.
+async fn other_language(spec: &EarSpec, language: &mut watch::Receiver<String>) -> EarSpec {
+    loop {
+        if language.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+        let wanted = language.borrow_and_update().clone();
+        let own = spec.language.to_ascii_lowercase();
+        let primary = own.split(['-', '_']).next().unwrap_or_default();
+        if !wanted.is_empty() && !wanted.eq_ignore_ascii_case(&own) && !wanted.eq_ignore_ascii_case(primary) {
+            return EarSpec {
+                language: wanted,
+                ..spec.clone()
+            };
         }
     }
 }

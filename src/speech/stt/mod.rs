@@ -41,6 +41,11 @@ pub trait Stt {
     /// [`Hearing::settle`] as it goes, since another session hears from there if this one breaks.
     fn listen<'a>(&'a self, spec: &'a EarSpec, hearing: &'a mut Hearing) -> LocalBoxFuture<'a, Result<(), SttError>>;
 
+    /// Whether it could listen with this spec: knows the language, can listen for the phrases.
+    fn accepts(&self, _spec: &EarSpec) -> Result<(), SttError> {
+        Ok(())
+    }
+
     /// Gets ready for an ear that is about to open. Must not wait.
     fn warm(&self, _spec: &EarSpec) {}
 }

@@ -130,6 +130,8 @@ pub(super) fn reply(action: &CallAction<'_>, status: u16, body: &[u8]) -> Result
         (404, _) | (_, NOT_FOUND) => Kind::NotFound,
         (409, _) | (_, CALL_STATE) => Kind::Conflict,
         (400..500, _) => Kind::Invalid,
+        // It may have placed the call before it failed.
+        (500.., _) if matches!(action, CallAction::Dial { .. }) => Kind::Timeout,
         _ => Kind::BadGateway,
     };
     let words: String = reply
@@ -284,7 +286,7 @@ mod tests {
             ),
             (&dial, 429, "", Kind::TooMany),
             (&dial, 400, r#"{"code":20429}"#, Kind::TooMany),
-            (&dial, 500, "", Kind::BadGateway),
+            (&dial, 500, "", Kind::Timeout),
             (&dial, 302, "", Kind::BadGateway),
             (
                 &CallAction::Transfer { to: "" },

@@ -4,6 +4,7 @@
 //! and so on up to 2900 Hz, the 26th. A burst that chooses none is transcribed as `tone of N Hz`, N rounded to hundreds.
 //! A burst begins with 10 ms above −40 dBFS and ends with 100 ms below; shorter ones than 50 ms are ignored. Bursts of more than
 //! 300 ms give an interim transcript on the way. A burst at 3000 Hz or above breaks the session, as an engine that crashes would.
+//! Every language is understood but `xx`.
 
 use crate::{
     audio::tone::Sine,
@@ -50,8 +51,19 @@ impl Stt for Fake {
         8000
     }
 
+    fn accepts(&self, spec: &EarSpec) -> Result<(), SttError> {
+        if spec.language == "xx" {
+            return Err(SttError::Refused("the fake recogniser has no language xx".to_owned()));
+        }
+        Ok(())
+    }
+
     fn listen<'a>(&'a self, spec: &'a EarSpec, hearing: &'a mut Hearing) -> LocalBoxFuture<'a, Result<(), SttError>> {
-        session(spec, hearing).boxed_local()
+        async move {
+            self.accepts(spec)?;
+            session(spec, hearing).await
+        }
+        .boxed_local()
     }
 }
 
