@@ -278,6 +278,7 @@ impl Session {
             return (!std::mem::replace(said, true)).then_some(Output::Close { code: *code, reason });
         }
         let playout = self.leg.playout.as_mut()?;
+        let before = out.len();
         loop {
             match playout.poll(now, &mut scratch.samples, &mut self.leg.accounts, &mut self.leg.events) {
                 Step::Nothing => return None,
@@ -292,7 +293,7 @@ impl Session {
                     self.codec.format(StreamCommand::Media(&scratch.bytes[..n]), out);
                 }
             }
-            if !out.is_empty() {
+            if out.len() > before {
                 return Some(Output::Text);
             }
         }

@@ -1,6 +1,7 @@
-//! Sockets below any protocol of ours: connections that can move between threads, the listener, TLS, the HTTP client.
+//! Sockets below any protocol of ours: connections that can move between threads, the listener, TLS, media WebSockets, the HTTP client.
 
 pub mod client;
 pub mod conn;
 pub mod listen;
 pub mod tls;
+pub mod websocket;

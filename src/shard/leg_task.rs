@@ -1,50 +1,41 @@
 //! The shell of one leg: a WebSocket on one side, queues on the other, `media::Session` between them.
 //!
 //! One task per leg, woken by the socket, by its phase of the tick, or by a command; a panic here ends this leg alone.
-//! Messages are parsed in the read buffer and dropped before the next is read, so reading allocates nothing. Writing goes
-//! through one arena per leg. The socket is fed only when it took everything before, so that a peer that does not read
-//! leaves the audio in our rings, in reach of a cut, and not in the kernel.
+//! Messages are parsed where they were received, in a buffer that the shard's legs share, and frames are written into another,
+//! with one write a turn. The socket is fed only when it took everything before, so that a peer that does not read leaves the
+//! audio in our rings, in reach of a cut, and not in the kernel.
 
 use super::thread::{Handover, Seat};
 use crate::{
     base::{ids::ConnectionId, time::Mono},
     media::{Arrival, LegCommand, LegEvent, LegHandle, Output, Session},
     metrics,
-    net::conn::Conn,
+    net::websocket::{
+        Over, WebSocket,
+        frame::{Limits, Message, TextFrame},
+    },
     vendor::Descriptor,
 };
-use bytes::BytesMut;
-use futures_util::{Sink, Stream};
 use std::{
     future::poll_fn,
     net::SocketAddr,
-    pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 use tokio::sync::mpsc::{self, error::TrySendError};
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        Error, Message, Utf8Bytes,
-        error::{CapacityError, ProtocolError},
-        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
-    },
-};
 
-/// Read buffer of a socket: more costs memory and time for each of thousands of legs, less splits messages.
-const READ_BUFFER: usize = 4096;
-/// Frames gathered into one write.
-const WRITE_BUFFER: usize = 8 * 1024;
-/// Messages read in one turn, so that a flood on one socket does not starve the others.
-const READS_PER_TURN: usize = 32;
+/// Reads in one turn, so that a flood on one socket does not starve the others.
+const READS_PER_TURN: usize = 4;
 /// Frames written in one turn.
 const WRITES_PER_TURN: usize = 64;
+/// Fragments of one message, and the time they may take.
+const FRAGMENTS: u32 = 64;
+const GATHER: Duration = Duration::from_secs(5);
 
 struct Leg {
     seat: Seat,
-    ws: WebSocketStream<Conn>,
+    ws: WebSocket,
     session: Session,
-    out: BytesMut,
     handle: LegHandle,
     connection: ConnectionId,
     vendor: &'static Descriptor,
@@ -70,15 +61,13 @@ pub(super) async fn run(seat: Seat, mut handover: Handover, handle: LegHandle, s
         return;
     }
     let config = &seat.desk.config;
-    let ws_config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(WRITE_BUFFER)
-        .max_write_buffer_size(256 * 1024)
-        .max_message_size(Some(config.max_message))
-        .max_frame_size(Some(config.max_frame));
-    // Copied, because these few bytes would keep the whole buffer of the HTTP connection alive.
-    let ws = WebSocketStream::from_partially_read(handover.conn, handover.read.to_vec(), Role::Server, Some(ws_config))
-        .await;
+    let limits = Limits {
+        frame: config.max_frame,
+        message: config.max_message,
+        fragments: FRAGMENTS,
+        gather: GATHER,
+    };
+    let ws = WebSocket::new(handover.conn, &handover.read, limits);
     let session = Session::new(
         Mono::now(),
         handover.vendor.caps,
@@ -89,7 +78,6 @@ pub(super) async fn run(seat: Seat, mut handover: Handover, handle: LegHandle, s
         seat,
         ws,
         session,
-        out: BytesMut::with_capacity(1024),
         handle,
         connection: handover.connection,
         vendor: handover.vendor,
@@ -124,6 +112,10 @@ impl Leg {
         self.read(now, cx);
         if self.seat.cell.due.replace(false) {
             self.session.handle_tick(now);
+            if self.ws.is_overdue(now) {
+                self.session
+                    .handle_violation(now, 1008, "a fragmented message took too long");
+            }
             if self
                 .flushing
                 .is_some_and(|since| now.since(since) > self.seat.desk.config.write_stall)
@@ -164,26 +156,24 @@ impl Leg {
     }
 
     fn read(&mut self, now: Mono, cx: &mut Context<'_>) {
-        let mut scratch = self.seat.desk.scratch.borrow_mut();
+        let Self { ws, session, seat, .. } = self;
+        let desk = &*seat.desk;
+        let mut buffers = desk.buffers.borrow_mut();
+        let mut scratch = desk.scratch.borrow_mut();
         for _ in 0..READS_PER_TURN {
-            match Pin::new(&mut self.ws).poll_next(cx) {
+            let read = ws.poll_read(cx, now, &mut buffers, |message| match message {
+                Message::Text(text) => {
+                    desk.meters.bytes_in.add(text.len() as u64);
+                    session.handle_message(now, text.as_bytes(), &mut scratch);
+                }
+                Message::Binary(_) => session.handle_violation(now, 1003, "text expected"),
+                Message::Ping(_) | Message::Pong | Message::Close(_) => {}
+            });
+            match read {
                 Poll::Pending => return,
-                Poll::Ready(Some(Ok(Message::Text(text)))) => {
-                    self.seat.desk.meters.bytes_in.increment(text.len() as u64);
-                    self.session.handle_message(now, text.as_bytes(), &mut scratch);
-                }
-                Poll::Ready(Some(Ok(Message::Binary(_)))) => {
-                    self.session.handle_violation(now, 1003, "text expected");
-                }
-                Poll::Ready(Some(Ok(_))) => {}
-                Poll::Ready(Some(Err(e))) => {
-                    match violation(&e) {
-                        Some((code, reason)) => self.session.handle_violation(now, code, reason),
-                        None => self.session.handle_closed(now),
-                    }
-                    return;
-                }
-                Poll::Ready(None) => return self.session.handle_closed(now),
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(Over::Closed)) => return session.handle_closed(now),
+                Poll::Ready(Err(Over::Violation(v))) => session.handle_violation(now, v.code, v.reason),
             }
         }
         // There may be more: come again after the others had their turn.
@@ -191,47 +181,43 @@ impl Leg {
     }
 
     fn write(&mut self, now: Mono, cx: &mut Context<'_>) {
+        let desk = &*self.seat.desk;
+        let mut buffers = desk.buffers.borrow_mut();
         if self.flushing.is_none() {
-            let mut scratch = self.seat.desk.scratch.borrow_mut();
+            let mut scratch = desk.scratch.borrow_mut();
             for _ in 0..WRITES_PER_TURN {
-                let Some(output) = self.session.poll_output(now, &mut scratch, &mut self.out) else {
-                    break;
-                };
-                let message = match output {
-                    Output::Text => {
-                        self.seat.desk.meters.bytes_out.increment(self.out.len() as u64);
-                        match Utf8Bytes::try_from(self.out.split().freeze()) {
-                            Ok(text) => Message::Text(text),
-                            Err(_) => continue,
-                        }
+                let text = TextFrame::begin(&mut buffers.outbox);
+                match self.session.poll_output(now, &mut scratch, &mut buffers.outbox) {
+                    Some(Output::Text) => desk.meters.bytes_out.add(text.end(&mut buffers.outbox) as u64),
+                    Some(Output::Close { code, reason }) => {
+                        text.cancel(&mut buffers.outbox);
+                        self.ws.close(&mut buffers.outbox, code, reason);
                     }
-                    Output::Close { code, reason } => Message::Close(Some(CloseFrame {
-                        code: CloseCode::from(code),
-                        reason: reason.into(),
-                    })),
-                };
-                self.flushing = Some(now);
-                if Pin::new(&mut self.ws).start_send(message).is_err() {
-                    return self.session.handle_closed(now);
+                    None => {
+                        text.cancel(&mut buffers.outbox);
+                        break;
+                    }
                 }
             }
-        }
-        if self.flushing.is_some() {
-            match Pin::new(&mut self.ws).poll_flush(cx) {
-                Poll::Ready(Ok(())) => self.flushing = None,
-                Poll::Ready(Err(_)) => self.session.handle_closed(now),
-                Poll::Pending => {}
+            if buffers.outbox.is_empty() && !self.ws.owes() {
+                return;
             }
+            self.flushing = Some(now);
+        }
+        match self.ws.poll_write(cx, &mut buffers) {
+            Poll::Ready(Ok(())) => self.flushing = None,
+            Poll::Ready(Err(_)) => self.session.handle_closed(now),
+            Poll::Pending => {}
         }
     }
 
     fn report(&mut self, now: Mono) {
         let (frames_in, frames_out) = self.session.frames();
         if frames_in != self.counted.0 {
-            self.seat.desk.meters.frames_in.increment(frames_in - self.counted.0);
+            self.seat.desk.meters.frames_in.add(frames_in - self.counted.0);
         }
         if frames_out != self.counted.1 {
-            self.seat.desk.meters.frames_out.increment(frames_out - self.counted.1);
+            self.seat.desk.meters.frames_out.add(frames_out - self.counted.1);
         }
         self.counted = (frames_in, frames_out);
         if let Some(bell) = self.session.take_bell() {
@@ -267,16 +253,5 @@ impl Leg {
                 Err(TrySendError::Full(_)) => break,
             }
         }
-    }
-}
-
-/// The close code for an error that is the peer's doing, or `None` where the socket is simply gone.
-fn violation(e: &Error) -> Option<(u16, &'static str)> {
-    match e {
-        Error::Capacity(CapacityError::MessageTooLong { .. }) => Some((1009, "message too big")),
-        Error::Utf8(_) => Some((1007, "not UTF-8")),
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
-        Error::Protocol(_) => Some((1002, "protocol error")),
-        _ => None,
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     base::{doorbell::Doorbell, ids::ConnectionId, time::Mono},
     media::{Arrival, LegCommand, LegHandle, Scratch},
     metrics,
-    net::conn::Conn,
+    net::{conn::Conn, websocket::Buffers},
     vendor::{Descriptor, StreamCodec},
 };
 use bytes::Bytes;
@@ -244,6 +244,7 @@ impl LegCell {
 pub(super) struct Desk {
     pub(super) config: Config,
     pub(super) scratch: RefCell<Scratch>,
+    pub(super) buffers: RefCell<Buffers>,
     pub(super) arrivals: mpsc::Sender<Arrival>,
     pub(super) meters: Meters,
     /// The lane's bell, to be rung at the end of this tick.
@@ -255,10 +256,10 @@ pub(super) struct Desk {
 
 /// A shard's own counters.
 pub(super) struct Meters {
-    pub(super) frames_in: ::metrics::Counter,
-    pub(super) frames_out: ::metrics::Counter,
-    pub(super) bytes_in: ::metrics::Counter,
-    pub(super) bytes_out: ::metrics::Counter,
+    pub(super) frames_in: Tally,
+    pub(super) frames_out: Tally,
+    pub(super) bytes_in: Tally,
+    pub(super) bytes_out: Tally,
     missed: ::metrics::Counter,
     legs: ::metrics::Gauge,
 }
@@ -267,14 +268,40 @@ impl Meters {
     fn new(index: usize) -> Self {
         let shard = index.to_string();
         let labels: &[(&'static str, &str)] = &[("shard", shard.as_str())];
+        let tally = |name| Tally {
+            since: Cell::new(0),
+            counter: metrics::counter(name, labels),
+        };
         Self {
-            frames_in: metrics::counter(metrics::frames_in_total, labels),
-            frames_out: metrics::counter(metrics::frames_out_total, labels),
-            bytes_in: metrics::counter(metrics::bytes_in_total, labels),
-            bytes_out: metrics::counter(metrics::bytes_out_total, labels),
+            frames_in: tally(metrics::frames_in_total),
+            frames_out: tally(metrics::frames_out_total),
+            bytes_in: tally(metrics::bytes_in_total),
+            bytes_out: tally(metrics::bytes_out_total),
             missed: metrics::counter(metrics::ticks_missed_total, labels),
             legs: metrics::gauge(metrics::legs_live, labels),
         }
+    }
+
+    /// Shows what was counted since the last tick.
+    fn publish(&self) {
+        for tally in [&self.frames_in, &self.frames_out, &self.bytes_in, &self.bytes_out] {
+            match tally.since.take() {
+                0 => {}
+                n => tally.counter.increment(n),
+            }
+        }
+    }
+}
+
+/// Counts without an atomic; published once a tick.
+pub(super) struct Tally {
+    since: Cell<u64>,
+    counter: ::metrics::Counter,
+}
+
+impl Tally {
+    pub(super) fn add(&self, n: u64) {
+        self.since.set(self.since.get() + n);
     }
 }
 
@@ -331,6 +358,7 @@ impl Shard {
         let desk = Rc::new(Desk {
             config: self.config.clone(),
             scratch: RefCell::default(),
+            buffers: RefCell::default(),
             arrivals: self.arrivals.clone(),
             meters: Meters::new(self.index),
             ring: RefCell::default(),
@@ -345,6 +373,7 @@ impl Shard {
         let mut next_key = 0;
         while !self.shared.stop.load(Relaxed) {
             self.shared.beat.store(Mono::now().as_nanos(), Relaxed);
+            desk.meters.publish();
             if desk.legs.borrow().is_empty() && self.sockets.is_empty() {
                 // Commands to legs that are gone are let go, so that what they hold is freed.
                 while self.commands.try_recv().is_ok() {}
