@@ -6,6 +6,7 @@ use super::{
     call::{Call, Terms, session_id},
     cdr::Facts,
     directory::{Entered, Entry},
+    rest,
     talk::{Command, Dial, Inbox, Talk, refuse_leg},
     watch::watch_over,
 };
@@ -14,7 +15,7 @@ use crate::{
     base::{
         fault::{Fault, Kind, Origin},
         ids::{CallId, TenantId},
-        time::Wall,
+        time::{Mono, Wall},
     },
     media::Arrival,
     metrics,
@@ -26,7 +27,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::mpsc;
-use tracing::{Instrument, debug, info_span};
+use tracing::{Instrument, debug, info_span, warn};
 
 /// Commands that may wait for a call's task.
 const COMMANDS: usize = 256;
@@ -219,20 +220,23 @@ impl Shared {
         )
         .increment(1);
         let life = self.deps.config.stream_timeout + ring.unwrap_or_default();
-        self.pending
-            .await_stream(now.mono, row.call_id, seed.vendor.name, seed.call_sid.clone(), life);
+        self.await_stream(now.mono, &entry, seed.call_sid.clone(), ring.unwrap_or_default());
         self.warm(&seed.profile);
         let dial = ring.map(|ring| Dial {
             to: seed.customer.clone(),
             from: seed.ours.clone(),
-            answer: self.stream_answer(&entry),
             status_url: self.status_url(seed.vendor),
             ring,
         });
+        let trunk = self.deps.trunks.get(seed.vendor.name).filter(|t| t.can_dial());
+        // Of a call that the vendor does not carry, it is told nothing.
+        let carried = !seed.facts.simulated && !seed.facts.unannounced;
+        let handling = trunk.filter(|_| carried).map(|t| t.handling()).unwrap_or_default();
         let terms = Terms {
             vendor: seed.vendor.name,
             error_code: seed.vendor.error_code,
             rest: self.ends_calls(seed.vendor),
+            handling,
             close_ends_call: seed.vendor.caps.close_ends_call,
             stream_within: life,
             max_length: self.deps.config.max_length,
@@ -249,6 +253,13 @@ impl Shared {
         );
         tokio::spawn(watch_over(self.clone(), entry.clone(), talk).instrument(span));
         Ok(entry)
+    }
+
+    /// Lets one media stream of a call in, for the time that a call which rings for `ring` waits for it.
+    pub(super) fn await_stream(&self, now: Mono, entry: &Entry, call_sid: Option<String>, ring: Duration) {
+        let life = self.deps.config.stream_timeout + ring;
+        self.pending
+            .await_stream(now, entry.call, entry.vendor.name, call_sid, life);
     }
 
     /// Gets speech ready while the phone still rings, on the first lane: on which the stream will land is not known yet.
@@ -281,6 +292,27 @@ impl Shared {
     fn ends_calls(&self, vendor: &Descriptor) -> bool {
         let ends = |t: &Arc<dyn Trunk>| t.can_dial() && t.request("call", &CallAction::HangUp).is_some();
         self.deps.trunks.get(vendor.name).is_some_and(ends)
+    }
+
+    /// Tells a vendor that takes commands that a call is not for us. Nobody waits for it.
+    pub(super) fn reject(&self, vendor: &'static Descriptor, call_sid: &str, busy: bool) {
+        let commanded = |t: &&Arc<dyn Trunk>| t.can_dial() && t.handling().by_command;
+        let trunk = self.deps.trunks.get(vendor.name).filter(commanded);
+        let action = CallAction::Reject { busy };
+        let Some((trunk, request)) = trunk.and_then(|t| Some((t.clone(), t.request(call_sid, &action)?))) else {
+            return;
+        };
+        let Ok(slot) = self.rejections.clone().try_acquire_owned() else {
+            return metrics::dropped("rejection", "too_many", 1);
+        };
+        let http = self.deps.http.clone();
+        tokio::spawn(async move {
+            let reply = rest::send(&http, request, trunk.handling().repeatable).await;
+            if let Err(fault) = reply.and_then(|r| trunk.reply(&action, r.status, &r.body)) {
+                warn!(vendor = vendor.name, %fault, "a call that is not for us was not rejected");
+            }
+            drop(slot);
+        });
     }
 
     fn status_url(&self, vendor: &Descriptor) -> String {

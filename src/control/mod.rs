@@ -21,7 +21,7 @@ use crate::{
 };
 use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
     time::timeout,
 };
 
@@ -55,6 +55,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LONG_PATIENCE: Duration = Duration::from_secs(60);
 /// Longest text said to a caller at once, in bytes.
 const MAX_TEXT: usize = 4000;
+/// Calls that are being rejected at once; more ring until their vendor gives up.
+const MAX_REJECTIONS: usize = 64;
 /// Streams that may wait for the control plane.
 const MAX_ARRIVALS: usize = 1024;
 /// How long stopped calls may take to close their records.
@@ -98,6 +100,8 @@ struct Shared {
     directory: Directory,
     pending: Pending,
     clock: Clock,
+    /// Bounds the rejections that are on their way to vendors.
+    rejections: Arc<Semaphore>,
 }
 
 /// The control plane. Cheap to clone.
@@ -168,6 +172,7 @@ impl Control {
             directory,
             pending,
             clock,
+            rejections: Arc::new(Semaphore::new(MAX_REJECTIONS)),
         });
         let (arrivals, inbox) = mpsc::channel(MAX_ARRIVALS);
         let control = Self { shared, arrivals };
@@ -176,8 +181,16 @@ impl Control {
     }
 
     /// A call arrived at a vendor: records it, tells the frontends, and says how to answer. A repetition gets the same answer.
+    /// A vendor that is answered by commands is told by the call's task, or told here that the call is not for us; nobody
+    /// waits for either.
     pub async fn incoming(&self, vendor: &'static Descriptor, update: CallUpdate) -> Result<Answer, Fault> {
-        self.announce(vendor, update, None).await
+        let (directory, call_sid) = (&self.shared.directory, update.call_sid.clone());
+        let known = directory.by_sid(vendor.name, &call_sid).is_some() || directory.has_ended(vendor.name, &call_sid);
+        let answer = self.announce(vendor, update, None).await?;
+        if !known && !matches!(answer, Answer::Stream { .. }) {
+            self.shared.reject(vendor, &call_sid, answer == Answer::Busy);
+        }
+        Ok(answer)
     }
 
     /// Announces a simulated incoming call of a tenant, to be streamed to by whoever holds the returned token.

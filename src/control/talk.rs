@@ -18,7 +18,7 @@ use crate::{
     base::{
         fault::{Fault, Kind},
         format::AudioFormat,
-        ids::{ConnectionId, MessageId},
+        ids::{CallId, ConnectionId, MessageId},
         time::Mono,
     },
     llm::scripted::Action,
@@ -84,9 +84,16 @@ enum Event {
 pub(super) struct Dial {
     pub(super) to: String,
     pub(super) from: String,
-    pub(super) answer: Answer,
     pub(super) status_url: String,
     pub(super) ring: Duration,
+}
+
+/// What the vendor is told about a call beside what it is to do.
+#[derive(Clone, Debug)]
+struct Offer {
+    call: CallId,
+    agent: String,
+    answer: Answer,
 }
 
 /// The leg of a call.
@@ -105,6 +112,7 @@ pub(super) struct Talk {
     profile: Arc<Profile>,
     turn: Turn,
     dial: Option<Arc<Dial>>,
+    offer: Arc<Offer>,
     commands: mpsc::Receiver<Command>,
     microphone: mpsc::Receiver<Microphone>,
     line: Option<Line>,
@@ -136,7 +144,13 @@ impl Talk {
         profile: Arc<Profile>,
         dial: Option<Dial>,
     ) -> Self {
+        let offer = Offer {
+            call: entry.call,
+            agent: profile.name.clone(),
+            answer: shared.stream_answer(&entry),
+        };
         Self {
+            offer: Arc::new(offer),
             shared,
             entry,
             call,
@@ -490,14 +504,19 @@ impl Talk {
         let sid = self.call.row().call_sid.clone();
         let request = trunk
             .as_ref()
-            .and_then(|t| t.request(&sid, &action(&ask, self.dial.as_deref())?));
+            .and_then(|t| t.request(&sid, &action(&ask, &self.offer, self.dial.as_deref())?));
         let Some((trunk, request)) = trunk.zip(request) else {
             return self.cannot_ask(now, ask);
         };
-        let (http, dial) = (deps.http.clone(), self.dial.clone());
+        if ask == Ask::StartStream {
+            self.shared
+                .await_stream(now.mono, &self.entry, Some(sid), Duration::ZERO);
+        }
+        let (http, dial, offer) = (deps.http.clone(), self.dial.clone(), self.offer.clone());
         let job = async move {
-            let result = rest::send(&http, request).await.and_then(|reply| {
-                let Some(action) = action(&ask, dial.as_deref()) else {
+            let repeatable = trunk.handling().repeatable;
+            let result = rest::send(&http, request, repeatable).await.and_then(|reply| {
+                let Some(action) = action(&ask, &offer, dial.as_deref()) else {
                     return Ok(String::new());
                 };
                 trunk.reply(&action, reply.status, &reply.body)
@@ -508,10 +527,15 @@ impl Talk {
     }
 
     fn cannot_ask(&mut self, now: Now, ask: Ask) {
-        if let Ask::Digits(digits) = &ask {
-            self.play_keys(digits);
-            return self.call.asked(now, ask, Ok(String::new()));
+        match &ask {
+            Ask::Digits(digits) => self.play_keys(digits),
+            Ask::Enhance(_) => {}
+            _ => return self.refuse_ask(now, ask),
         }
+        self.call.asked(now, ask, Ok(String::new()));
+    }
+
+    fn refuse_ask(&mut self, now: Now, ask: Ask) {
         let message = "the vendor has no such command, or its REST credentials are missing";
         self.asked(now, ask, Err(Fault::client(Kind::Conflict, message)));
     }
@@ -557,18 +581,24 @@ impl Talk {
     }
 }
 
-fn action<'a>(ask: &'a Ask, dial: Option<&'a Dial>) -> Option<CallAction<'a>> {
+fn action<'a>(ask: &'a Ask, offer: &'a Offer, dial: Option<&'a Dial>) -> Option<CallAction<'a>> {
+    let (call, agent, answer) = (offer.call.as_str(), offer.agent.as_str(), &offer.answer);
     Some(match ask {
         Ask::Dial => {
             let dial = dial?;
             CallAction::Dial {
+                call,
+                agent,
                 to: &dial.to,
                 from: &dial.from,
-                answer: &dial.answer,
+                answer,
                 status_url: &dial.status_url,
                 ring: dial.ring,
             }
         }
+        Ask::Accept => CallAction::Accept { call, agent, answer },
+        Ask::StartStream => CallAction::StartStream { answer },
+        Ask::Enhance(on) => CallAction::Enhance { on: *on },
         Ask::HangUp => CallAction::HangUp,
         Ask::Transfer(to) => CallAction::Transfer { to },
         Ask::Digits(digits) => CallAction::Digits { digits },

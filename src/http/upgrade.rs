@@ -162,6 +162,8 @@ fn admit(
             .collect(),
         number: None,
         proven,
+        headers: request.headers().clone(),
+        agreed: trunk.agreed(),
     })
 }
 

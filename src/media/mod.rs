@@ -143,6 +143,8 @@ pub enum Route {
 pub enum LegEvent {
     /// A key was pressed.
     Dtmf(char),
+    /// The vendor complains of what we sent, with a code of its own.
+    Complaint(u64),
     /// The first byte of an utterance went out.
     Playing(UtteranceId),
     /// An utterance is over: played to its end, or cut.
@@ -198,6 +200,8 @@ pub struct Accounting {
     pub in_dropped_full: u64,
     /// Messages dropped because they could not be read.
     pub in_bad: u64,
+    /// Complaints of the vendor about what we sent.
+    pub complaints: u64,
     /// To the caller: samples taken from the mouth or the echo.
     pub out_samples: u64,
     /// Of those, samples written to the socket.

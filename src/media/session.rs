@@ -61,6 +61,8 @@ const ECHO_RING_MS: u32 = 500;
 const ECHO_UPLINK_MS: u32 = 40;
 /// How long the peer has to answer our close.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
+/// Complaints of the vendor that are passed on.
+const MAX_COMPLAINTS: u64 = 10;
 /// Payload faults are forgiven after this long.
 const FAULT_WINDOW: Duration = Duration::from_secs(10);
 
@@ -196,6 +198,7 @@ impl Session {
                 leg.events.push_back(LegEvent::Dtmf(key));
             }
             Ok(StreamEvent::Start(start)) => leg.handle_start(now, start),
+            Ok(StreamEvent::Complaint(code)) => leg.complain(code),
             Ok(StreamEvent::Stop) => leg.close(now, 1000, "", LegEnd::Stopped),
             Ok(StreamEvent::Hello | StreamEvent::Ignored | StreamEvent::Dtmf(_)) => {}
             Err(_) => leg.strike(now),
@@ -347,6 +350,14 @@ impl Leg {
             Verdict::Flood => self.close(now, 1008, "too many messages", LegEnd::Violation(1008)),
         }
         false
+    }
+
+    /// The vendor complains: passed on a few times, counted always.
+    fn complain(&mut self, code: u64) {
+        self.accounts.complaints += 1;
+        if self.accounts.complaints <= MAX_COMPLAINTS {
+            self.events.push_back(LegEvent::Complaint(code));
+        }
     }
 
     fn strike(&mut self, now: Mono) {

@@ -3,7 +3,13 @@
 //! Dialects are pure: no sockets, no clock, no allocation per frame. A quirk is a fact in [`Caps`] or a few lines in the
 //! vendor's folder, never an `if vendor ==` elsewhere.
 
-use crate::base::{fault::Fault, format::AudioFormat, secret::Secret, settings::Section, time::Wall};
+use crate::base::{
+    fault::Fault,
+    format::{AudioFormat, Encoding},
+    secret::Secret,
+    settings::Section,
+    time::Wall,
+};
 use bytes::BytesMut;
 use http::{HeaderName, HeaderValue};
 use std::{
@@ -173,6 +179,10 @@ pub struct Upgrade {
     pub number: Option<String>,
     /// Whether the request proved itself, so that the stream needs no token ([`Admit::Proven`]).
     pub proven: bool,
+    /// Headers, credentials among them.
+    pub headers: http::HeaderMap,
+    /// What the account has agreed with the vendor about its streams.
+    pub agreed: Agreed,
 }
 
 /// How a vendor's account lets a media socket in.
@@ -182,6 +192,15 @@ pub enum Admit {
     WithToken,
     /// As it is: the request holds a secret that the vendor alone was told. For vendors with one URL for all streams.
     Proven,
+}
+
+/// What an account has agreed with its vendor about media streams, where no message of theirs tells it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Agreed {
+    /// Format of the audio to the call; that of caps, or of `start`, when `None`.
+    pub outbound: Option<AudioFormat>,
+    /// How 16-bit samples are written; found from the audio when `None`.
+    pub l16: Option<Encoding>,
 }
 
 /// What a media socket said. Borrows the message.
@@ -197,6 +216,8 @@ pub enum StreamEvent<'a> {
     Dtmf(char),
     /// A mark of ours came back.
     Mark(&'a str),
+    /// The vendor complains of what we sent, with a code of its own. The stream goes on.
+    Complaint(u64),
     /// The stream ends.
     Stop,
     /// Understood or unknown, and of no consequence.
@@ -210,6 +231,8 @@ pub struct Media<'a> {
     pub payload: Payload<'a>,
     /// Whether this is the caller's side. Our own audio played back to us is the other.
     pub inbound: bool,
+    /// Its place among the audio of its side, where messages may overtake each other: counts up by one.
+    pub chunk: Option<u64>,
     /// Presentation time in ms since the stream began, where the vendor says it.
     pub at_ms: Option<u64>,
 }
@@ -438,6 +461,10 @@ impl Document {
 pub enum CallAction<'a> {
     /// Place a call that will be connected to our media socket.
     Dial {
+        /// Our id of the call, for the vendor to give back with its news.
+        call: &'a str,
+        /// The agent that serves the call, for the vendor to give back with its news.
+        agent: &'a str,
         /// E.164 or a SIP address.
         to: &'a str,
         /// One of our numbers.
@@ -448,6 +475,30 @@ pub enum CallAction<'a> {
         status_url: &'a str,
         /// How long it may ring.
         ring: Duration,
+    },
+    /// Take a call that was announced, and connect it to our media socket, where calls are answered by commands.
+    Accept {
+        /// Our id of the call, for the vendor to give back with its news.
+        call: &'a str,
+        /// The agent that serves the call, for the vendor to give back with its news.
+        agent: &'a str,
+        /// Where the media socket is.
+        answer: &'a Answer,
+    },
+    /// Refuse a call that was announced, where calls are answered by commands.
+    Reject {
+        /// Whether because we are busy; else because nobody has the number.
+        busy: bool,
+    },
+    /// Connect a call that was answered to our media socket, once more or at last.
+    StartStream {
+        /// Where the media socket is.
+        answer: &'a Answer,
+    },
+    /// Let the vendor clean the call's audio of noise, both ways, or stop it.
+    Enhance {
+        /// Whether it is to begin.
+        on: bool,
     },
     /// End the call.
     HangUp,
@@ -461,6 +512,21 @@ pub enum CallAction<'a> {
         /// `0-9*#A-D`.
         digits: &'a str,
     },
+}
+
+/// How an account wants its calls handled by the control plane, where vendors and their settings differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Handling {
+    /// Calls are answered and refused by commands ([`CallAction::Accept`], [`CallAction::Reject`]), not by a document.
+    pub by_command: bool,
+    /// The media stream of a call that came to us is asked for once it was answered ([`CallAction::StartStream`]).
+    pub stream_after_answer: bool,
+    /// A stream that the vendor could not open is asked for once more ([`CallAction::StartStream`]).
+    pub restream: bool,
+    /// Calls are cleaned of noise from their answer to their end ([`CallAction::Enhance`]).
+    pub enhance: bool,
+    /// The vendor recognises a request that is sent again unchanged, so one whose fate is unknown may be.
+    pub repeatable: bool,
 }
 
 /// A vendor account: verifies and reads its webhooks, answers them, and writes its REST requests.
@@ -505,6 +571,16 @@ pub trait Trunk: Send + Sync {
     /// calls to this very daemon. Empty where it signs none, or where no secret is configured.
     fn sign_upgrade(&self, _url: &str) -> Vec<(HeaderName, HeaderValue)> {
         Vec::new()
+    }
+
+    /// How the control plane handles its calls.
+    fn handling(&self) -> Handling {
+        Handling::default()
+    }
+
+    /// What is agreed about its media streams.
+    fn agreed(&self) -> Agreed {
+        Agreed::default()
     }
 }
 

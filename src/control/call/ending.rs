@@ -26,12 +26,26 @@ impl Call {
             return;
         }
         self.facts.vendor_faults += 1;
-        let message = "the vendor could not carry the media stream";
+        let again = self.leg == Leg::Awaited && self.terms.handling.restream && !self.restreamed && self.knows_sid();
+        let message = match again {
+            true => "the vendor could not carry the media stream and is asked once more",
+            false => "the vendor could not carry the media stream",
+        };
         self.fault(now, Fault::new(Origin::Vendor, Kind::BadGateway, message));
-        if self.leg == Leg::Awaited {
+        if again {
+            self.restreamed = true;
+            self.ask(Ask::StartStream);
+        } else if self.leg == Leg::Awaited {
             self.end(now, EndReason::Failed);
             self.ask_hang_up();
         }
+    }
+
+    /// The vendor found fault with what we sent on the media stream, which goes on.
+    pub(super) fn complained(&mut self, now: Now, code: u64) {
+        self.facts.vendor_faults += 1;
+        let message = format!("the vendor complains of what it was sent on the media stream (code {code})");
+        self.fault(now, Fault::new(Origin::Vendor, Kind::BadGateway, message));
     }
 
     /// The leg's thread is gone without a word.
@@ -111,7 +125,9 @@ impl Call {
     /// What the vendor said to an [`Effect::Ask`]: its id of a placed call, or why not.
     pub(in crate::control) fn asked(&mut self, now: Now, ask: Ask, result: Result<String, Fault>) {
         self.asking = self.asking.saturating_sub(1);
-        if let Err(fault) = &result {
+        // What was begun for a call that has ended meanwhile concerns nobody.
+        let stale = self.is_ended() && matches!(ask, Ask::Accept | Ask::StartStream | Ask::Enhance(_));
+        if let Some(fault) = result.as_ref().err().filter(|_| !stale) {
             self.facts.vendor_faults += 1;
             self.fault(now, fault.clone());
         }
@@ -126,7 +142,12 @@ impl Call {
                 self.facts.transferred_to = Some(to);
                 self.amend();
             }
-            (Ask::Transfer(_) | Ask::Digits(_), _) => {}
+            // After a timeout nobody knows what the vendor did: the stream's deadline decides.
+            (Ask::Accept | Ask::StartStream, Err(fault)) if fault.kind != Kind::Timeout && self.leg == Leg::Awaited => {
+                self.end(now, EndReason::Failed);
+                self.ask_hang_up();
+            }
+            (Ask::Accept | Ask::StartStream | Ask::Enhance(_) | Ask::Transfer(_) | Ask::Digits(_), _) => {}
         }
     }
 
@@ -189,6 +210,9 @@ impl Call {
             });
         } else {
             self.settle_rest(now);
+        }
+        if std::mem::take(&mut self.enhanced) {
+            self.ask(Ask::Enhance(false));
         }
         for timer in [Timer::Stream, Timer::LengthWarning, Timer::Length] {
             self.timers.clear(timer);

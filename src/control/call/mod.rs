@@ -15,7 +15,7 @@ use crate::{
     control::cdr::{Facts, Handoff},
     media::{LegEnd, LegEvent},
     store::{Batch, CallChange, CallRow, CallStatus, Committed, Write},
-    vendor::{CallNews, CallUpdate},
+    vendor::{CallNews, CallUpdate, Handling},
 };
 use std::{collections::VecDeque, time::Duration};
 
@@ -59,6 +59,8 @@ pub(super) struct Terms {
     pub(super) error_code: &'static str,
     /// Whether the vendor takes commands by REST.
     pub(super) rest: bool,
+    /// What the vendor is told of its own accord.
+    pub(super) handling: Handling,
     /// Whether the phone call ends with its media socket.
     pub(super) close_ends_call: bool,
     /// How long to wait for the media stream.
@@ -72,6 +74,12 @@ pub(super) struct Terms {
 pub(super) enum Ask {
     /// Place the call.
     Dial,
+    /// Take the call, and connect it to our media socket.
+    Accept,
+    /// Connect the call to our media socket.
+    StartStream,
+    /// Clean the audio of noise, or stop it.
+    Enhance(bool),
     /// End it.
     HangUp,
     /// Hand it to a number.
@@ -85,6 +93,9 @@ impl Ask {
     pub(super) const fn as_str(&self) -> &'static str {
         match self {
             Self::Dial => "dial",
+            Self::Accept => "accept",
+            Self::StartStream => "start_stream",
+            Self::Enhance(_) => "enhance",
             Self::HangUp => "hang_up",
             Self::Transfer(_) => "transfer",
             Self::Digits(_) => "digits",
@@ -168,6 +179,10 @@ pub(super) struct Call {
     dialing: bool,
     hanging_up: bool,
     hang_up_wanted: bool,
+    /// The vendor cleans the call's audio of noise.
+    enhanced: bool,
+    /// The vendor was asked for the media stream once more.
+    restreamed: bool,
     asking: u32,
     waiting_for_dial: Vec<Done>,
     waiting_for_end: Vec<Done>,
@@ -215,6 +230,8 @@ impl Call {
             dialing: false,
             hanging_up: false,
             hang_up_wanted: false,
+            enhanced: false,
+            restreamed: false,
             asking: 0,
             waiting_for_dial: Vec::new(),
             waiting_for_end: Vec::new(),
@@ -342,6 +359,9 @@ impl Call {
         self.created = true;
         self.effects.push_back(Effect::Created);
         if self.row.inbound {
+            if self.terms.handling.by_command && self.row.status < CallStatus::Answered {
+                self.ask(Ask::Accept);
+            }
             return;
         }
         if self.is_ended() {
@@ -392,13 +412,24 @@ impl Call {
         if self.is_first(&update.dedup_key) {
             match update.news {
                 CallNews::Ringing => self.advance(now, CallStatus::Ringing),
-                CallNews::Answered => self.advance(now, CallStatus::Answered),
+                CallNews::Answered => {
+                    self.advance(now, CallStatus::Answered);
+                    self.vendor_answered();
+                }
                 CallNews::Ended(reason) => self.vendor_ended(now, reason, update.duration_s),
                 CallNews::StreamFailed => self.stream_failed(now),
                 CallNews::Initiated | CallNews::Other => {}
             }
         }
         self.when_durable(done);
+    }
+
+    /// Asks for the media stream of a call that was taken without one.
+    fn vendor_answered(&mut self) {
+        let wanted = self.terms.handling.stream_after_answer && self.row.inbound;
+        if wanted && self.leg == Leg::Awaited && !self.is_ended() {
+            self.ask(Ask::StartStream);
+        }
     }
 
     fn is_first(&mut self, key: &str) -> bool {
@@ -451,6 +482,7 @@ impl Call {
         match event {
             LegEvent::Dtmf(_) if self.outbox.is_full() => self.lose(),
             LegEvent::Dtmf(digit) => self.keep(now, [], News::Dtmf(digit), []),
+            LegEvent::Complaint(code) => self.complained(now, code),
             LegEvent::Playing(utterance) => self.ledger.playing(utterance),
             LegEvent::Played {
                 utterance,

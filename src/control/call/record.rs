@@ -1,6 +1,6 @@
 //! What every step of a call has in common: the row and the facts change, writes are queued, news follows from them.
 
-use super::{Call, Effect, Now, Spoken, ledger::Settled, outbox::Then, session_id};
+use super::{Ask, Call, Effect, Now, Spoken, ledger::Settled, outbox::Then, session_id};
 use crate::{
     base::{
         fault::Fault,
@@ -34,6 +34,10 @@ impl Call {
         }
         let write = self.changes(change);
         self.keep(now, [write], self.status_news(), []);
+        if status >= CallStatus::Answered && self.terms.handling.enhance && !self.enhanced && self.knows_sid() {
+            self.enhanced = true;
+            self.ask(Ask::Enhance(true));
+        }
     }
 
     pub(super) fn knows_sid(&self) -> bool {

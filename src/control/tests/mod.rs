@@ -16,7 +16,7 @@ use crate::{
         AgentRow, Batch, BoxFuture, CallFilter, CallPage, Committed, EventRow, MessageRow, NumberRow, StoreHealth,
         sqlite::SqliteStore,
     },
-    vendor::{Admit, CallAction, Document, EndReason, Hook, HookRequest, StreamStart, VENDORS},
+    vendor::{Admit, CallAction, Document, EndReason, Handling, Hook, HookRequest, StreamStart, VENDORS},
 };
 use std::{
     collections::VecDeque,
@@ -32,6 +32,7 @@ use tokio::{
     sync::Notify,
 };
 
+mod commanded;
 mod failures;
 mod inbound;
 mod outbound;
@@ -103,6 +104,7 @@ impl Rest {
 struct Account {
     base: String,
     credentials: bool,
+    handling: Handling,
 }
 
 impl Trunk for Account {
@@ -132,6 +134,10 @@ impl Trunk for Account {
             CallAction::HangUp => format!("/hangup/{call_sid}"),
             CallAction::Transfer { to } => format!("/transfer/{to}"),
             CallAction::Digits { digits } if *digits == "*0*" => panic!("a trunk with a bug"),
+            CallAction::Accept { .. } => format!("/accept/{call_sid}"),
+            CallAction::Reject { busy } => format!("/reject/{call_sid}?busy={busy}"),
+            CallAction::StartStream { .. } => format!("/stream/{call_sid}"),
+            CallAction::Enhance { on } => format!("/enhance/{call_sid}?on={on}"),
             CallAction::Digits { .. } => return None,
         };
         Some(ApiRequest {
@@ -156,6 +162,10 @@ impl Trunk for Account {
 
     fn can_dial(&self) -> bool {
         self.credentials
+    }
+
+    fn handling(&self) -> Handling {
+        self.handling
     }
 }
 
@@ -230,6 +240,7 @@ struct Setup {
     config: Config,
     agents: Agents,
     credentials: bool,
+    handling: Handling,
 }
 
 /// A control plane and all it needs.
@@ -310,6 +321,7 @@ impl World {
             },
             agents: agents(),
             credentials: true,
+            handling: Handling::default(),
         };
         change(&mut setup);
         let folder = tempfile::tempdir().unwrap();
@@ -326,6 +338,7 @@ impl World {
         let trunk: Arc<dyn Trunk> = Arc::new(Account {
             base: rest.serve().await,
             credentials: setup.credentials,
+            handling: setup.handling,
         });
         let faults = crate::base::settings::Faults::default();
         let speech = Speech::new(&crate::speech::Config::read(&Section::empty(&faults)), 1);

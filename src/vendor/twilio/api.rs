@@ -35,6 +35,7 @@ pub(super) fn request(config: &Config, call_sid: &str, action: &CallAction<'_>) 
             answer,
             status_url,
             ring,
+            ..
         } => {
             let mut form = FormWriter::new()
                 .pair("To", to)
@@ -53,7 +54,11 @@ pub(super) fn request(config: &Config, call_sid: &str, action: &CallAction<'_>) 
         }
         CallAction::HangUp => FormWriter::new().pair("Status", "completed"),
         CallAction::Transfer { to } => FormWriter::new().pair("Twiml", &dial(to)),
-        CallAction::Digits { .. } => return None,
+        CallAction::Digits { .. }
+        | CallAction::Accept { .. }
+        | CallAction::Reject { .. }
+        | CallAction::StartStream { .. }
+        | CallAction::Enhance { .. } => return None,
     };
     let (account, user, secret) = config.credentials()?;
     let mut url = format!(
@@ -196,6 +201,8 @@ mod tests {
             session_id: String::new(),
         };
         let action = CallAction::Dial {
+            call: "",
+            agent: "",
             to: "+15550102",
             from: "+15550101",
             answer: &answer,
@@ -263,6 +270,8 @@ mod tests {
     fn replies_are_the_call_id_or_a_fault_in_the_vendors_words() {
         let answer = Answer::HangUp;
         let dial = CallAction::Dial {
+            call: "",
+            agent: "",
             to: "",
             from: "",
             answer: &answer,

@@ -76,6 +76,7 @@ impl Stream {
         Some(Media {
             payload: Payload::Base64(payload),
             inbound,
+            chunk: None,
             at_ms: Some(at_ms),
         })
     }
@@ -104,6 +105,7 @@ impl Codec {
                 Ok(StreamEvent::Media(Media {
                     payload: Payload::Base64(self.keep(payload).as_bytes()),
                     inbound: !media.track.is_some_and(|t| t.starts_with("outbound")),
+                    chunk: None,
                     at_ms: media.timestamp,
                 }))
             }
@@ -491,7 +493,7 @@ mod tests {
             let mut message = String::new();
             peer.media(&audio, u64::from(at_ms), &mut message);
             prop_assert!(codec.stream.as_ref().unwrap().scan_media(message.as_bytes()).is_some(), "the fast path refused {}", message);
-            let Ok(StreamEvent::Media(Media { payload: Payload::Base64(text), inbound: true, at_ms: Some(at) })) = codec.parse(message.as_bytes()) else {
+            let Ok(StreamEvent::Media(Media { payload: Payload::Base64(text), inbound: true, at_ms: Some(at), .. })) = codec.parse(message.as_bytes()) else {
                 return Err(TestCaseError::fail("no media"));
             };
             prop_assert_eq!(at, u64::from(at_ms));

@@ -17,6 +17,13 @@ const TERMS: Terms = Terms {
     vendor: "acme",
     error_code: "ACME_ERROR",
     rest: true,
+    handling: Handling {
+        by_command: false,
+        stream_after_answer: false,
+        restream: false,
+        enhance: false,
+        repeatable: false,
+    },
     close_ends_call: true,
     stream_within: Duration::from_secs(60),
     max_length: Duration::from_secs(3600),
