@@ -5,7 +5,7 @@ use crate::{
         fault::{Fault, Kind, Origin},
         ids::ConnectionId,
     },
-    http::MediaDoor,
+    http::{Guarded, MediaDoor},
     metrics,
     net::conn::Conn,
     shard::{CodecBox, Handover, Shards},
@@ -29,10 +29,10 @@ impl MediaDoor for Door {
     }
 
     fn adopt(&self, vendor: &'static Descriptor, upgrade: Upgrade, peer: SocketAddr, upgraded: Upgraded) {
-        let Ok(parts) = upgraded.downcast::<TokioIo<Conn>>() else {
+        let Ok(parts) = upgraded.downcast::<TokioIo<Guarded<Conn>>>() else {
             return tracing::error!("an upgraded media socket is not one of the listener's");
         };
-        let mut conn = parts.io.into_inner();
+        let mut conn = parts.io.into_inner().into_inner();
         if let Err(e) = conn.park() {
             return tracing::warn!(error = %e, "a media socket could not leave the control runtime");
         }

@@ -214,10 +214,9 @@ fn serving(
                 let _ = closed.wait_for(|closed| *closed).await;
             };
             let peer = http::Peer { address, tls };
-            if let Err(e) = http::serve::connection(conn, router, &config, peer, closing).await {
+            if let Err(e) = http::serve::connection(conn, router, &config, peer, Some(permit), closing).await {
                 tracing::debug!(%address, error = %e, "a connection ended");
             }
-            drop(permit);
         })
     }
 }

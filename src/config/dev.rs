@@ -32,7 +32,8 @@ impl Config {
             return Err(faults);
         }
         self.dev = true;
-        (self.listen.limits.total, self.listen.limits.per_address) = (0, 0);
+        let limits = &mut self.listen.limits;
+        (limits.total, limits.per_address, limits.unproven) = (0, 0, 0);
         self.media.max_legs = PLENTY as usize;
         self.frontends.lift_limits();
         let calls = &mut self.calls;

@@ -4,7 +4,7 @@
 
 use super::{
     Shared,
-    edge::{Client, check_origin},
+    edge::{Client, check_origin, vouch},
     respond::Failure,
 };
 use crate::{
@@ -37,6 +37,7 @@ pub async fn require(State((shared, role)): State<(Shared, Role)>, mut request: 
         .and_then(|identity| pace(&shared, identity));
     match identity {
         Ok(identity) => {
+            vouch(request.extensions());
             request.extensions_mut().insert(identity);
             next.run(request).await
         }

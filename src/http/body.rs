@@ -1,16 +1,23 @@
 //! Bodies of requests: bounded in bytes and time, and JSON that holds what was asked for and nothing else.
 
-use super::respond::Failure;
-use crate::base::fault::{Fault, Kind};
+use super::{Config, respond::Failure};
+use crate::{
+    base::fault::{Fault, Kind},
+    wire::json,
+};
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use serde_json::{Map, Value};
 use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
 
-/// Reads a body of at most `max` bytes within `patience`.
-pub async fn read(headers: &HeaderMap, body: Body, max: usize, patience: Duration) -> Result<Bytes, Failure> {
+/// What a body may be late, before it is held to its rate.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Reads a body of at most `max` bytes, within the time and at the rate that `config` asks for.
+pub async fn read(headers: &HeaderMap, mut body: Body, max: usize, config: &Config) -> Result<Bytes, Failure> {
     let too_large = || {
         Failure::from(Fault::client(
             Kind::TooLarge,
@@ -23,14 +30,25 @@ pub async fn read(headers: &HeaderMap, body: Body, max: usize, patience: Duratio
     if declared.is_some_and(|n| n > max as u64) {
         return Err(too_large());
     }
-    match tokio::time::timeout(patience, Limited::new(body, max).collect()).await {
-        Ok(Ok(whole)) => Ok(whole.to_bytes()),
-        Ok(Err(e)) if e.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Fault::client(Kind::Malformed, "the body ended early").into()),
-        Err(_) => Err(Failure::with_status(
-            StatusCode::REQUEST_TIMEOUT,
-            "the body did not come in time",
-        )),
+    let (began, mut whole) = (Instant::now(), BytesMut::new());
+    loop {
+        let earned = Duration::from_secs_f64(whole.len() as f64 / f64::from(config.body_rate));
+        let due = began + config.body_timeout.min(GRACE + earned);
+        match timeout_at(due, body.frame()).await {
+            Ok(None) => return Ok(whole.freeze()),
+            Ok(Some(Ok(frame))) => {
+                let data = frame.into_data().unwrap_or_default();
+                if whole.len() + data.len() > max {
+                    return Err(too_large());
+                }
+                whole.extend_from_slice(&data);
+            }
+            Ok(Some(Err(_))) => return Err(Fault::client(Kind::Malformed, "the body ended early").into()),
+            Err(_) => {
+                let message = "the body did not come in time";
+                return Err(Failure::with_status(StatusCode::REQUEST_TIMEOUT, message));
+            }
+        }
     }
 }
 
@@ -50,6 +68,12 @@ impl Fields {
         if !kind.eq_ignore_ascii_case("application/json") {
             let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
             return Err(Failure::with_status(status, "the body must be application/json"));
+        }
+        if !json::is_bounded(body) {
+            let (depth, keys) = (json::MAX_DEPTH, json::MAX_KEYS);
+            let message =
+                format!("the body is nested deeper than {depth} or has more than {keys} members in an object");
+            return Err(Fault::client(Kind::Malformed, message).into());
         }
         match serde_json::from_slice(body) {
             Ok(Value::Object(fields)) => Ok(Self(fields)),
@@ -138,10 +162,42 @@ mod tests {
         assert_eq!(plain.status, Some(StatusCode::UNSUPPORTED_MEDIA_TYPE));
     }
 
+    #[test]
+    fn a_body_deeper_or_wider_than_any_of_ours_is_refused() {
+        let members: Vec<_> = (0..257).map(|i| format!(r#""k{i}":1"#)).collect();
+        for body in [format!("{{{}}}", members.join(",")), "[".repeat(17)] {
+            assert!(
+                json(&body).unwrap_err().fault.message.contains("nested deeper"),
+                "{body}"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_trickles_is_cut_off_and_a_slow_one_is_not() {
+        let trickle = |every, bytes: usize| {
+            stream::unfold(0, move |n| async move {
+                tokio::time::sleep(Duration::from_millis(every)).await;
+                (n < 40).then(|| (Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; bytes])), n + 1))
+            })
+        };
+        let config = Config::default();
+        let read = async |body| read(&HeaderMap::new(), body, 1 << 20, &config).await;
+        assert_eq!(read(Body::from_stream(trickle(200, 300))).await.unwrap().len(), 12_000);
+        let began = Instant::now();
+        let slow = read(Body::from_stream(trickle(200, 10))).await.unwrap_err();
+        assert_eq!(slow.status, Some(StatusCode::REQUEST_TIMEOUT));
+        assert!(began.elapsed() < Duration::from_secs(3));
+    }
+
     #[tokio::test]
     async fn a_body_is_bounded_in_bytes_and_time() {
         let chunk = |n| Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; n]));
-        let read = async |body| read(&HeaderMap::new(), body, 100, Duration::from_millis(50)).await;
+        let config = Config {
+            body_timeout: Duration::from_millis(50),
+            ..Config::default()
+        };
+        let read = async |body| read(&HeaderMap::new(), body, 100, &config).await;
         assert_eq!(
             read(Body::from_stream(stream::iter([chunk(60), chunk(40)])))
                 .await

@@ -6,7 +6,7 @@ use std::{net::IpAddr, str::FromStr, time::Duration};
 /// What `[http]` says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// From accepting a connection to its first whole request head.
+    /// From accepting a connection, or the first byte of a request, to its whole head.
     pub header_timeout: Duration,
     /// From an answer to the next whole request head.
     pub keep_alive: Duration,
@@ -18,6 +18,10 @@ pub struct Config {
     pub headers: usize,
     /// From a request's head to the end of its body.
     pub body_timeout: Duration,
+    /// Bytes of a body that must come each second at least.
+    pub body_rate: u32,
+    /// How long a client may take nothing of its answer.
+    pub write_stall: Duration,
     /// Body of a REST request, in bytes.
     pub body_bytes: usize,
     /// Body of a webhook, in bytes.
@@ -41,6 +45,8 @@ impl Default for Config {
             line_bytes: 8 * 1024,
             headers: 64,
             body_timeout: SECOND * 10,
+            body_rate: 1024,
+            write_stall: SECOND * 10,
             body_bytes: 64 * 1024,
             hook_bytes: 256 * 1024,
             hook_timeout: SECOND * 5,
@@ -63,6 +69,8 @@ impl Config {
             line_bytes: size("line_bytes", d.line_bytes, 256..=1 << 20),
             headers: size("headers", d.headers, 16..=1024),
             body_timeout: time("body_timeout", d.body_timeout),
+            body_rate: section.int("body_bytes_per_s", d.body_rate, 1..=1 << 30),
+            write_stall: time("write_stall", d.write_stall),
             body_bytes: size("body_bytes", d.body_bytes, 1024..=1 << 30),
             hook_bytes: size("hook_bytes", d.hook_bytes, 1024..=1 << 30),
             hook_timeout: time("hook_timeout", d.hook_timeout),

@@ -3,7 +3,10 @@
 //! The log line holds the route's pattern and the names of parameters, never their values: tokens travel in both.
 
 use super::{Shared, config::Network, respond::Failure};
-use crate::base::fault::{Fault, Kind};
+use crate::{
+    base::fault::{Fault, Kind},
+    net::listen::Permit,
+};
 use axum::{
     extract::{MatchedPath, Request, State},
     middleware::Next,
@@ -31,6 +34,13 @@ impl Default for Peer {
             address: SocketAddr::from(([0, 0, 0, 0], 0)),
             tls: false,
         }
+    }
+}
+
+/// The request has proven who it is from: its connection counts as a stranger's no more.
+pub fn vouch(extensions: &Extensions) {
+    if let Some(permit) = extensions.get::<Permit>() {
+        permit.vouch();
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{
     Shared,
     auth::{self, BEARER},
-    edge::{Client, check_origin},
+    edge::{Client, check_origin, vouch},
     respond::Failure,
     upgrade::{handshake, switching},
 };
@@ -55,6 +55,7 @@ fn admit(shared: &Shared, parts: &http::request::Parts) -> Result<(Identity, Set
     let address = Client::of(&parts.extensions);
     let identity = auth::identify(shared, auth::socket_credential(parts, &query)?, address)?;
     let settings = Settings::from_query(query.0.iter().map(|(n, v)| (&**n, &**v)))?;
+    vouch(&parts.extensions);
     let seat = shared.hub.admit(address)?;
     Ok((identity, settings, seat))
 }

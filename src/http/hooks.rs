@@ -2,7 +2,7 @@
 
 use super::{
     Shared, body,
-    edge::Client,
+    edge::{Client, vouch},
     respond::{Answer, Failure},
 };
 use crate::{
@@ -57,7 +57,7 @@ async fn process(
         .ok_or_else(|| Fault::not_found("account"))?;
     let (parts, body) = request.into_parts();
     let config = &shared.config;
-    let body = body::read(&parts.headers, body, config.hook_bytes, config.body_timeout).await?;
+    let body = body::read(&parts.headers, body, config.hook_bytes, config).await?;
     let hook = HookRequest {
         method: parts.method.as_str(),
         path_and_query: parts.uri.path_and_query().map_or("", |p| p.as_str()),
@@ -79,6 +79,7 @@ async fn process(
             },
         });
     }
+    vouch(&parts.extensions);
     let document = match trunk.parse(kind, &hook)? {
         Hook::Call(update) => trunk.answer(&hook, &shared.control.incoming(vendor, update).await?),
         Hook::News(update) => {

@@ -8,7 +8,9 @@ pub mod body;
 mod calls;
 mod config;
 pub mod edge;
+mod framing;
 mod frontends;
+pub mod guard;
 pub mod health;
 mod hooks;
 mod place;
@@ -20,6 +22,7 @@ mod upgrade;
 
 pub use config::{BadNetwork, Config, Network};
 pub use edge::Peer;
+pub use guard::Guarded;
 pub use health::{Readiness, metrics_router};
 pub use routes::router;
 

@@ -26,7 +26,7 @@ async fn read(shared: &Shared, request: Request) -> Result<(Identity, Fields), F
     let who = parts.extensions.get::<Identity>().cloned();
     let who = who.ok_or_else(|| Fault::internal("a route that acts has no gate"))?;
     let config = &shared.config;
-    let body = body::read(&parts.headers, body, config.body_bytes, config.body_timeout).await?;
+    let body = body::read(&parts.headers, body, config.body_bytes, config).await?;
     Ok((who, Fields::read(&parts.headers, &body)?))
 }
 

@@ -35,6 +35,28 @@ impl From<Fault> for Failure {
 }
 
 impl Failure {
+    /// The whole answer as bytes, closing the connection: for where no HTTP library stands.
+    pub(super) fn to_http(&self) -> Vec<u8> {
+        let (status, code) = self.shown();
+        let body = shape(code, &self.fault.message).to_string();
+        let reason = status.canonical_reason().unwrap_or_default();
+        let headers = "content-type: application/json\r\nx-content-type-options: nosniff\r\ncache-control: no-store\r\nconnection: close";
+        let length = body.len();
+        format!(
+            "HTTP/1.1 {} {reason}\r\n{headers}\r\ncontent-length: {length}\r\n\r\n{body}",
+            status.as_u16()
+        )
+        .into_bytes()
+    }
+
+    /// Status and code.
+    fn shown(&self) -> (StatusCode, &'static str) {
+        match self.status {
+            Some(status) => (status, word(status)),
+            None => status(self.fault.kind),
+        }
+    }
+
     /// A refusal that a kind of fault has no word for.
     pub fn with_status(status: StatusCode, message: &'static str) -> Self {
         Self {
@@ -65,11 +87,7 @@ pub const fn status(kind: Kind) -> (StatusCode, &'static str) {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let (mut code_status, mut code) = status(self.fault.kind);
-        if let Some(status) = self.status {
-            code_status = status;
-            code = word(status);
-        }
+        let (code_status, code) = self.shown();
         let message = match self.fault.kind {
             Kind::Internal => {
                 // The sentence is ours to read; outside there is a number to quote.
@@ -79,7 +97,7 @@ impl IntoResponse for Failure {
             }
             _ => self.fault.message.into_owned(),
         };
-        let body = json!({ "success": false, "error": { "code": code, "message": message } });
+        let body = shape(code, &message);
         let mut response = (code_status, Json(body)).into_response();
         let wait = self.retry_after.or(match self.fault.kind {
             Kind::TooMany => Some(1),
@@ -95,6 +113,10 @@ impl IntoResponse for Failure {
         }
         response
     }
+}
+
+fn shape(code: &str, message: &str) -> Value {
+    json!({ "success": false, "error": { "code": code, "message": message } })
 }
 
 const fn word(status: StatusCode) -> &'static str {

@@ -2,7 +2,11 @@
 //!
 //! Everything that can be refused is refused before the answer: after it there are only close codes.
 
-use super::{Shared, edge::Peer, respond::Failure};
+use super::{
+    Shared,
+    edge::{Peer, vouch},
+    respond::Failure,
+};
 use crate::{
     base::{
         fault::{Fault, Kind},
@@ -147,6 +151,7 @@ fn admit(
             .verify_upgrade(&hook)
             .inspect_err(|_| metrics::refused("media_socket", "signature"))?
             == Admit::Proven;
+    vouch(request.extensions());
     let query = Form::parse(request.uri().query().unwrap_or_default().as_bytes());
     let query = query.map_err(|e| Fault::client(Kind::Malformed, e.to_string()))?;
     shared.media.admit()?;

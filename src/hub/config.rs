@@ -20,6 +20,10 @@ pub struct Config {
     pub frame_bytes: usize,
     /// The longest message, in bytes.
     pub message_bytes: usize,
+    /// Fragments of one message.
+    pub fragments: u32,
+    /// From the first fragment of a message to its last.
+    pub fragments_timeout: Duration,
     /// Bytes that may wait for one client.
     pub queue_bytes: usize,
     /// Messages that may wait for one client.
@@ -51,6 +55,8 @@ impl Default for Config {
             close_wait: SECOND * 2,
             frame_bytes: 64 * 1024,
             message_bytes: 1024 * 1024,
+            fragments: 64,
+            fragments_timeout: SECOND * 5,
             queue_bytes: 512 * 1024,
             queue_messages: 4096,
             messages: Rate::per_second(50, 200),
@@ -87,6 +93,8 @@ impl Config {
             close_wait: time("close_wait", d.close_wait),
             frame_bytes: size("frame_bytes", d.frame_bytes, 128),
             message_bytes: size("message_bytes", d.message_bytes, 128),
+            fragments: section.int("fragments", d.fragments, 1..=1_000_000),
+            fragments_timeout: time("fragments_timeout", d.fragments_timeout),
             queue_bytes: size("queue_bytes", d.queue_bytes, 4096),
             queue_messages: size("queue_messages", d.queue_messages, 8),
             messages: rate("messages_per_s", 50, "messages_burst", 200),

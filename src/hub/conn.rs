@@ -6,6 +6,7 @@
 use super::{
     Inner,
     fanout::{Client, PAGE, Watch, stored},
+    fragments::{Broken, Fragments},
     outbox::{Close, Item, Next, Outbox},
     protocol::{Action, Class, ServerMessage, Settings},
     session::{Bound, Output, Session},
@@ -50,6 +51,7 @@ where
         .write_buffer_size(0)
         .max_frame_size(Some(config.frame_bytes))
         .max_message_size(Some(config.message_bytes));
+    let io = Fragments::new(io, config.fragments, config.fragments_timeout);
     let (mut sink, mut stream) = WebSocketStream::from_raw_socket(io, Role::Server, Some(ws_config))
         .await
         .split();
@@ -363,6 +365,10 @@ fn verdict(error: &Error) -> Option<Close> {
     Some(match error {
         Error::Capacity(_) => Close::new(1009, "too big"),
         Error::Utf8(_) => Close::new(1007, "not UTF-8"),
+        Error::Io(e) => match Broken::of(e)? {
+            Broken::Many => Close::new(1008, "too many fragments"),
+            Broken::Slow => Close::new(1008, "a message took too long"),
+        },
         Error::Protocol(tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
             return None;
         }

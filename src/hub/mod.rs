@@ -7,6 +7,7 @@
 mod config;
 mod conn;
 pub mod fanout;
+mod fragments;
 pub mod order;
 pub mod outbox;
 pub mod protocol;

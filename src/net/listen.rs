@@ -7,10 +7,13 @@ use crate::{base::settings::Section, metrics};
 use std::{
     collections::HashMap,
     future::Future,
-    io,
+    io::{self, Write},
     net::{IpAddr, SocketAddr},
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 use tokio::net::{TcpListener, TcpStream};
@@ -38,6 +41,7 @@ impl Default for Config {
             limits: Limits {
                 total: 8192,
                 per_address: 64,
+                unproven: 256,
                 tls_handshake: Duration::from_secs(5),
             },
         }
@@ -76,6 +80,7 @@ impl Config {
             limits: Limits {
                 total: s.int("max_sockets", d.limits.total, 0..=1_000_000),
                 per_address: s.int("max_sockets_per_address", d.limits.per_address, 0..=1_000_000),
+                unproven: s.int("max_unauthenticated_sockets", d.limits.unproven, 0..=1_000_000),
                 tls_handshake: s.duration(
                     "tls_handshake_timeout",
                     d.limits.tls_handshake,
@@ -93,6 +98,8 @@ pub struct Limits {
     pub total: usize,
     /// Sockets at once from one address.
     pub per_address: usize,
+    /// Sockets at once that have proven nothing yet.
+    pub unproven: usize,
     /// A TLS handshake that takes longer is dropped.
     pub tls_handshake: Duration,
 }
@@ -101,7 +108,14 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct Census {
     limits: Limits,
-    open: Mutex<(usize, HashMap<IpAddr, usize>)>,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    total: usize,
+    unproven: usize,
+    by_address: HashMap<IpAddr, usize>,
 }
 
 impl Census {
@@ -113,43 +127,66 @@ impl Census {
         })
     }
 
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Counts a socket from `address` in, or says which bound refused it.
     pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Permit, &'static str> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.lock();
         let over = |limit, n| limit != 0 && n >= limit;
-        if over(self.limits.total, open.0) {
+        if over(self.limits.total, open.total) {
             return Err("total");
         }
-        if over(self.limits.per_address, open.1.get(&address).copied().unwrap_or(0)) {
+        if over(self.limits.unproven, open.unproven) {
+            return Err("unauthenticated");
+        }
+        if over(
+            self.limits.per_address,
+            open.by_address.get(&address).copied().unwrap_or(0),
+        ) {
             return Err("per_address");
         }
-        open.0 += 1;
-        *open.1.entry(address).or_default() += 1;
+        open.total += 1;
+        open.unproven += 1;
+        *open.by_address.entry(address).or_default() += 1;
         Ok(Permit(Arc::new(Entry {
             census: self.clone(),
             address,
+            proven: AtomicBool::new(false),
         })))
     }
 }
 
 /// A counted socket, counted out when the last clone is dropped.
 #[derive(Clone, Debug)]
-pub struct Permit(#[allow(dead_code, reason = "held for its Drop")] Arc<Entry>);
+pub struct Permit(Arc<Entry>);
+
+impl Permit {
+    /// Who is at the other end has proven who it is.
+    pub fn vouch(&self) {
+        if !self.0.proven.swap(true, Relaxed) {
+            self.0.census.lock().unproven -= 1;
+        }
+    }
+}
 
 #[derive(Debug)]
 struct Entry {
     census: Arc<Census>,
     address: IpAddr,
+    proven: AtomicBool,
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let mut open = self.census.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.0 -= 1;
-        if let Some(n) = open.1.get_mut(&self.address) {
+        let mut open = self.census.lock();
+        open.total -= 1;
+        open.unproven -= usize::from(!*self.proven.get_mut());
+        if let Some(n) = open.by_address.get_mut(&self.address) {
             *n -= 1;
             if *n == 0 {
-                open.1.remove(&self.address);
+                open.by_address.remove(&self.address);
             }
         }
     }
@@ -182,6 +219,9 @@ where
             Ok(permit) => permit,
             Err(bound) => {
                 metrics::refused("socket", bound);
+                if tls.is_none() {
+                    turn_away(stream);
+                }
                 continue;
             }
         };
@@ -198,6 +238,15 @@ where
             };
             serve(conn, address, permit).await;
         });
+    }
+}
+
+/// Says that there is no room, as far as that can be said without waiting.
+fn turn_away(stream: TcpStream) {
+    const BUSY: &[u8] =
+        b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    if let Ok(mut stream) = stream.into_std() {
+        let _ = stream.write(BUSY);
     }
 }
 
@@ -219,10 +268,40 @@ mod tests {
     use super::*;
 
     #[test]
+    fn sockets_that_have_proven_nothing_have_a_bound_of_their_own() {
+        let census = Census::new(Limits {
+            total: 0,
+            per_address: 0,
+            unproven: 2,
+            tls_handshake: Duration::ZERO,
+        });
+        let a = IpAddr::from([10, 0, 0, 1]);
+        let known: Vec<_> = (0..9)
+            .map(|_| {
+                let permit = census.enter(a).unwrap();
+                permit.vouch();
+                permit.vouch();
+                permit
+            })
+            .collect();
+        let strangers = [census.enter(a).unwrap(), census.enter(a).unwrap()];
+        assert_eq!(census.enter(a).unwrap_err(), "unauthenticated");
+        drop(known);
+        assert_eq!(
+            census.enter(a).unwrap_err(),
+            "unauthenticated",
+            "those who left had been let in"
+        );
+        drop(strangers);
+        assert!(census.enter(a).is_ok());
+    }
+
+    #[test]
     fn sockets_are_bounded_in_all_and_per_address_and_counted_out_once() {
         let census = Census::new(Limits {
             total: 3,
             per_address: 2,
+            unproven: 0,
             tls_handshake: Duration::ZERO,
         });
         let (a, b, c) = (

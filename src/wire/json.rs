@@ -14,6 +14,9 @@ use std::{borrow::Cow, fmt};
 /// Arrays and objects that may be open at once in text from outside.
 pub const MAX_DEPTH: usize = 16;
 
+/// Members that one object may have in text from outside.
+pub const MAX_KEYS: usize = 256;
+
 /// A cursor over a message of known shape. Every step takes what it names or leaves the cursor where it was.
 #[derive(Clone, Copy, Debug)]
 pub struct Scan<'a>(&'a [u8]);
@@ -102,7 +105,10 @@ pub enum BadJson {
 impl fmt::Display for BadJson {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Syntax => write!(f, "not JSON, or nested deeper than {MAX_DEPTH}"),
+            Self::Syntax => write!(
+                f,
+                "not JSON, nested deeper than {MAX_DEPTH}, or more than {MAX_KEYS} members in an object"
+            ),
             Self::Shape => f.write_str("a member is missing, doubled or of the wrong type"),
         }
     }
@@ -115,26 +121,44 @@ pub fn read<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, BadJson> {
     let text = std::str::from_utf8(text).map_err(|_| BadJson::Syntax)?;
     // Too few brackets to be too deep, whatever they stand for: true of every honest message, and a search is quicker.
     let brackets = memchr::memchr2_iter(b'{', b'[', text.as_bytes()).take(MAX_DEPTH + 1);
-    if brackets.count() > MAX_DEPTH && depth(text.as_bytes()) > MAX_DEPTH {
+    let colons = || memchr::memchr_iter(b':', text.as_bytes()).take(MAX_KEYS + 1);
+    if (brackets.count() > MAX_DEPTH || colons().count() > MAX_KEYS) && !is_bounded(text.as_bytes()) {
         return Err(BadJson::Syntax);
     }
     serde_json::from_str(text).map_err(|e| if e.is_data() { BadJson::Shape } else { BadJson::Syntax })
 }
 
-/// The most arrays and objects open at once. Says nothing about whether the text is JSON.
-pub fn depth(text: &[u8]) -> usize {
+/// Whether no more than [`MAX_DEPTH`] arrays and objects are open at once and no object has more than [`MAX_KEYS`] members.
+/// Says nothing about whether the text is JSON.
+pub fn is_bounded(text: &[u8]) -> bool {
+    let (depth, keys) = measure(text);
+    depth <= MAX_DEPTH && keys <= MAX_KEYS
+}
+
+/// The most arrays and objects open at once, and the most members of one object among the outermost [`MAX_DEPTH`].
+fn measure(text: &[u8]) -> (usize, usize) {
     let (mut open, mut most, mut at) = (0usize, 0, 0);
+    let (mut keys, mut widest) = ([0; MAX_DEPTH + 1], 0);
     while let Some(b) = text.get(at) {
         at += 1;
         match b {
             b'{' | b'[' => {
                 open += 1;
                 most = most.max(open);
+                if let Some(keys) = keys.get_mut(open) {
+                    *keys = 0;
+                }
             }
             b'}' | b']' => open = open.saturating_sub(1),
+            b':' => {
+                if let Some(keys) = keys.get_mut(open) {
+                    *keys += 1;
+                    widest = widest.max(*keys);
+                }
+            }
             b'"' => loop {
                 let Some(n) = memchr::memchr2(b'"', b'\\', text.get(at..).unwrap_or_default()) else {
-                    return most;
+                    return (most, widest);
                 };
                 at += n + 1;
                 if text[at - 1] == b'"' {
@@ -145,7 +169,7 @@ pub fn depth(text: &[u8]) -> usize {
             _ => {}
         }
     }
-    most
+    (most, widest)
 }
 
 /// Passes `text` on with what a JSON string must not hold escaped, piece by piece; quotes around it are the caller's.
@@ -305,6 +329,28 @@ mod tests {
     }
 
     #[test]
+    fn members_are_counted_for_each_object_by_itself() {
+        for (text, keys) in [
+            ("{}", 0),
+            (r#"[{"a":1,"b:c":":"},{"a":{"x":1,"y":2,"z":[{}]}}]"#, 3),
+            (r#"{"a":{"b":1},"c":1,"d":{"e":1}}"#, 3),
+        ] {
+            assert_eq!(measure(text.as_bytes()).1, keys, "{text}");
+        }
+        let wide = |n: usize| {
+            let members: Vec<_> = (0..n).map(|i| format!(r#""k{i}":{i}"#)).collect();
+            format!("[{{{}}}]", members.join(","))
+        };
+        assert!(read::<serde_json::Value>(wide(MAX_KEYS).as_bytes()).is_ok());
+        assert!(read::<serde_json::Value>(wide(MAX_KEYS + 1).as_bytes()).is_err());
+        let many = format!("[{}]", vec![r#"{"a":1,"b":2}"#; 400].join(","));
+        assert!(
+            read::<serde_json::Value>(many.as_bytes()).is_ok(),
+            "many objects are not one wide one"
+        );
+    }
+
+    #[test]
     fn depth_counts_brackets_outside_strings_only() {
         for (text, expect) in [
             ("1", 0),
@@ -315,7 +361,7 @@ mod tests {
             (r#"["\"#, 1),
             ("]]]][[", 2),
         ] {
-            assert_eq!(depth(text.as_bytes()), expect, "{text}");
+            assert_eq!(measure(text.as_bytes()).0, expect, "{text}");
         }
     }
 
@@ -378,12 +424,12 @@ mod tests {
                     _ => 0,
                 }
             }
-            prop_assert_eq!(depth(value.to_string().as_bytes()), of(&value));
+            prop_assert_eq!(measure(value.to_string().as_bytes()).0, of(&value));
         }
 
         #[test]
         fn hostile_bytes_never_panic(bytes in prop::collection::vec(prop::sample::select(&b"{}[]\"\\:,event0 \xff"[..]), 0..60)) {
-            depth(&bytes);
+            measure(&bytes);
             first_member(&bytes, "event");
             let _ = read::<serde_json::Value>(&bytes);
         }

@@ -14,7 +14,7 @@ use sidetone::{
     vendor::{Peer, PeerCall, VENDORS},
 };
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::{io::AsyncReadExt, net::TcpStream};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
     tungstenite::{self, Message, client::IntoClientRequest},
@@ -276,6 +276,38 @@ async fn frontends(daemon: &Daemon) {
     until(&mut owner, "the error", |m| m.contains("telephony_error")).await;
     let outcome = foreign.await.unwrap().unwrap();
     assert_eq!(outcome.report.ended, Ended::Caller, "{:?}", outcome.report);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_that_say_nothing_take_no_more_than_their_share_of_sockets() {
+    let config = format!("{CONFIG}\n[listen]\nmax_unauthenticated_sockets = 3\n");
+    let daemon = Daemon::start(&[], &config, &[]).await;
+    let token = token(&daemon, "1");
+    let path = format!(
+        "ws://{}/api/ws/telephony/stream?client_type=telephony&token={token}",
+        daemon.address
+    );
+    let mut known = Vec::new();
+    for _ in 0..5 {
+        known.push(upgrade(&path, None).await.unwrap());
+    }
+    let mut silent = Vec::new();
+    let refused = async {
+        loop {
+            let mut stream = TcpStream::connect(daemon.address).await.unwrap();
+            let mut answer = Vec::new();
+            let answered = tokio::time::timeout(Duration::from_millis(500), stream.read_to_end(&mut answer)).await;
+            match answered {
+                Ok(_) => return String::from_utf8_lossy(&answer).into_owned(),
+                Err(_) => silent.push(stream),
+            }
+        }
+    };
+    let refused = tokio::time::timeout(PATIENCE, refused).await.expect("a bound");
+    assert!(refused.is_empty() || refused.starts_with("HTTP/1.1 503 "), "{refused}");
+    assert!(silent.len() <= 3, "{}", silent.len());
+    known[0].send(Message::text(r#"{"type":"ping"}"#)).await.unwrap();
+    until(&mut known[0], "the pong", |m| m.contains("pong")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,7 +13,13 @@ use sidetone::{
     store::{Batch, Write},
 };
 use std::{sync::Arc, time::Duration};
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::{
+    Message,
+    protocol::frame::{
+        Frame,
+        coding::{Data, OpCode},
+    },
+};
 
 /// A frontend that watches a whole tenant, welcomed.
 async fn watching(house: &House, tenant: i64, role: Role, more: &str) -> Frontend {
@@ -347,6 +353,30 @@ async fn what_breaks_the_protocol_is_closed_with_its_code() {
     let mut other = watching(&house, 1, Role::Agent, "").await;
     other.say(&json!({"type": "ping"})).await;
     assert_eq!(other.next().await["type"], "pong", "others do not notice");
+}
+
+#[tokio::test]
+async fn a_message_may_come_in_a_few_fragments_and_not_in_many_or_for_ever() {
+    let house = House::with("[frontends]\nfragments_timeout = \"200ms\"").await;
+    let piece = |text: &str, first: bool, last: bool| {
+        let opcode = OpCode::Data(if first { Data::Text } else { Data::Continue });
+        Message::Frame(Frame::message(text.to_owned(), opcode, last))
+    };
+    let mut frontend = watching(&house, 1, Role::Agent, "").await;
+    let ping = r#"{"type":"ping"}"#;
+    for (n, letter) in ping.chars().enumerate() {
+        let message = piece(&letter.to_string(), n == 0, n + 1 == ping.len());
+        frontend.ws.send(message).await.unwrap();
+    }
+    assert_eq!(frontend.next().await, json!({"type": "pong"}));
+    for n in 0..64 {
+        frontend.ws.send(piece(" ", n == 0, false)).await.unwrap();
+    }
+    assert_eq!(frontend.closed().await.0, 1008);
+
+    let mut slow = watching(&house, 1, Role::Agent, "").await;
+    slow.ws.send(piece("{", true, false)).await.unwrap();
+    assert_eq!(slow.closed().await.0, 1008);
 }
 
 #[tokio::test]

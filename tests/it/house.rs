@@ -185,7 +185,7 @@ impl House {
                 let (router, limits) = (router.clone(), limits.clone());
                 tokio::spawn(async move {
                     let peer = http::Peer { address, tls: false };
-                    let _ = http::serve::connection(stream, router, &limits, peer, std::future::pending()).await;
+                    let _ = http::serve::connection(stream, router, &limits, peer, None, std::future::pending()).await;
                 });
             }
         });

@@ -370,27 +370,71 @@ async fn answers_carry_security_headers_and_cors_for_listed_origins_alone() {
 async fn heads_are_bounded_in_size_and_time() {
     let house = House::with("[http]\nheader_timeout = \"200ms\"").await;
     let head = |extra: &str| format!("GET /health HTTP/1.1\r\nHost: relay.test\r\nConnection: close\r\n{extra}\r\n");
-    let status = |answer: String| answer.split(' ').nth(1).unwrap_or("none").to_owned();
-    assert_eq!(status(house.raw(head("").as_bytes()).await), "200");
+    let answer = async |bytes: &[u8]| {
+        let answer = house.raw(bytes).await;
+        let status = answer.split(' ').nth(1).unwrap_or("none").to_owned();
+        if status != "200" {
+            let body: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap_or_default()).unwrap();
+            assert_eq!(body["success"], false, "{answer}");
+            assert!(
+                body["error"]["code"].is_string() && body["error"]["message"].is_string(),
+                "{answer}"
+            );
+        }
+        status
+    };
+    assert_eq!(answer(head("").as_bytes()).await, "200");
     let long_line = format!("X: {}\r\n", "x".repeat(9000));
-    assert_eq!(status(house.raw(head(&long_line).as_bytes()).await), "431");
+    assert_eq!(answer(head(&long_line).as_bytes()).await, "431");
     let much = format!("X: {}\r\n", "x".repeat(7000)).repeat(3);
-    assert_eq!(status(house.raw(head(&much).as_bytes()).await), "431");
+    assert_eq!(answer(head(&much).as_bytes()).await, "431");
     let many: String = (0..70).map(|n| format!("X-{n}: y\r\n")).collect();
-    assert_eq!(status(house.raw(head(&many).as_bytes()).await), "431");
-    let uri = format!(
-        "GET /{} HTTP/1.1\r\nHost: relay.test\r\nConnection: close\r\n\r\n",
-        "x".repeat(9000)
-    );
-    assert_eq!(status(house.raw(uri.as_bytes()).await), "414");
-    assert_eq!(
-        house.raw(b"GET /health HTTP/1.1\r\nHost: r").await,
-        "",
-        "a head that never ends is cut off"
-    );
-    let differing =
-        "POST /api/calls/twilio/webhook HTTP/1.1\r\nHost: r\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd";
-    assert_eq!(status(house.raw(differing.as_bytes()).await), "400");
+    assert_eq!(answer(head(&many).as_bytes()).await, "431");
+    for length in [9000, 300_000] {
+        let uri = format!(
+            "GET /{} HTTP/1.1\r\nHost: relay.test\r\nConnection: close\r\n\r\n",
+            "x".repeat(length)
+        );
+        assert_eq!(answer(uri.as_bytes()).await, "414");
+    }
+    // Each on a connection that has served a request before, too.
+    for before in ["", "GET /health HTTP/1.1\r\nHost: relay.test\r\n\r\n"] {
+        let hook = "POST /api/calls/twilio/webhook HTTP/1.1\r\nHost: relay.test\r\n";
+        for (rest, status) in [
+            ("GET /health HTTP/1.1\r\nHost: r", "408"),
+            ("", if before.is_empty() { "408" } else { "" }),
+            ("Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", "400"),
+            (
+                "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                "400",
+            ),
+            (
+                "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+                "400",
+            ),
+        ] {
+            if status.is_empty() {
+                continue;
+            }
+            let head = if rest.starts_with("Content") || rest.starts_with("Transfer") {
+                hook
+            } else {
+                ""
+            };
+            let whole = house.raw(format!("{before}{head}{rest}").as_bytes()).await;
+            let last = whole.rfind("HTTP/1.1 ").map_or("", |at| &whole[at..]);
+            assert!(
+                last.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{before:?} {rest:?}: {whole}"
+            );
+            assert!(last.contains(r#""success":false"#), "{whole}");
+            assert_eq!(
+                whole.matches("HTTP/1.1 ").count(),
+                1 + usize::from(!before.is_empty()),
+                "{whole}"
+            );
+        }
+    }
 }
 
 #[tokio::test]
@@ -456,7 +500,7 @@ async fn metrics_have_a_listener_of_their_own() {
         let peer = sidetone::http::Peer { address, tls: false };
         let limits = sidetone::http::Config::default();
         let never = std::future::pending();
-        let _ = sidetone::http::serve::connection(stream, metrics_router(renderer), &limits, peer, never).await;
+        let _ = sidetone::http::serve::connection(stream, metrics_router(renderer), &limits, peer, None, never).await;
     });
     let mut house = House::new().await;
     assert_eq!(house.get("/metrics", None).await.0, 404);

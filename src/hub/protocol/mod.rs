@@ -20,8 +20,6 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, fmt};
 
-/// Arrays and objects open at once in a client's message.
-const MAX_DEPTH: usize = 16;
 /// The longest id of a call, in bytes, that is looked up.
 const MAX_CALL_ID: usize = 255;
 /// The longest complaint sent back, in bytes.
@@ -152,7 +150,7 @@ impl Settings {
 /// Why a client's message was not understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unreadable {
-    /// Not JSON, or nested too deep.
+    /// Not JSON, nested too deep, or an object with too many members.
     NotJson,
     /// JSON, and not a message of this protocol.
     NotAMessage {
@@ -213,7 +211,7 @@ struct RefreshFields {
 
 /// Reads one text message.
 pub fn parse(text: &str) -> Result<ClientMessage, Unreadable> {
-    if json::depth(text.as_bytes()) > MAX_DEPTH {
+    if !json::is_bounded(text.as_bytes()) {
         return Err(Unreadable::NotJson);
     }
     let head: Head<'_> = match serde_json::from_str(text) {
