@@ -5,9 +5,12 @@
 pub mod codec;
 pub mod framer;
 pub mod g711;
+pub mod g722;
 pub mod gain;
 pub mod isa;
 pub mod l16;
+pub mod opus;
+pub mod order;
 pub mod resample;
 pub mod ring;
 pub mod tone;

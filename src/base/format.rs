@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// How samples are written as bytes. All streams in sidetone are mono.
+/// How samples are written as bytes. All streams in sidetone are mono. Most write each sample by itself; G.722 and Opus have a
+/// memory, so only `audio::codec`'s decoder and encoder of one stream can read and write them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Encoding {
     /// G.711 μ-law, one byte a sample (RTP name `PCMU`).
@@ -13,10 +14,17 @@ pub enum Encoding {
     L16Le,
     /// 16-bit linear PCM, big-endian (network order, RFC 3551 `L16`).
     L16Be,
+    /// 16-bit linear PCM in an order that the peer does not tell: found from its samples, little-endian until then.
+    L16,
+    /// ITU-T G.722 at 64 kbit/s: two samples a byte, 16 kHz.
+    G722,
+    /// Opus (RFC 6716), one packet a message.
+    Opus,
 }
 
 impl Encoding {
     /// Reads a name as vendors and frontends write it, ignoring case: `MULAW`, `PCMU`, `audio/x-mulaw`, `L16`, `pcm_s16le`…
+    /// Only encodings that write each sample by itself have one here.
     ///
     /// A bare `L16` is little-endian here: that is what every frontend and vendor of this family sends;
     /// RFC 3551's network order is asked for by `l16be` or `pcm_s16be`.
@@ -53,11 +61,12 @@ impl Encoding {
         }
     }
 
-    /// Bytes that carry `samples` samples.
+    /// Bytes that carry `samples` samples; for Opus more than it ever takes.
     pub const fn bytes(self, samples: usize) -> usize {
         match self {
             Self::Ulaw | Self::Alaw => samples,
-            Self::L16Le | Self::L16Be => samples * 2,
+            Self::L16Le | Self::L16Be | Self::L16 | Self::Opus => samples * 2,
+            Self::G722 => samples.div_ceil(2),
         }
     }
 
@@ -71,8 +80,10 @@ impl Encoding {
         match self {
             Self::Ulaw => "MULAW",
             Self::Alaw => "ALAW",
-            Self::L16Le => "L16",
+            Self::L16Le | Self::L16 => "L16",
             Self::L16Be => "L16BE",
+            Self::G722 => "G722",
+            Self::Opus => "OPUS",
         }
     }
 }

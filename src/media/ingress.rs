@@ -4,12 +4,12 @@
 
 use crate::{
     audio::{
-        codec,
+        codec::Decoder,
         resample::Resampler,
         ring::UplinkTx,
         vad::{Vad, VadEvent},
     },
-    base::format::AudioFormat,
+    base::format::{AudioFormat, Encoding},
     media::Accounting,
     vendor::Payload,
     wire::base64,
@@ -44,6 +44,8 @@ pub(super) struct BadPayload;
 #[derive(Debug)]
 pub(super) struct Ingress {
     format: AudioFormat,
+    /// Absent for a format that is not spoken.
+    decoder: Option<Decoder>,
     max_samples: usize,
 }
 
@@ -52,8 +54,19 @@ impl Ingress {
     pub(super) fn new(format: AudioFormat, max_ms: u32) -> Self {
         Self {
             format,
+            decoder: Decoder::new(format),
             max_samples: format.samples_of_ms(max_ms).min(MAX_SAMPLES),
         }
+    }
+
+    /// Whether the format is spoken.
+    pub(super) const fn speaks(&self) -> bool {
+        self.decoder.is_some()
+    }
+
+    /// How the stream writes its samples, as far as it is known.
+    pub(super) fn encoding(&self) -> Encoding {
+        self.decoder.as_ref().map_or(self.format.encoding, Decoder::encoding)
     }
 
     /// Samples a second.
@@ -67,13 +80,16 @@ impl Ingress {
     }
 
     /// Decodes a payload into `scratch.samples` and returns how many samples there are.
-    pub(super) fn decode(&self, payload: Payload<'_>, scratch: &mut Scratch) -> Result<usize, BadPayload> {
+    pub(super) fn decode(&mut self, payload: Payload<'_>, scratch: &mut Scratch) -> Result<usize, BadPayload> {
         let Payload::Base64(text) = payload else {
             return Err(BadPayload);
         };
         let room = self.format.encoding.bytes(self.max_samples);
         let n = base64::decode(text, &mut scratch.bytes[..room]).map_err(|_| BadPayload)?;
-        codec::decode(self.format.encoding, &scratch.bytes[..n], &mut scratch.samples).map_err(|_| BadPayload)
+        let decoder = self.decoder.as_mut().ok_or(BadPayload)?;
+        decoder
+            .decode(&scratch.bytes[..n], &mut scratch.samples)
+            .map_err(|_| BadPayload)
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod ingress;
 mod playout;
+mod reorder;
 mod session;
 mod timer;
 
@@ -200,6 +201,8 @@ pub struct Accounting {
     pub in_dropped_full: u64,
     /// Messages dropped because they could not be read.
     pub in_bad: u64,
+    /// Messages dropped because they came after their turn, or again.
+    pub in_late: u64,
     /// Complaints of the vendor about what we sent.
     pub complaints: u64,
     /// To the caller: samples taken from the mouth or the echo.

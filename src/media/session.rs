@@ -7,18 +7,19 @@ use super::{
     Accounting, LegCommand, LegEnd, LegEvent, Plan, Route,
     ingress::{Ingress, Onset, Scratch, Uplink},
     playout::{Playout, Step},
+    reorder::{Reorder, Turn},
     timer::{Timer, Timers},
 };
 use crate::{
     audio::{
-        codec,
+        codec::Encoder,
         resample::Resampler,
         ring::{self, DownlinkTx, UplinkRx},
         vad::{Vad, VadConfig},
     },
     base::{doorbell::Doorbell, format::AudioFormat, ids::UtteranceId, time::Mono},
     record::{Side, TapTx},
-    vendor::{Caps, Media, StreamCodec, StreamCommand, StreamEvent, StreamStart},
+    vendor::{Caps, Media, Payload, StreamCodec, StreamCommand, StreamEvent, StreamStart},
 };
 use bytes::BytesMut;
 use std::{collections::VecDeque, fmt::Write as _, sync::Arc, time::Duration};
@@ -124,8 +125,11 @@ struct Leg {
     timers: Timers,
     arrival: Option<Box<StreamStart>>,
     outbound: AudioFormat,
+    /// Absent for a format that is not spoken.
+    encoder: Option<Encoder>,
     ptime_ms: u32,
     ingress: Ingress,
+    reorder: Reorder,
     way: Way,
     playout: Option<Playout>,
     onset: Option<Onset>,
@@ -163,6 +167,8 @@ impl Session {
             timers,
             arrival: None,
             outbound: caps.outbound,
+            encoder: Encoder::new(caps.outbound),
+            reorder: Reorder::default(),
             ptime_ms: caps.ptime_ms,
             ingress: Ingress::new(caps.inbound, caps.max_inbound_ms),
             way: Way::None,
@@ -199,7 +205,11 @@ impl Session {
             }
             Ok(StreamEvent::Start(start)) => leg.handle_start(now, start),
             Ok(StreamEvent::Complaint(code)) => leg.complain(code),
-            Ok(StreamEvent::Stop) => leg.close(now, 1000, "", LegEnd::Stopped),
+            Ok(StreamEvent::Stop) => {
+                leg.reorder.finish();
+                leg.take_held(now, scratch);
+                leg.close(now, 1000, "", LegEnd::Stopped);
+            }
             Ok(StreamEvent::Hello | StreamEvent::Ignored | StreamEvent::Dtmf(_)) => {}
             Err(_) => leg.strike(now),
         }
@@ -292,7 +302,8 @@ impl Session {
                     if let Some(tap) = &mut self.leg.tap {
                         tap.agent(at, samples);
                     }
-                    let n = codec::encode(self.leg.outbound.encoding, samples, &mut scratch.bytes);
+                    let encoder = self.leg.encoder.as_mut();
+                    let n = encoder.map_or(0, |e| e.encode(samples, &mut scratch.bytes));
                     self.codec.format(StreamCommand::Media(&scratch.bytes[..n]), out);
                 }
             }
@@ -374,6 +385,10 @@ impl Leg {
         }
         self.ingress = Ingress::new(start.inbound, self.caps.max_inbound_ms);
         self.outbound = start.outbound;
+        self.encoder = Encoder::new(start.outbound);
+        if !self.ingress.speaks() {
+            return self.close(now, 1008, "an audio format that is not spoken", LegEnd::Violation(1008));
+        }
         self.ptime_ms = start.ptime_ms.unwrap_or(self.caps.ptime_ms);
         self.timers.stop(Timer::Start);
         self.timers.set(Timer::Plan, now + self.limits.plan);
@@ -389,9 +404,40 @@ impl Leg {
         if !media.inbound {
             return;
         }
-        let Ok(n) = self.ingress.decode(media.payload, scratch) else {
+        let Payload::Base64(text) = media.payload else {
+            return self.take_media(now, media.payload, media.at_ms, scratch);
+        };
+        loop {
+            match self.reorder.admit(media.chunk, text, media.at_ms) {
+                Turn::Now => self.take_media(now, media.payload, media.at_ms, scratch),
+                Turn::Held => {}
+                Turn::Late => self.accounts.in_late += 1,
+                Turn::Full => {
+                    self.take_held(now, scratch);
+                    continue;
+                }
+            }
+            break;
+        }
+        self.take_held(now, scratch);
+    }
+
+    /// Takes the messages that waited for those before them.
+    fn take_held(&mut self, now: Mono, scratch: &mut Scratch) {
+        while let Some(held) = self.reorder.ready() {
+            self.take_media(now, Payload::Base64(&held.payload), held.at_ms, scratch);
+            self.reorder.reuse(held);
+        }
+    }
+
+    /// Audio in its place.
+    fn take_media(&mut self, now: Mono, payload: Payload<'_>, at_ms: Option<u64>, scratch: &mut Scratch) {
+        let Ok(n) = self.ingress.decode(payload, scratch) else {
             return self.bad_payload(now);
         };
+        if let Some(encoder) = &mut self.encoder {
+            encoder.follow(self.ingress.encoding());
+        }
         self.accounts.in_frames += 1;
         self.accounts.in_samples += n as u64;
         if let State::Waiting { held } = &mut self.state {
@@ -407,7 +453,7 @@ impl Leg {
         } = scratch;
         let samples = &samples[..n];
         if let Some(tap) = &mut self.tap {
-            tap.caller(now, media.at_ms, samples);
+            tap.caller(now, at_ms, samples);
         }
         if let (Some(onset), Some(playout)) = (&mut self.onset, &mut self.playout) {
             let spoke = onset.heard(samples);
@@ -471,6 +517,7 @@ impl Leg {
             ),
         };
         self.way = way;
+        let downlink = downlink.filter(|_| self.encoder.is_some());
         self.playout = downlink.and_then(|ring| Playout::new(ring, self.outbound, self.ptime_ms, self.caps, live));
         self.onset = plan.barge_in_after.and_then(|after| {
             let config = VadConfig {

@@ -1,7 +1,10 @@
 //! Message authentication codes and digests as webhooks use them, by `ring`. Comparison takes constant time.
 
 use base64::engine::{DecodePaddingMode, Engine, GeneralPurpose, general_purpose::GeneralPurposeConfig};
-use ring::{digest, hmac};
+use ring::{
+    digest, hmac,
+    signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey},
+};
 use subtle::ConstantTimeEq;
 
 /// Padding required, no stray bits: one text per signature.
@@ -69,6 +72,64 @@ pub fn signature(text: &str) -> Option<Vec<u8>> {
     (text.len() <= 88).then(|| STRICT.decode(text).ok()).flatten()
 }
 
+/// A public key of Ed25519 (RFC 8032).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicKey([u8; 32]);
+
+/// What stands before the 32 bytes in a SubjectPublicKeyInfo (RFC 8410 §4).
+const SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+
+impl PublicKey {
+    /// Reads base64 of the 32 bytes, or of a SubjectPublicKeyInfo, with or without the lines of PEM around it.
+    pub fn parse(text: &str) -> Option<Self> {
+        let lines = text.split_whitespace().collect::<String>();
+        let inner = lines.strip_prefix("-----BEGINPUBLICKEY-----");
+        let inner = inner.map_or(Some(lines.as_str()), |t| t.strip_suffix("-----ENDPUBLICKEY-----"))?;
+        let bytes = STRICT.decode(inner).ok()?;
+        let key = bytes.strip_prefix(&SPKI).unwrap_or(&bytes);
+        key.try_into().ok().map(Self)
+    }
+
+    /// Whether `signature` is the key's for the message. Of the two spellings of a signature only the reduced one is.
+    pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
+        UnparsedPublicKey::new(&ED25519, self.0)
+            .verify(message, signature)
+            .is_ok()
+    }
+}
+
+/// A private key of Ed25519.
+#[derive(Debug)]
+pub struct PrivateKey(Ed25519KeyPair);
+
+impl PrivateKey {
+    /// Reads the 32 bytes of the seed, in base64 or hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let hex = || {
+            let digits = text.as_bytes().as_chunks::<2>().0;
+            let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+            digits.iter().map(byte).collect::<Option<Vec<_>>>()
+        };
+        let seed = if text.len() == 64 {
+            hex()?
+        } else {
+            STRICT.decode(text).ok()?
+        };
+        Ed25519KeyPair::from_seed_unchecked(&seed).ok().map(Self)
+    }
+
+    /// The signature of a message, in base64.
+    pub fn sign(&self, message: &[u8]) -> String {
+        STRICT.encode(self.0.sign(message))
+    }
+
+    /// The public key, in base64.
+    pub fn public(&self) -> String {
+        STRICT.encode(self.0.public_key())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,6 +167,51 @@ mod tests {
         assert_eq!(signature("Zg==").as_deref(), Some(&b"f"[..]));
         for twin in ["Zg", "Zg=", "Zh==", "Zg==\n", " Zg==", "Zg==Zg==", &"A".repeat(92)] {
             assert_eq!(signature(twin), None, "{twin:?}");
+        }
+    }
+
+    /// RFC 8032 §7.1, test 2.
+    const SEED: &str = "4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb";
+    const SIGNATURE: &str = "kqAJqfDUyrhyDoILX2QlQKKye1QWUD+Ps3YiI+vbadoIWsHkPhWZbkWPNhPQ8R2MOHsurrQwKu6wDSkWErsMAA==";
+
+    #[test]
+    fn ed25519_is_that_of_rfc_8032() {
+        let key = PrivateKey::parse(SEED).unwrap();
+        assert_eq!(key.public(), "PUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw=");
+        assert_eq!(key.sign(&[0x72]), SIGNATURE);
+        let public = PublicKey::parse(&key.public()).unwrap();
+        let signed = signature(SIGNATURE).unwrap();
+        assert!(public.verify(&[0x72], &signed));
+        assert!(!public.verify(&[0x73], &signed));
+        assert!(!public.verify(&[0x72], &signed[..63]));
+        let mut longer = signed.clone();
+        // The same point with the group's order added to the scalar: the other spelling.
+        let order = [
+            0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0,
+            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+        ];
+        let mut carry = 0;
+        for (byte, more) in longer[32..].iter_mut().zip(order) {
+            let sum = u16::from(*byte) + more + carry;
+            *byte = sum as u8;
+            carry = sum >> 8;
+        }
+        assert!(!public.verify(&[0x72], &longer));
+    }
+
+    #[test]
+    fn a_public_key_is_taken_bare_and_as_pem_and_nothing_else_is() {
+        let bare = PublicKey::parse("PUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw=").unwrap();
+        let spki = "MCowBQYDK2VwAyEAPUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw=";
+        let pem = format!("-----BEGIN PUBLIC KEY-----\n{spki}\n-----END PUBLIC KEY-----\n");
+        for text in [spki, &pem] {
+            assert_eq!(PublicKey::parse(text).as_ref(), Some(&bare));
+        }
+        for bad in ["", "PUAX", "-----BEGIN PUBLIC KEY-----", SEED] {
+            assert_eq!(PublicKey::parse(bad), None, "{bad}");
+        }
+        for bad in ["", "00", &SEED[2..], &SEED.replace('4', "g")] {
+            assert!(PrivateKey::parse(bad).is_none(), "{bad}");
         }
     }
 }
