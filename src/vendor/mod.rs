@@ -18,13 +18,14 @@ use std::{
     time::Duration,
 };
 
+pub mod telnyx;
 pub mod twilio;
 
 /// A REST request to a vendor, as `net::client` sends it.
 pub use crate::net::client::ApiRequest;
 
 /// Every vendor sidetone speaks by itself.
-pub static VENDORS: &[&Descriptor] = &[&twilio::TWILIO];
+pub static VENDORS: &[&Descriptor] = &[&twilio::TWILIO, &telnyx::TELNYX];
 
 /// The path of a number's own webhook, which serves every dialect: the number's id follows, and `/status` after it for
 /// news of calls.
@@ -612,6 +613,30 @@ pub enum PeerEvent<'a> {
     Other,
 }
 
+/// What a simulated vendor's REST interface replies, and what becomes of the call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerReply {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body, JSON.
+    pub body: String,
+    /// What the request did.
+    pub order: PeerOrder,
+}
+
+/// What a command does to a simulated call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerOrder {
+    /// Nothing that is heard.
+    Nothing,
+    /// It is answered, and connected to nothing yet.
+    Take,
+    /// It is connected to a media socket, answered where it was not.
+    Connect(Answer),
+    /// It is over.
+    HangUp,
+}
+
 /// The vendor's end of a media socket: for simulation, and later for bots that speak the dialect.
 pub trait Peer: Send {
     /// Format in which it sends and receives audio.
@@ -646,6 +671,19 @@ pub trait Peer: Send {
     }
     /// The request by which the vendor tells `url` that the call is over, after `seconds`. `None` where it tells nothing.
     fn conclude(&self, _url: &str, _seconds: u32, _secret: Option<&Secret>) -> Option<ApiRequest> {
+        None
+    }
+    /// Whether it answers calls when it is told so over its REST interface, so that the document says nothing.
+    fn by_command(&self) -> bool {
+        false
+    }
+    /// Takes a request to its REST interface as the real vendor would; `key` is the account's, any is right when `None`.
+    /// `None` where it has no such interface.
+    fn command(&mut self, _request: &HookRequest<'_>, _key: Option<&Secret>) -> Option<PeerReply> {
+        None
+    }
+    /// The request by which the vendor tells `url` that the call was answered. `None` where it tells nothing.
+    fn pick_up(&self, _url: &str, _secret: Option<&Secret>) -> Option<ApiRequest> {
         None
     }
     /// Reads one of our messages; refuses what the real vendor would refuse.
