@@ -58,6 +58,8 @@ const LONG_PATIENCE: Duration = Duration::from_secs(60);
 const MAX_TEXT: usize = 4000;
 /// Calls that are being rejected at once; more ring until their vendor gives up.
 const MAX_REJECTIONS: usize = 64;
+/// Keys sent at once.
+const MAX_DIGITS: usize = 64;
 /// Streams that may wait for the control plane.
 const MAX_ARRIVALS: usize = 1024;
 /// How long stopped calls may take to close their records.
@@ -149,6 +151,15 @@ pub struct Microphone {
     pub to_caller: bool,
     /// Whether the microphone stops with it.
     pub last: bool,
+}
+
+/// Which ways of a call's audio are stopped at the relay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mute {
+    /// The caller is not heard by the agent, and cannot interrupt it. A recording goes on.
+    pub inbound: Option<bool>,
+    /// The caller hears silence, whoever speaks.
+    pub outbound: Option<bool>,
 }
 
 /// A call in memory.
@@ -259,17 +270,38 @@ impl Control {
 
     /// Places a call. Returns once the vendor has taken it.
     pub async fn dial(&self, tenant: TenantId, request: DialRequest) -> Result<CallRow, Fault> {
-        let is_sip = request
-            .to
-            .strip_prefix("sip:")
-            .is_some_and(|rest| rest.len() > 2 && rest.len() <= 200);
-        if !is_e164(&request.to) && !is_sip {
-            let message = "to must be a number in E.164 format, such as +14155550100";
-            return Err(Fault::client(Kind::Invalid, message));
-        }
+        check_dialable(&request.to)?;
         let entry = self.shared.place(tenant, &request)?;
         self.ask(&entry, LONG_PATIENCE, Command::WhenDialed).await?;
         shown_row(&entry)
+    }
+
+    /// Stops the audio of a call at the relay, or lets it pass again; a direction that is `None` stays as it is.
+    pub async fn mute(&self, tenant: TenantId, id: &str, mute: Mute) -> Result<Mute, Fault> {
+        let entry = self.find(tenant, id)?;
+        let (told, answer) = oneshot::channel();
+        self.send(&entry, Command::Mute(mute, told)).await?;
+        answer.await.map_err(|_| gone())
+    }
+
+    /// Sends keys to the far end of a call: by the vendor's command, else as tones in the caller's ear.
+    pub async fn digits(&self, tenant: TenantId, id: &str, digits: String) -> Result<(), Fault> {
+        let known = |c: char| c.is_ascii_digit() || matches!(c, '*' | '#' | 'A'..='D');
+        if digits.is_empty() || digits.len() > MAX_DIGITS || !digits.chars().all(known) {
+            let message = format!("digits are 1 to {MAX_DIGITS} of 0-9, *, #, A-D");
+            return Err(Fault::client(Kind::Invalid, message));
+        }
+        let entry = self.find(tenant, id)?;
+        self.ask(&entry, LONG_PATIENCE, |done| Command::Digits(digits, done))
+            .await
+    }
+
+    /// Hands a call to a number, which ends our part of it. Returns once the vendor has taken the order.
+    pub async fn transfer(&self, tenant: TenantId, id: &str, to: String) -> Result<(), Fault> {
+        check_dialable(&to)?;
+        let entry = self.find(tenant, id)?;
+        self.ask(&entry, LONG_PATIENCE, |done| Command::Transfer(to, done))
+            .await
     }
 
     /// Ends a call, at the vendor too. Either id. Ending an ended call succeeds.
@@ -419,6 +451,18 @@ impl Control {
             Err(_) => Err(too_slow()),
         }
     }
+}
+
+/// A number or a SIP address that a vendor may be asked to call.
+fn check_dialable(to: &str) -> Result<(), Fault> {
+    let is_sip = to
+        .strip_prefix("sip:")
+        .is_some_and(|rest| rest.len() > 2 && rest.len() <= 200);
+    if is_e164(to) || is_sip {
+        return Ok(());
+    }
+    let message = "to must be a number in E.164 format, such as +14155550100";
+    Err(Fault::client(Kind::Invalid, message))
 }
 
 fn shown_row(entry: &Entry) -> Result<CallRow, Fault> {

@@ -3,7 +3,7 @@
 //! It never waits for anything but the next event: commits and requests run beside it and come back as events.
 
 use super::{
-    LiveCall, Microphone, Shared,
+    LiveCall, Microphone, Mute, Shared,
     call::{Ask, Call, Done, Effect, Now, Words},
     directory::{Entry, lock},
     microphone::Desk,
@@ -56,6 +56,12 @@ pub(super) enum Command {
     SetStatus(CallStatus, Done),
     /// Listen in another language.
     Language(String),
+    /// Stop the audio, or let it pass again; told what is stopped then.
+    Mute(Mute, oneshot::Sender<Mute>),
+    /// Send keys.
+    Digits(String, Done),
+    /// Hand the call to a number.
+    Transfer(String, Done),
     /// End the call.
     HangUp(Done),
     /// The daemon stops.
@@ -125,6 +131,7 @@ pub(super) struct Talk {
     speech: Option<mpsc::Receiver<SpeechEvent>>,
     desk: Desk,
     jobs: FuturesUnordered<BoxFuture<'static, Event>>,
+    muted: Mute,
     ended: bool,
 }
 
@@ -167,6 +174,10 @@ impl Talk {
             speech: None,
             desk: Desk::new(),
             jobs: FuturesUnordered::new(),
+            muted: Mute {
+                inbound: Some(false),
+                outbound: Some(false),
+            },
             ended: false,
         }
     }
@@ -230,6 +241,12 @@ impl Talk {
             }
             Command::SetStatus(status, done) => self.call.set_status(now, status, done),
             Command::Language(language) => self.listen_in(&language),
+            Command::Mute(mute, told) => {
+                self.mute(mute);
+                let _ = told.send(self.muted);
+            }
+            Command::Digits(digits, done) => self.call.digits(digits, Some(done)),
+            Command::Transfer(to, done) => self.call.transfer(to, Some(done)),
             Command::HangUp(done) => self.call.hang_up(now, Some(done)),
             Command::Interrupt => self.call.interrupt(now),
         }
@@ -268,6 +285,9 @@ impl Talk {
             unsent: VecDeque::new(),
         });
         self.send_leg(LegCommand::Plan(Box::new(laid.plan)));
+        if self.muted.inbound == Some(true) || self.muted.outbound == Some(true) {
+            self.mute(Mute::default());
+        }
         self.speech = laid.speech;
         self.mouth = laid.mouth;
         self.ear = laid.ear;
@@ -287,6 +307,16 @@ impl Talk {
             self.mouth.is_some(),
         );
         self.turn.answered();
+    }
+
+    /// Stops the audio at the relay, or lets it pass again; a call without its stream yet begins so.
+    fn mute(&mut self, mute: Mute) {
+        self.muted.inbound = mute.inbound.or(self.muted.inbound);
+        self.muted.outbound = mute.outbound.or(self.muted.outbound);
+        self.send_leg(LegCommand::Mute {
+            uplink: self.muted.inbound == Some(true),
+            downlink: self.muted.outbound == Some(true),
+        });
     }
 
     fn open_recording(&mut self) -> Option<TapTx> {
@@ -480,8 +510,8 @@ impl Talk {
             }
             Act::Do(Action::HangUp) => self.call.hang_up(now, None),
             Act::Do(Action::Handoff) => self.hand_off(now),
-            Act::Do(Action::Transfer(to)) => self.call.transfer(to),
-            Act::Do(Action::Digits(digits)) => self.call.digits(digits),
+            Act::Do(Action::Transfer(to)) => self.call.transfer(to, None),
+            Act::Do(Action::Digits(digits)) => self.call.digits(digits, None),
         }
     }
 
@@ -526,25 +556,27 @@ impl Talk {
         self.jobs.push(job.boxed());
     }
 
+    /// What the vendor has no command for is done here where it can be.
     fn cannot_ask(&mut self, now: Now, ask: Ask) {
-        match &ask {
+        let no_command = "the vendor has no such command, or its REST credentials are missing";
+        let result = match &ask {
             Ask::Digits(digits) => self.play_keys(digits),
-            Ask::Enhance(_) => {}
-            _ => return self.refuse_ask(now, ask),
+            Ask::Enhance(_) => Ok(()),
+            _ => Err(Fault::client(Kind::Conflict, no_command)),
+        };
+        match result {
+            Ok(()) => self.call.asked(now, ask, Ok(String::new())),
+            Err(fault) => self.asked(now, ask, Err(fault)),
         }
-        self.call.asked(now, ask, Ok(String::new()));
-    }
-
-    fn refuse_ask(&mut self, now: Now, ask: Ask) {
-        let message = "the vendor has no such command, or its REST credentials are missing";
-        self.asked(now, ask, Err(Fault::client(Kind::Conflict, message)));
     }
 
     /// Keys as tones, in the caller's ear.
-    fn play_keys(&mut self, digits: &str) {
+    fn play_keys(&mut self, digits: &str) -> Result<(), Fault> {
         const RATE: u32 = 8000;
         let Some((mouth, utterance)) = self.mouth.as_ref().zip(self.call.sound()) else {
-            return metrics::dropped("digits", "no_caller", 1);
+            metrics::dropped("digits", "no_caller", 1);
+            let message = "the vendor sends no keys, and nothing can be played to the caller now";
+            return Err(Fault::client(Kind::Conflict, message));
         };
         let mut generator = Dtmf::new(RATE, KEY_MS, KEY_MS);
         let mut samples = Vec::new();
@@ -554,9 +586,11 @@ impl Talk {
             let n = generator.fill(&mut tone);
             samples.extend_from_slice(&tone[..n]);
         }
-        if !mouth.play(utterance, samples, RATE, true) {
-            metrics::dropped("digits", "mouth_full", 1);
+        if mouth.play(utterance, samples, RATE, true) {
+            return Ok(());
         }
+        metrics::dropped("digits", "mouth_full", 1);
+        Err(Fault::client(Kind::TooMany, "too much waits to be said on this call"))
     }
 
     fn send_leg(&mut self, command: LegCommand) {

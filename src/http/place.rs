@@ -10,13 +10,14 @@ use crate::{
     access::Identity,
     base::{
         fault::{Fault, Kind},
+        ids::TenantId,
         time::Wall,
     },
-    control::DialRequest,
+    control::{DialRequest, Mute},
     store::CallRow,
     vendor::{self, Descriptor},
 };
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use http::StatusCode;
 use serde_json::json;
 
@@ -103,12 +104,89 @@ pub(super) async fn end(vendor: &'static Descriptor, State(shared): State<Shared
     let (who, mut fields) = read(&shared, request).await?;
     let id = fields.required(&["call_control_id", "call_id", "callId", "call_sid", "callSid", "id"])?;
     fields.finish()?;
-    let known = shared.control.call(who.tenant, &id).await?.row;
-    if known.vendor != vendor.name {
-        return Err(Fault::not_found("call").into());
-    }
+    of_vendor(&shared, who.tenant, vendor, &id).await?;
     let row = shared.control.hang_up(who.tenant, &id).await?;
     Ok(done(ended(&row), "Call ended"))
+}
+
+/// The call of `id`, if it is one of `vendor`'s.
+async fn of_vendor(shared: &Shared, tenant: TenantId, vendor: &Descriptor, id: &str) -> Result<CallRow, Fault> {
+    let row = shared.control.call(tenant, id).await?.row;
+    match row.vendor == vendor.name {
+        true => Ok(row),
+        false => Err(Fault::not_found("call")),
+    }
+}
+
+/// `POST /api/calls/{provider}/{id}/mute` (`on`) and `/unmute`: audio is stopped at the relay. `direction` is `inbound` (the caller
+/// is not heard), `outbound` (the caller hears silence) or `both`; without one, muting is of our side and unmuting of both.
+pub(super) async fn mute(
+    vendor: &'static Descriptor,
+    on: bool,
+    Path(id): Path<String>,
+    State(shared): State<Shared>,
+    request: Request,
+) -> Answer {
+    let (who, mut fields) = read(&shared, request).await?;
+    let direction = fields.text(&["direction"])?;
+    fields.finish()?;
+    let way = |word: &str| match direction.as_deref() {
+        None => (!on || word == "outbound").then_some(on),
+        Some(direction) => (direction == word || direction == "both").then_some(on),
+    };
+    if direction
+        .as_deref()
+        .is_some_and(|d| !["inbound", "outbound", "both"].contains(&d))
+    {
+        return Err(Fault::client(Kind::Invalid, "direction is inbound, outbound or both").into());
+    }
+    let wanted = Mute {
+        inbound: way("inbound"),
+        outbound: way("outbound"),
+    };
+    let row = of_vendor(&shared, who.tenant, vendor, &id).await?;
+    let muted = shared.control.mute(who.tenant, &id, wanted).await?;
+    let answer = json!({
+        "id": row.call_id,
+        "call_id": row.call_sid,
+        "callId": row.call_sid,
+        "muted": { "inbound": muted.inbound, "outbound": muted.outbound },
+    });
+    Ok(done(answer, if on { "Call muted" } else { "Call unmuted" }))
+}
+
+/// `POST /api/calls/{provider}/{id}/digits`: keys for the far end.
+pub(super) async fn digits(
+    vendor: &'static Descriptor,
+    Path(id): Path<String>,
+    State(shared): State<Shared>,
+    request: Request,
+) -> Answer {
+    let (who, mut fields) = read(&shared, request).await?;
+    let digits = fields.required(&["digits"])?.to_ascii_uppercase();
+    fields.finish()?;
+    let row = of_vendor(&shared, who.tenant, vendor, &id).await?;
+    shared.control.digits(who.tenant, &id, digits).await?;
+    Ok(done(named(&row), "Digits sent"))
+}
+
+/// `POST /api/calls/{provider}/{id}/transfer`: hands the call to a number.
+pub(super) async fn transfer(
+    vendor: &'static Descriptor,
+    Path(id): Path<String>,
+    State(shared): State<Shared>,
+    request: Request,
+) -> Answer {
+    let (who, mut fields) = read(&shared, request).await?;
+    let to = fields.required(&["to_number", "to"])?;
+    fields.finish()?;
+    let row = of_vendor(&shared, who.tenant, vendor, &id).await?;
+    shared.control.transfer(who.tenant, &id, to).await?;
+    Ok(done(named(&row), "Call transferred"))
+}
+
+fn named(row: &CallRow) -> serde_json::Value {
+    json!({ "id": row.call_id, "call_id": row.call_sid, "callId": row.call_sid, "status": row.status.as_str() })
 }
 
 fn ended(row: &CallRow) -> serde_json::Value {

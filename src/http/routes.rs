@@ -100,6 +100,17 @@ pub fn table(deps: &Deps) -> Vec<Route> {
             place::initiate_by(vendor, s, r)
         }));
         all.push(route(post, rest("end"), ACT, move |s, r| place::end(vendor, s, r)));
+        for (what, on) in [("{id}/mute", true), ("{id}/unmute", false)] {
+            all.push(route(post, rest(what), ACT, move |p, s, r| {
+                place::mute(vendor, on, p, s, r)
+            }));
+        }
+        all.push(route(post, rest("{id}/digits"), ACT, move |p, s, r| {
+            place::digits(vendor, p, s, r)
+        }));
+        all.push(route(post, rest("{id}/transfer"), ACT, move |p, s, r| {
+            place::transfer(vendor, p, s, r)
+        }));
         for hook in vendor.hook_paths {
             for method in [get, post] {
                 let answer = move |s, r| hooks::answer(vendor, hook.kind, s, r);

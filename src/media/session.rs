@@ -455,7 +455,7 @@ impl Leg {
         if let Some(tap) = &mut self.tap {
             tap.caller(now, at_ms, samples);
         }
-        if let (Some(onset), Some(playout)) = (&mut self.onset, &mut self.playout) {
+        if let (Some(onset), Some(playout), false) = (&mut self.onset, &mut self.playout, self.muted_uplink) {
             let spoke = onset.heard(samples);
             if spoke && playout.is_sounding(now) {
                 playout.barge_in(now, &mut self.accounts, &mut self.events);

@@ -131,6 +131,10 @@ impl Call {
             self.facts.vendor_faults += 1;
             self.fault(now, fault.clone());
         }
+        if let Some(at) = self.waiting_for_ask.iter().position(|(asked, _)| *asked == ask) {
+            let (_, done) = self.waiting_for_ask.remove(at);
+            let _ = done.send(result.clone().map(drop));
+        }
         match (ask, result) {
             (Ask::Dial, result) => self.dialed(now, result),
             (Ask::HangUp, Ok(_)) => {

@@ -186,6 +186,8 @@ pub(super) struct Call {
     asking: u32,
     waiting_for_dial: Vec<Done>,
     waiting_for_end: Vec<Done>,
+    /// Who waits for what the vendor says to what.
+    waiting_for_ask: Vec<(Ask, Done)>,
     /// Keys of the vendor's latest news.
     seen: VecDeque<String>,
     stt_out: bool,
@@ -235,6 +237,7 @@ impl Call {
             asking: 0,
             waiting_for_dial: Vec::new(),
             waiting_for_end: Vec::new(),
+            waiting_for_ask: Vec::new(),
             seen: VecDeque::new(),
             stt_out: false,
             created: false,
@@ -526,14 +529,25 @@ impl Call {
         self.waiting_for_dial.push(done);
     }
 
-    /// Asks the vendor to hand the call to a number.
-    pub(super) fn transfer(&mut self, to: String) {
-        self.ask(Ask::Transfer(to));
+    /// Asks the vendor to hand the call to a number, and tells `done` what it said.
+    pub(super) fn transfer(&mut self, to: String, done: Option<Done>) {
+        self.ask_for(Ask::Transfer(to), done);
     }
 
-    /// Asks the vendor to send keys.
-    pub(super) fn digits(&mut self, digits: String) {
-        self.ask(Ask::Digits(digits));
+    /// Asks the vendor to send keys, and tells `done` what it said.
+    pub(super) fn digits(&mut self, digits: String, done: Option<Done>) {
+        self.ask_for(Ask::Digits(digits), done);
+    }
+
+    fn ask_for(&mut self, ask: Ask, done: Option<Done>) {
+        if self.is_ended() || self.void {
+            let over = Fault::client(Kind::Conflict, "the call has ended");
+            return done.into_iter().for_each(|done| refuse(done, &over));
+        }
+        if let Some(done) = done {
+            self.waiting_for_ask.push((ask.clone(), done));
+        }
+        self.ask(ask);
     }
 
     /// Gives the call to another agent.
