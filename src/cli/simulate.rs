@@ -16,6 +16,7 @@ use crate::{
 use std::{
     fmt::Write as _,
     io::{self, IsTerminal, Write as _},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -67,6 +68,10 @@ pub struct Args {
     /// Open the media socket without a webhook (a daemon in --dev takes it)
     #[arg(long, conflicts_with = "webhook")]
     pub unannounced: bool,
+
+    /// Where to serve the vendor's REST interface, if calls are answered by commands: what the daemon has as base_url
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "unannounced")]
+    pub rest: Option<SocketAddr>,
 
     /// File with the account's secret, to sign the webhook
     #[arg(long, value_name = "FILE")]
@@ -193,6 +198,7 @@ fn webhook(args: &Args) -> Result<Option<Webhook>, String> {
         None => address.at("http", &address.path),
     };
     Ok(Some(Webhook {
+        rest: args.rest,
         address,
         signed_as,
         secret: secret.transpose()?,

@@ -1,11 +1,15 @@
 //! A simulated vendor's webhook: announces a call and reads where its media socket is.
 
-use super::caller::Webhook;
+use super::{caller::Webhook, desk::Desk};
 use crate::{
     net::client::{ClientError, HttpClient},
-    vendor::{Answer, Descriptor, HookKind, PeerCall, WireError},
+    vendor::{Answer, ApiRequest, Descriptor, HookKind, Peer, PeerCall, PeerOrder, WireError},
 };
-use std::fmt;
+use bytes::Bytes;
+use std::{fmt, time::Duration};
+
+/// How long a simulated vendor waits for the command that connects a call.
+const COMMAND: Duration = Duration::from_secs(10);
 
 /// Why a webhook led to no media socket.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ pub enum AnnounceError {
     HungUp,
     /// The answer is no document of the vendor's.
     Unreadable(WireError),
+    /// The daemon sent no command to connect the call.
+    NotCommanded,
 }
 
 impl fmt::Display for AnnounceError {
@@ -32,6 +38,7 @@ impl fmt::Display for AnnounceError {
             Self::Refused(status, body) => write!(f, "status {status}: {}", body.trim()),
             Self::Busy => f.write_str("the daemon is busy"),
             Self::HungUp => f.write_str("the daemon hung up"),
+            Self::NotCommanded => f.write_str("the daemon sent no command to connect the call: is its base_url ours?"),
             Self::Unreadable(e) => write!(f, "the vendor could not read the answer: {e}"),
         }
     }
@@ -54,6 +61,60 @@ pub fn hook_path(vendor: &Descriptor) -> Option<&'static str> {
     vendor.hook(HookKind::Call).map(|h| h.path)
 }
 
+/// Announces the call of a `peer` that answers by command, and waits for the command. Returns the URL of the media socket;
+/// without a desk nobody is told of one, and the daemon must take the socket unannounced.
+pub(super) async fn commanded(
+    client: &HttpClient,
+    peer: &mut dyn Peer,
+    desk: Option<&mut Desk>,
+    webhook: &Webhook,
+) -> Result<Option<String>, AnnounceError> {
+    let ring = peer.announce(&webhook.signed_as, webhook.secret.as_ref());
+    post(client, ring.ok_or(AnnounceError::NotAnnounced)?, webhook).await?;
+    let Some(desk) = desk else { return Ok(None) };
+    let mut taken = false;
+    let connected = async {
+        while let Some(asked) = desk.next().await {
+            let order = asked.carry_out(peer, None);
+            if order == PeerOrder::HangUp {
+                return Err(AnnounceError::HungUp);
+            }
+            let connected = match order {
+                PeerOrder::Connect(Answer::Stream { url, .. }) => Some(url),
+                PeerOrder::Take => None,
+                _ => continue,
+            };
+            if !std::mem::replace(&mut taken, true)
+                && let Some(news) = peer.pick_up(&webhook.signed_as, webhook.secret.as_ref())
+            {
+                post(client, news, webhook).await?;
+            }
+            if connected.is_some() {
+                return Ok(connected);
+            }
+        }
+        Err(AnnounceError::NotCommanded)
+    };
+    match tokio::time::timeout(COMMAND, connected).await {
+        Ok(connected) => connected,
+        Err(_) => Err(AnnounceError::NotCommanded),
+    }
+}
+
+/// Posts a webhook where the daemon is; any 2xx will do.
+pub(super) async fn post(client: &HttpClient, request: ApiRequest, webhook: &Webhook) -> Result<Bytes, AnnounceError> {
+    let request = ApiRequest {
+        url: webhook.address.at("http", &webhook.address.path),
+        ..request
+    };
+    let reply = client.send(request).await.map_err(AnnounceError::Failed)?;
+    if (200..300).contains(&reply.status) {
+        return Ok(reply.body);
+    }
+    let body = String::from_utf8_lossy(&reply.body);
+    Err(AnnounceError::Refused(reply.status, body.chars().take(500).collect()))
+}
+
 /// Announces `call`. Returns the URL of the media socket as the answer has it and keeps the token in `call`.
 pub(super) async fn announce(
     client: &HttpClient,
@@ -62,16 +123,11 @@ pub(super) async fn announce(
     webhook: &Webhook,
 ) -> Result<String, AnnounceError> {
     let peer = (vendor.peer)(call.clone());
-    let mut request = peer
+    let request = peer
         .announce(&webhook.signed_as, webhook.secret.as_ref())
         .ok_or(AnnounceError::NotAnnounced)?;
-    request.url = webhook.address.at("http", &webhook.address.path);
-    let reply = client.send(request).await.map_err(AnnounceError::Failed)?;
-    if !(200..300).contains(&reply.status) {
-        let body = String::from_utf8_lossy(&reply.body);
-        return Err(AnnounceError::Refused(reply.status, body.chars().take(500).collect()));
-    }
-    match peer.answered(&reply.body).map_err(AnnounceError::Unreadable)? {
+    let document = post(client, request, webhook).await?;
+    match peer.answered(&document).map_err(AnnounceError::Unreadable)? {
         Answer::Stream { url, token, .. } => {
             call.token = Some(token).filter(|t| !t.is_empty());
             Ok(url)

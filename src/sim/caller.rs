@@ -7,6 +7,7 @@
 use super::{
     address::Address,
     announce::{self, AnnounceError},
+    desk::{Asked, Desk},
     pace::Pace,
     payload,
     playout::Playout,
@@ -21,7 +22,7 @@ use crate::{
 };
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderName, HeaderValue};
-use std::{fmt, io, time::Duration};
+use std::{fmt, io, net::SocketAddr, time::Duration};
 use tokio::{net::TcpStream, sync::mpsc};
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
@@ -84,6 +85,8 @@ pub struct Webhook {
     pub secret: Option<Secret>,
     /// The vendor's id of the account; one made up when `None`.
     pub account: Option<String>,
+    /// Where the vendor's REST interface is served, for vendors that answer calls by commands.
+    pub rest: Option<SocketAddr>,
 }
 
 /// News of a call under way.
@@ -114,6 +117,8 @@ pub enum CallError {
     Refused(String),
     /// This machine has no timer for us.
     Timer(io::Error),
+    /// The vendor's REST interface cannot be served there.
+    Rest(SocketAddr, io::Error),
 }
 
 impl fmt::Display for CallError {
@@ -123,11 +128,15 @@ impl fmt::Display for CallError {
             Self::Connect(to, e) => write!(f, "cannot reach the daemon at {to}: {e}"),
             Self::Refused(why) => write!(f, "the media socket was refused: {why}"),
             Self::Timer(e) => write!(f, "no timer: {e}"),
+            Self::Rest(at, e) => write!(f, "the vendor's REST interface cannot be served at {at}: {e}"),
         }
     }
 }
 
 impl std::error::Error for CallError {}
+
+/// How long after its end a call still takes commands.
+const LAST_COMMANDS: Duration = Duration::from_millis(500);
 
 /// A call that was placed: its measure and what the caller heard.
 #[derive(Debug)]
@@ -172,6 +181,9 @@ pub async fn place(plan: Plan, progress: &mpsc::Sender<Progress>) -> Result<Outc
         ..Report::default()
     };
     let mut url = None;
+    let mut desk = None;
+    let mut commanded = None;
+    let client = HttpClient::new();
     let mut signatures = Vec::new();
     let mut secret = None;
     match &plan.opening {
@@ -179,8 +191,18 @@ pub async fn place(plan: Plan, progress: &mpsc::Sender<Progress>) -> Result<Outc
         Opening::Webhook(webhook) => {
             call.account.clone_from(&webhook.account);
             let before = Mono::now();
-            let answer = announce::announce(&HttpClient::new(), plan.vendor, &mut call, webhook).await;
-            url = Some(answer.map_err(CallError::Announce)?);
+            let mut peer = (plan.vendor.peer)(call.clone());
+            if peer.by_command() {
+                if let Some(at) = webhook.rest {
+                    desk = Some(Desk::open(at).await.map_err(|e| CallError::Rest(at, e))?);
+                }
+                let told = announce::commanded(&client, &mut *peer, desk.as_mut(), webhook).await;
+                url = told.map_err(CallError::Announce)?;
+                commanded = Some(peer);
+            } else {
+                let answer = announce::announce(&client, plan.vendor, &mut call, webhook).await;
+                url = Some(answer.map_err(CallError::Announce)?);
+            }
             secret = webhook.secret.as_ref();
             report.webhook_ms = Some(Mono::now().since(before).as_secs_f64() * 1000.0);
             let _ = progress.try_send(Progress::Announced);
@@ -207,7 +229,7 @@ pub async fn place(plan: Plan, progress: &mpsc::Sender<Progress>) -> Result<Outc
     if path.is_empty() {
         plan.vendor.stream_path.clone_into(&mut path);
     }
-    let peer = (plan.vendor.peer)(call);
+    let peer = commanded.unwrap_or_else(|| (plan.vendor.peer)(call));
     let signed = url
         .zip(secret)
         .and_then(|(url, secret)| peer.sign_upgrade(&url, secret));
@@ -226,8 +248,22 @@ pub async fn place(plan: Plan, progress: &mpsc::Sender<Progress>) -> Result<Outc
         outbox: String::new(),
         last_speech_ms: 0,
         progress,
+        desk,
     };
-    line.run(plan.linger, plan.limit).await
+    let (outcome, mut peer, mut desk) = line.run(plan.linger, plan.limit).await?;
+    if let Opening::Webhook(webhook) = &plan.opening {
+        let seconds = (outcome.report.duration_ms / 1000) as u32;
+        if let Some(over) = peer.conclude(&webhook.signed_as, seconds, webhook.secret.as_ref()) {
+            // The daemon may be gone already; the call is over either way.
+            let _ = announce::post(&client, over, webhook).await;
+        }
+    }
+    if let Some(desk) = &mut desk {
+        while let Ok(Some(asked)) = tokio::time::timeout(LAST_COMMANDS, desk.next()).await {
+            asked.carry_out(&mut *peer, None);
+        }
+    }
+    Ok(outcome)
 }
 
 /// Path and query. The vendor would go where the URL says; here the daemon we were told stands for its host.
@@ -258,6 +294,14 @@ async fn dial(
     }
 }
 
+/// The next command, if any can come.
+async fn commands(desk: Option<&mut Desk>) -> Option<Asked> {
+    match desk {
+        Some(desk) => desk.next().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// A call on the line.
 struct Line<'a> {
     peer: Box<dyn Peer>,
@@ -272,10 +316,16 @@ struct Line<'a> {
     outbox: String,
     last_speech_ms: u64,
     progress: &'a mpsc::Sender<Progress>,
+    /// Where commands arrive while the call lasts.
+    desk: Option<Desk>,
 }
 
 impl Line<'_> {
-    async fn run(mut self, linger: Duration, limit: Duration) -> Result<Outcome, CallError> {
+    async fn run(
+        mut self,
+        linger: Duration,
+        limit: Duration,
+    ) -> Result<(Outcome, Box<dyn Peer>, Option<Desk>), CallError> {
         let mut pace = Pace::every(Duration::from_millis(FRAME_MS)).map_err(CallError::Timer)?;
         self.started = Mono::now();
         self.playout = Playout::new(self.peer.format(), self.started);
@@ -318,6 +368,10 @@ impl Line<'_> {
                     if self.is_over(now, linger) {
                         return Ok(Ended::Caller);
                     }
+                }
+                Some(asked) = commands(self.desk.as_mut()) => {
+                    // A hung-up call's socket is closed by the daemon, too.
+                    asked.carry_out(&mut *self.peer, None);
                 }
                 () = tokio::time::sleep(mark.unwrap_or_default()), if mark.is_some() => {}
                 message = self.socket.next() => match message {
@@ -435,7 +489,7 @@ impl Line<'_> {
         Ok(())
     }
 
-    fn outcome(mut self) -> Outcome {
+    fn outcome(mut self) -> (Outcome, Box<dyn Peer>, Option<Desk>) {
         let format = self.peer.format();
         let width = format.encoding.sample_bytes();
         let mut heard = vec![0; self.playout.heard().len() / width];
@@ -444,10 +498,11 @@ impl Line<'_> {
         self.report.gaps = self.playout.gaps().to_vec();
         self.report.echo = Echo::find(&self.sent, &self.received);
         self.report.audio_received_ms = (self.received.len() / width) as u64 * 1000 / u64::from(format.rate);
-        Outcome {
+        let outcome = Outcome {
             report: self.report,
             heard,
             rate: format.rate,
-        }
+        };
+        (outcome, self.peer, self.desk)
     }
 }

@@ -525,6 +525,7 @@ fn plan_of_hooks(plan: &Plan) -> HookPlan {
     HookPlan {
         vendor: plan.vendor,
         webhook: Webhook {
+            rest: None,
             signed_as: address.at("http", &address.path),
             address,
             secret: None,

@@ -11,6 +11,7 @@ mod process;
 pub mod address;
 pub mod announce;
 pub mod caller;
+pub mod desk;
 pub mod floor;
 pub mod load;
 pub mod playout;

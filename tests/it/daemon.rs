@@ -229,6 +229,7 @@ impl Daemon {
             vendor: VENDORS[0],
             daemon: self.url(),
             opening: Opening::Webhook(Webhook {
+                rest: None,
                 signed_as: address.at("http", hook),
                 address,
                 secret: None,

@@ -10,4 +10,5 @@ mod rest;
 mod shard;
 mod speech;
 mod stores;
+mod telnyx;
 mod tidy;

@@ -3,7 +3,7 @@
 use super::{rest::Desk, ring, stream::TOKEN_HEADER};
 use crate::{
     base::{format::AudioFormat, secret::Secret},
-    vendor::{self, ApiRequest, HookRequest, Payload, PeerCall, PeerEvent, PeerReply, WireError},
+    vendor::{self, Answer, ApiRequest, HookRequest, Payload, PeerCall, PeerEvent, PeerOrder, PeerReply, WireError},
     wire::{
         base64,
         json::{self, BadJson},
@@ -153,7 +153,11 @@ impl vendor::Peer for Peer {
     }
 
     fn command(&mut self, request: &HookRequest<'_>, key: Option<&Secret>) -> Option<PeerReply> {
-        Some(self.desk.take(request, key))
+        let reply = self.desk.take(request, key);
+        if let PeerOrder::Connect(Answer::Stream { token, .. }) = &reply.order {
+            self.call.token = Some(token.clone()).filter(|t| !t.is_empty());
+        }
+        Some(reply)
     }
 
     fn read<'a>(&'a mut self, message: &'a [u8]) -> Result<PeerEvent<'a>, WireError> {
