@@ -64,6 +64,16 @@ impl<'a> Scan<'a> {
         Some(text)
     }
 
+    /// Takes everything before this byte, and the byte. What lies before it is not looked at: for text that a stricter
+    /// reader takes next, such as an array of numbers.
+    #[inline]
+    pub fn until(&mut self, byte: u8) -> Option<&'a [u8]> {
+        let end = memchr::memchr(byte, self.0)?;
+        let text = &self.0[..end];
+        self.0 = &self.0[end + 1..];
+        Some(text)
+    }
+
     /// Takes exactly these bytes and the end of the message.
     #[inline]
     pub fn end(self, bytes: &[u8]) -> Option<()> {

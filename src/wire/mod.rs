@@ -1,7 +1,9 @@
-//! Byte formats, slices in and out: base64, JSON, forms, XML text, signatures. No sockets, no knowledge of any vendor.
+//! Byte formats, slices in and out: base64, JSON, arrays of numbers, forms, XML text, signatures. No sockets, no knowledge of any vendor.
 
 pub mod base64;
 pub mod form;
 pub mod json;
+pub mod multipart;
+pub mod numbers;
 pub mod sign;
 pub mod xml;

@@ -66,6 +66,17 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
     out
 }
 
+/// The bytes of a signature in lower- or upper-case hexadecimal.
+pub fn hex(text: &str) -> Option<Vec<u8>> {
+    if text.len() > 128 || text.is_empty() {
+        return None;
+    }
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let digit = |b: u8| (b as char).to_digit(16);
+    let bytes = pairs.iter().map(|[a, b]| Some((digit(*a)? << 4 | digit(*b)?) as u8));
+    rest.is_empty().then(|| bytes.collect()).flatten()
+}
+
 /// The bytes of a signature in base64, or `None` unless it is written in the one canonical way.
 pub fn signature(text: &str) -> Option<Vec<u8>> {
     // The longest code in use is 64 bytes; anything longer is not worth decoding.
