@@ -175,7 +175,7 @@ impl Shared {
         };
         self.begin(seed, Some(config.ring_timeout))
             .map_err(|refusal| match refusal {
-                Refusal::Draining | Refusal::StorageBehind | Refusal::Strained(_) => Fault::new(
+                Refusal::Draining | Refusal::StorageBehind => Fault::new(
                     Origin::Us,
                     Kind::Unavailable,
                     "no new calls are taken now: try again in a moment",
@@ -225,7 +225,8 @@ impl Shared {
         let dial = ring.map(|ring| Dial {
             to: seed.customer.clone(),
             from: seed.ours.clone(),
-            status_url: self.status_url(seed.vendor),
+            answer_url: self.hook_url(seed.vendor, HookKind::Call),
+            status_url: self.hook_url(seed.vendor, HookKind::Status),
             ring,
         });
         let trunk = self.deps.trunks.get(seed.vendor.name).filter(|t| t.can_dial());
@@ -283,7 +284,7 @@ impl Shared {
         Answer::Stream {
             url: entry.vendor.token_in.url(&url, &token),
             token,
-            status_url: self.status_url(entry.vendor),
+            status_url: self.hook_url(entry.vendor, HookKind::Status),
             session_id: session_id.unwrap_or_else(|| entry.call.to_string()),
         }
     }
@@ -315,8 +316,8 @@ impl Shared {
         });
     }
 
-    fn status_url(&self, vendor: &Descriptor) -> String {
-        let hook = vendor.hook(HookKind::Status);
+    fn hook_url(&self, vendor: &Descriptor, kind: HookKind) -> String {
+        let hook = vendor.hook(kind);
         hook.map_or_else(String::new, |h| format!("{}{}", self.deps.config.public_url, h.path))
     }
 

@@ -41,8 +41,7 @@ mod talk;
 mod tests;
 mod watch;
 
-pub use admission::Strain;
-pub use config::{Config, Number, StrainLimits};
+pub use config::{Config, Number};
 
 use begin::Begun;
 use call::{Done, Words};
@@ -402,16 +401,6 @@ impl Control {
     /// Live calls in all.
     pub fn live(&self) -> usize {
         self.shared.directory.live()
-    }
-
-    /// Refuses new calls while the machine is strained; live ones go on. Returns how it was before.
-    pub fn strain(&self, strain: Option<Strain>) -> Option<Strain> {
-        self.shared.directory.strain(strain)
-    }
-
-    /// How the machine is strained, and new calls are refused.
-    pub fn strained(&self) -> Option<Strain> {
-        self.shared.directory.strained()
     }
 
     /// Refuses new calls from now on; live ones go on. Returns when none is left or `limit` has passed, then ends the rest.

@@ -90,6 +90,7 @@ enum Event {
 pub(super) struct Dial {
     pub(super) to: String,
     pub(super) from: String,
+    pub(super) answer_url: String,
     pub(super) status_url: String,
     pub(super) ring: Duration,
 }
@@ -626,6 +627,7 @@ fn action<'a>(ask: &'a Ask, offer: &'a Offer, dial: Option<&'a Dial>) -> Option<
                 to: &dial.to,
                 from: &dial.from,
                 answer,
+                answer_url: &dial.answer_url,
                 status_url: &dial.status_url,
                 ring: dial.ring,
             }

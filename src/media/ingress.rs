@@ -7,12 +7,12 @@ use crate::{
         codec::Decoder,
         resample::Resampler,
         ring::UplinkTx,
-        vad::{Vad, VadEvent},
+        vad::{Vad, VadConfig, VadEvent},
     },
     base::format::{AudioFormat, Encoding},
     media::Accounting,
     vendor::Payload,
-    wire::base64,
+    wire::{base64, numbers},
 };
 
 /// Longest message that fits the buffers: 1 s of 48 kHz.
@@ -69,6 +69,12 @@ impl Ingress {
         self.decoder.as_ref().map_or(self.format.encoding, Decoder::encoding)
     }
 
+    /// The audio has another rate from now on.
+    pub(super) fn retune(&mut self, rate: u32) {
+        let max_ms = self.max_samples * 1000 / self.format.rate as usize;
+        *self = Self::new(AudioFormat { rate, ..self.format }, max_ms as u32);
+    }
+
     /// Samples a second.
     pub(super) const fn rate(&self) -> u32 {
         self.format.rate
@@ -81,8 +87,11 @@ impl Ingress {
 
     /// Decodes a payload into `scratch.samples` and returns how many samples there are.
     pub(super) fn decode(&mut self, payload: Payload<'_>, scratch: &mut Scratch) -> Result<usize, BadPayload> {
-        let Payload::Base64(text) = payload else {
-            return Err(BadPayload);
+        let text = match payload {
+            Payload::Base64(text) => text,
+            Payload::Numbers(text) => {
+                return numbers::decode(text, &mut scratch.samples[..self.max_samples]).map_err(|_| BadPayload);
+            }
         };
         let room = self.format.encoding.bytes(self.max_samples);
         let n = base64::decode(text, &mut scratch.bytes[..room]).map_err(|_| BadPayload)?;
@@ -108,6 +117,14 @@ impl Uplink {
             r => Some(Resampler::new(rate, r).ok()?),
         };
         Some(Self { ring, resampler })
+    }
+
+    /// Takes samples of another rate from now on. Where no resampler exists, they keep the pitch they have.
+    pub(super) fn retune(&mut self, rate: u32) {
+        self.resampler = match self.ring.rate() {
+            r if r == rate => None,
+            r => Resampler::new(rate, r).ok(),
+        };
     }
 
     /// Pushes samples and books them. Returns whether the ear should be woken.
@@ -138,11 +155,21 @@ impl Uplink {
 #[derive(Debug)]
 pub(super) struct Onset {
     vad: Vad,
+    config: VadConfig,
 }
 
 impl Onset {
-    pub(super) const fn new(vad: Vad) -> Self {
-        Self { vad }
+    /// Listens to samples of `rate`. `None` where the detector does not know it.
+    pub(super) fn new(rate: u32, config: VadConfig) -> Option<Self> {
+        let vad = Vad::new(rate, config).ok()?;
+        Some(Self { vad, config })
+    }
+
+    /// Listens to samples of another rate from now on.
+    pub(super) fn retune(&mut self, rate: u32) {
+        if let Ok(vad) = Vad::new(rate, self.config) {
+            self.vad = vad;
+        }
     }
 
     /// Whether speech began within `samples`.

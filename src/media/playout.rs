@@ -60,10 +60,12 @@ impl Spoken {
 pub(super) struct Playout {
     ring: DownlinkRx,
     resampler: Option<Resampler>,
-    /// Samples of a frame at the ring's rate, and as sent.
+    /// Samples of a frame at the ring's rate, and what the length of an utterance's last frame is a multiple of.
     frame: usize,
-    frame_out: usize,
+    quantum: usize,
     ptime: Duration,
+    /// The longest run of audio that the stream's source hands over at once, where there is one.
+    burst: Duration,
     lead: Duration,
     marks: bool,
     clears: bool,
@@ -96,9 +98,12 @@ impl Playout {
             rate => Some(Resampler::new(rate, format.rate).ok()?),
         };
         let frame = (ring.rate() as usize * ptime_ms as usize) / 1000;
+        let quantum_ms = caps.chunk_multiple / caps.outbound.bytes_of_ms(1).max(1);
+        let quantum = (ring.rate() as usize * quantum_ms / 1000).clamp(1, frame);
         Some(Self {
             frame,
-            frame_out: format.samples_of_ms(ptime_ms),
+            quantum,
+            burst: Duration::from_millis(u64::from(ptime_ms)),
             ring,
             resampler,
             ptime: Duration::from_millis(u64::from(ptime_ms)),
@@ -131,6 +136,11 @@ impl Playout {
     /// Whether time alone may give it something to do. A ring that another thread fills always may.
     pub(super) fn wants_ticks(&self) -> bool {
         !self.live || self.skipping || self.late_since.is_some() || self.ring.queued() > 0
+    }
+
+    /// The source hands over so much at once.
+    pub(super) fn expect(&mut self, burst: Duration) {
+        self.burst = self.burst.max(burst);
     }
 
     /// Replaces audio by silence, or stops doing so. Time goes on either way.
@@ -197,7 +207,8 @@ impl Playout {
     fn catch_up(&mut self, now: Mono, accounts: &mut Accounting) {
         let queued = Duration::from_micros(self.ring.queued() as u64 * 1_000_000 / u64::from(self.ring.rate().max(1)));
         let late = self.horizon.since(now) + queued;
-        if late <= LATE {
+        // A source that hands over much at once is not late for it.
+        if late <= LATE.max(self.burst * 2) {
             self.late_since = None;
         } else if now.since(*self.late_since.get_or_insert(now)) >= LATE_WINDOW {
             self.skipping = true;
@@ -266,20 +277,24 @@ impl Playout {
             self.finish_speaking();
             return self.mark_due.take().map_or(Step::Nothing, Step::Mark);
         }
-        self.partial.resize(self.frame, 0);
-        match &mut self.resampler {
-            None => out[..self.frame].copy_from_slice(&self.partial),
-            Some(r) => {
-                r.process(&self.partial, &mut out[..self.frame_out]);
+        // Only an utterance's last frame is not whole. It is padded as little as the vendor allows.
+        self.partial
+            .resize(real.next_multiple_of(self.quantum).min(self.frame), 0);
+        let ptime = self.ptime * self.partial.len() as u32 / self.frame as u32;
+        let samples = match &mut self.resampler {
+            None => {
+                out[..self.partial.len()].copy_from_slice(&self.partial);
+                self.partial.len()
             }
-        }
+            Some(r) => r.process(&self.partial, out),
+        };
         if self.muted {
-            out[..self.frame_out].fill(0);
+            out[..samples].fill(0);
         }
         self.partial.clear();
         accounts.out_sent += real as u64;
         accounts.out_frames += 1;
-        self.horizon = at + self.ptime;
+        self.horizon = at + ptime;
         self.sent_any = true;
         match &mut self.speaking {
             Some(s) => s.to = self.horizon,
@@ -297,10 +312,7 @@ impl Playout {
         if last {
             self.finish_speaking();
         }
-        Step::Frame {
-            samples: self.frame_out,
-            at,
-        }
+        Step::Frame { samples, at }
     }
 
     /// The utterance has been sent whole: from here its mark or the clock says when it was heard.

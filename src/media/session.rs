@@ -15,7 +15,7 @@ use crate::{
         codec::Encoder,
         resample::Resampler,
         ring::{self, DownlinkTx, UplinkRx},
-        vad::{Vad, VadConfig},
+        vad::VadConfig,
     },
     base::{doorbell::Doorbell, format::AudioFormat, ids::UtteranceId, time::Mono},
     record::{Side, TapTx},
@@ -256,7 +256,11 @@ impl Session {
 
     /// The socket is gone.
     pub fn handle_closed(&mut self, now: Mono) {
-        self.leg.end.get_or_insert(LegEnd::ClosedWithoutStop);
+        let end = match self.leg.caps.stop {
+            true => LegEnd::ClosedWithoutStop,
+            false => LegEnd::Stopped,
+        };
+        self.leg.end.get_or_insert(end);
         self.leg.finish(now);
     }
 
@@ -404,6 +408,9 @@ impl Leg {
         if !media.inbound {
             return;
         }
+        if let Some(rate) = media.rate.filter(|r| *r != self.ingress.rate()) {
+            self.retune(rate);
+        }
         let Payload::Base64(text) = media.payload else {
             return self.take_media(now, media.payload, media.at_ms, scratch);
         };
@@ -464,6 +471,24 @@ impl Leg {
         self.relay(samples, resampled);
     }
 
+    /// The caller's audio has another rate than `start` said. Allocates, once for each change.
+    fn retune(&mut self, rate: u32) {
+        if !AudioFormat::RATES.contains(&rate) {
+            return;
+        }
+        self.ingress.retune(rate);
+        match &mut self.way {
+            Way::None => {}
+            Way::Ear(up) | Way::Echo { up, .. } => up.retune(rate),
+        }
+        if let Some(onset) = &mut self.onset {
+            onset.retune(rate);
+        }
+        if let Some(tap) = &mut self.tap {
+            tap.caller.retune(rate);
+        }
+    }
+
     /// Hands samples to whoever listens.
     fn relay(&mut self, samples: &[i16], resampled: &mut [i16]) {
         if self.muted_uplink {
@@ -474,6 +499,10 @@ impl Leg {
             Way::None => self.accounts.in_dropped_unheard += samples.len() as u64,
             Way::Ear(up) => self.wake_ear |= up.push(samples, resampled, &mut self.accounts),
             Way::Echo { up, rx, down } => {
+                let ms = samples.len() as u64 * 1000 / u64::from(self.ingress.rate());
+                if let Some(playout) = &mut self.playout {
+                    playout.expect(Duration::from_millis(ms));
+                }
                 for piece in samples.chunks((up.ring().rate() * ECHO_UPLINK_MS / 1000) as usize) {
                     up.push(piece, resampled, &mut self.accounts);
                     while rx.queued() > 0 && down.room() > 0 {
@@ -506,7 +535,9 @@ impl Leg {
             Route::Echo => {
                 let ring = |ms| (rate * ms / 1000) as usize;
                 let (tx, rx) = ring::uplink(rate, ring(ECHO_UPLINK_MS), None);
-                let (down, playing) = ring::downlink(rate, ring(ECHO_RING_MS), 64);
+                // Four frames, where the vendor's frames are long.
+                let room = ECHO_RING_MS.max(self.ptime_ms * 4);
+                let (down, playing) = ring::downlink(rate, ring(room), 64);
                 let way = Uplink::new(tx, rate).map_or(Way::None, |up| Way::Echo { up, rx, down });
                 (way, Some(playing), true)
             }
@@ -524,7 +555,7 @@ impl Leg {
                 onset_ms: after.as_millis() as u32,
                 ..VadConfig::default()
             };
-            Vad::new(rate, config).ok().map(Onset::new)
+            Onset::new(rate, config)
         });
         self.tap = plan.tap.map(|tx| Tap::new(now, tx, rate, self.outbound.rate));
         self.timers.stop(Timer::Plan);
@@ -681,12 +712,15 @@ struct TapSide {
     side: Side,
     /// Where the next sample belongs.
     next: u64,
+    rate: u32,
     resampler: Option<Resampler>,
     buffer: Vec<i16>,
 }
 
 /// Rate of recordings.
 const TAP_RATE: u32 = 8000;
+/// Samples brought to that rate at once.
+const TAP_PIECE: usize = 8000;
 /// A side is set right when it is this many samples away from its clock.
 const TAP_SLACK: u64 = 480;
 
@@ -695,12 +729,14 @@ impl Tap {
         let side = |side, rate: u32| TapSide {
             side,
             next: 0,
-            resampler: Resampler::new(rate, TAP_RATE).ok().filter(|_| rate != TAP_RATE),
-            buffer: if rate == TAP_RATE {
-                Vec::new()
-            } else {
-                vec![0; TAP_RATE as usize]
-            },
+            rate,
+            resampler: None,
+            buffer: Vec::new(),
+        };
+        let side = |s, rate| {
+            let mut side = side(s, rate);
+            side.retune(rate);
+            side
         };
         Self {
             tx,
@@ -713,7 +749,8 @@ impl Tap {
 
     /// Caller audio ends now: what arrives has just been spoken.
     fn caller(&mut self, now: Mono, at_ms: Option<u64>, samples: &[i16]) {
-        let ms = at_ms.unwrap_or_else(|| now.millis_since(self.began));
+        let spoken_in = samples.len() as u64 * 1000 / u64::from(self.caller.rate);
+        let ms = at_ms.unwrap_or_else(|| now.millis_since(self.began).saturating_sub(spoken_in));
         self.caller
             .push(&mut self.tx, ms * u64::from(TAP_RATE) / 1000, samples, self.paused);
     }
@@ -727,20 +764,32 @@ impl Tap {
 }
 
 impl TapSide {
+    /// Takes samples of this rate from now on.
+    fn retune(&mut self, rate: u32) {
+        self.rate = rate;
+        self.resampler = Resampler::new(rate, TAP_RATE).ok().filter(|_| rate != TAP_RATE);
+        if self.resampler.is_some() {
+            self.buffer.resize(TAP_PIECE, 0);
+        }
+    }
+
     fn push(&mut self, tx: &mut TapTx, at: u64, samples: &[i16], paused: bool) {
         if self.next.abs_diff(at) > TAP_SLACK {
             self.next = at;
         }
-        let samples = match &mut self.resampler {
-            None => samples,
-            Some(r) => {
-                let n = r.process(samples, &mut self.buffer);
-                &self.buffer[..n]
+        // Recordings never have more samples than their source.
+        for piece in samples.chunks(TAP_PIECE) {
+            let piece = match &mut self.resampler {
+                None => piece,
+                Some(r) => {
+                    let n = r.process(piece, &mut self.buffer);
+                    &self.buffer[..n]
+                }
+            };
+            if !paused {
+                tx.push(self.side, self.next, piece);
             }
-        };
-        if !paused {
-            tx.push(self.side, self.next, samples);
+            self.next += piece.len() as u64;
         }
-        self.next += samples.len() as u64;
     }
 }

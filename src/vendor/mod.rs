@@ -18,6 +18,13 @@ use std::{
     time::Duration,
 };
 
+mod account;
+mod codec;
+pub mod exotel;
+mod gate;
+pub mod ozonetel;
+mod params;
+pub mod teler;
 pub mod telnyx;
 pub mod twilio;
 
@@ -25,7 +32,13 @@ pub mod twilio;
 pub use crate::net::client::ApiRequest;
 
 /// Every vendor sidetone speaks by itself.
-pub static VENDORS: &[&Descriptor] = &[&twilio::TWILIO, &telnyx::TELNYX];
+pub static VENDORS: &[&Descriptor] = &[
+    &twilio::TWILIO,
+    &telnyx::TELNYX,
+    &exotel::EXOTEL,
+    &ozonetel::OZONETEL,
+    &teler::TELER,
+];
 
 /// The path of a number's own webhook, which serves every dialect: the number's id follows, and `/status` after it for
 /// news of calls.
@@ -151,7 +164,7 @@ pub struct Caps {
     pub outbound: AudioFormat,
     /// Milliseconds of audio in one of our outbound messages.
     pub ptime_ms: u32,
-    /// Outbound payload lengths must be a multiple of this many bytes.
+    /// Outbound payload lengths must be a multiple of this many bytes of [`Caps::outbound`], or of audio as long.
     pub chunk_multiple: usize,
     /// How far ahead of real time outbound audio may be queued at the vendor, in ms.
     pub lead_ms: u32,
@@ -236,6 +249,8 @@ pub struct Media<'a> {
     pub chunk: Option<u64>,
     /// Presentation time in ms since the stream began, where the vendor says it.
     pub at_ms: Option<u64>,
+    /// Sample rate, where every message says it; a change is followed.
+    pub rate: Option<u32>,
 }
 
 /// How audio travels in a message.
@@ -279,6 +294,8 @@ pub enum StreamCommand<'a> {
     Mark(&'a str),
     /// Drop all queued audio.
     Clear,
+    /// Stop playing one chunk of ours, by its number; the last one when `None`.
+    Interrupt(Option<u64>),
     /// End the call. The socket is closed next.
     HangUp,
 }
@@ -470,8 +487,10 @@ pub enum CallAction<'a> {
         to: &'a str,
         /// One of our numbers.
         from: &'a str,
-        /// What the vendor fetches or is given when the call is answered.
+        /// What the vendor is given for when the call is answered.
         answer: &'a Answer,
+        /// Where the vendor asks for it, if it is not given.
+        answer_url: &'a str,
         /// Where call status callbacks go.
         status_url: &'a str,
         /// How long it may ring.
@@ -598,6 +617,8 @@ pub struct PeerCall {
     pub to: String,
     /// The vendor's id of the account; one made up when `None`.
     pub account: Option<String>,
+    /// The URL of the media socket, where it is known: some vendors read the stream's settings there.
+    pub url: Option<String>,
 }
 
 /// What our side said to a simulated vendor.
@@ -639,8 +660,12 @@ pub enum PeerOrder {
 
 /// The vendor's end of a media socket: for simulation, and later for bots that speak the dialect.
 pub trait Peer: Send {
-    /// Format in which it sends and receives audio.
+    /// Format in which it sends audio.
     fn format(&self) -> AudioFormat;
+    /// Format in which it receives audio.
+    fn plays(&self) -> AudioFormat {
+        self.format()
+    }
     /// Milliseconds of audio in each of its messages.
     fn frame_ms(&self) -> u32 {
         20
@@ -649,11 +674,11 @@ pub trait Peer: Send {
     fn open(&mut self) -> Vec<String>;
     /// Appends a message with `audio` (encoded) that begins `at_ms` into the stream.
     fn media(&mut self, audio: &[u8], at_ms: u64, out: &mut String);
-    /// A key press.
+    /// A key press; empty where keys do not travel on the socket.
     fn dtmf(&mut self, digit: char) -> String;
     /// A played mark.
     fn mark(&mut self, name: &str) -> String;
-    /// The end of the stream.
+    /// The end of the stream; empty where the socket's end says it.
     fn stop(&mut self) -> String;
     /// The request by which the vendor announces the call at `url`, signed where the account's secret is given. `None`
     /// where it announces none.

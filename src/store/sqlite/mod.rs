@@ -7,7 +7,6 @@
 //! Times are UTC, as RFC 3339 text with microseconds (`2026-01-31T12:00:00.250000Z`), so that `sqlite3` shows and sorts them; JSON is text.
 
 mod apply;
-mod check;
 mod open;
 mod read;
 mod rows;
@@ -24,7 +23,6 @@ use crate::base::{
     fault::{Fault, Kind},
     ids::{CallId, TenantId},
 };
-use check::Check;
 use read::Readers;
 use std::{
     path::Path,
@@ -44,21 +42,16 @@ pub struct SqliteStore {
     readers: Readers,
     ended: watch::Receiver<End>,
     writer: Mutex<Option<JoinHandle<()>>>,
-    check: Mutex<Option<Check>>,
 }
 
 impl SqliteStore {
-    /// Opens the file at `path`, or makes it; brings its schema up to date; checks it when the last stop was unclean,
-    /// a large one beside its work.
+    /// Opens the file at `path`, or makes it; brings its schema up to date; checks it when the last stop was unclean.
     ///
     /// Blocks for as long as that takes.
     pub fn open(path: &Path, config: &Config) -> Result<Self, OpenError> {
-        let (conn, lock, unchecked) = open::open(path, config)?;
+        let (conn, lock) = open::open(path, config)?;
         let readers = Readers::start(path, config)?;
         let queue = Arc::new(Queue::new(config.queue_batches, config.queue_bytes));
-        let check = unchecked
-            .then(|| Check::start(path, config, queue.clone()))
-            .transpose()?;
         let (tell, ended) = watch::channel(None);
         let mut writer = Writer::new(conn, queue.clone(), config);
         let guard = AbandonOnExit(queue.clone());
@@ -80,12 +73,7 @@ impl SqliteStore {
             readers,
             ended,
             writer: Mutex::new(Some(thread)),
-            check: Mutex::new(check),
         })
-    }
-
-    fn give_up_check(&self) {
-        drop(self.check.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     fn join(&self) {
@@ -107,7 +95,6 @@ impl Drop for AbandonOnExit {
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
-        self.give_up_check();
         self.queue.abandon();
         self.readers.stop();
         self.join();
@@ -172,7 +159,6 @@ impl Store for SqliteStore {
     }
 
     fn close<'a>(&'a self) -> BoxFuture<'a, Result<(), Fault>> {
-        self.give_up_check();
         self.queue.close();
         self.readers.stop();
         let mut ended = self.ended.clone();

@@ -33,6 +33,7 @@ pub(super) fn request(config: &Config, call_sid: &str, action: &CallAction<'_>) 
             answer,
             status_url,
             ring,
+            ..
         } => {
             let mut body = Map::new();
             body.insert("connection_id".into(), config.application_id.clone()?.into());
@@ -250,6 +251,7 @@ mod tests {
             to: "+15550102",
             from: "+15550101",
             answer,
+            answer_url: "",
             status_url: "https://relay.example.com/api/calls/telnyx/webhook",
             ring: Duration::from_secs(30),
         }

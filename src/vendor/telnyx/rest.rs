@@ -313,6 +313,7 @@ mod tests {
             to: "+15550102",
             from: "+15550101",
             answer: &answer,
+            answer_url: "",
             status_url: "https://relay.example.com/telnyx/webhook",
             ring: Duration::from_secs(30),
         };

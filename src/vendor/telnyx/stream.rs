@@ -80,6 +80,7 @@ impl Stream {
             inbound,
             chunk: Some(chunk),
             at_ms: Some(at_ms),
+            rate: None,
         })
     }
 }
@@ -120,6 +121,7 @@ impl Codec {
                     inbound: !media.track.is_some_and(|t| t.starts_with("outbound")),
                     chunk: media.chunk,
                     at_ms: media.timestamp,
+                    rate: None,
                 }))
             }
             "connected" => self.greeted(read(message, "connected")?),
@@ -237,7 +239,7 @@ impl StreamCodec for Codec {
                 json::escape(name, |piece| out.extend_from_slice(piece.as_bytes()));
                 out.extend_from_slice(br#""}}"#);
             }
-            StreamCommand::HangUp => {}
+            StreamCommand::HangUp | StreamCommand::Interrupt(_) => {}
             StreamCommand::Clear => out.extend_from_slice(br#"{"event":"clear"}"#),
         }
     }

@@ -206,6 +206,7 @@ mod tests {
             to: "+15550102",
             from: "+15550101",
             answer: &answer,
+            answer_url: "",
             status_url: "https://relay.example.com/status?a=1&b=2",
             ring: Duration::from_secs(30),
         };
@@ -275,6 +276,7 @@ mod tests {
             to: "",
             from: "",
             answer: &answer,
+            answer_url: "",
             status_url: "",
             ring: Duration::ZERO,
         };

@@ -78,6 +78,7 @@ impl Stream {
             inbound,
             chunk: None,
             at_ms: Some(at_ms),
+            rate: None,
         })
     }
 }
@@ -107,6 +108,7 @@ impl Codec {
                     inbound: !media.track.is_some_and(|t| t.starts_with("outbound")),
                     chunk: None,
                     at_ms: media.timestamp,
+                    rate: None,
                 }))
             }
             "connected" => read::<Head<'_>>(message, "event").map(|_| StreamEvent::Hello),
@@ -212,6 +214,8 @@ impl StreamCodec for Codec {
             StreamCommand::Clear => out.extend_from_slice(&stream.clear),
             // The document that follows `<Connect>` ends it.
             StreamCommand::HangUp => {}
+            // One chunk cannot be told from another.
+            StreamCommand::Interrupt(_) => {}
         }
     }
 }

@@ -347,7 +347,7 @@ proptest! {
         let mut message = String::new();
         peer.media(&audio, u64::from(at_ms), &mut message);
         prop_assert!(codec.stream.as_ref().unwrap().scan_media(message.as_bytes()).is_some(), "the fast path refused {}", message);
-        let Ok(StreamEvent::Media(Media { payload: Payload::Base64(text), inbound: true, chunk: Some(1), at_ms: Some(at) })) = codec.parse(message.as_bytes()) else {
+        let Ok(StreamEvent::Media(Media { payload: Payload::Base64(text), inbound: true, chunk: Some(1), at_ms: Some(at), .. })) = codec.parse(message.as_bytes()) else {
             return Err(TestCaseError::fail("no media"));
         };
         prop_assert_eq!(at, u64::from(at_ms));

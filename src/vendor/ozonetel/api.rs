@@ -1,0 +1,142 @@
+//! Ozonetel's outbound API as a request value, and its replies: XML with status 200 whatever happened. Calls are ended on their
+//! media socket.
+
+use super::config::Config;
+use crate::{
+    base::fault::{Fault, Kind, Origin},
+    vendor::{
+        ApiRequest, CallAction,
+        params::{is_id, with_query, words},
+    },
+    wire::xml::Element,
+};
+use http::{HeaderMap, Method};
+
+/// The request for an action; `None` for what the API has no command for, and where the key is not configured.
+pub(super) fn request(config: &Config, action: &CallAction<'_>) -> Option<ApiRequest> {
+    let CallAction::Dial {
+        to,
+        from,
+        answer_url,
+        status_url,
+        ..
+    } = action
+    else {
+        return None;
+    };
+    let (key, digits) = (config.api_key.as_ref()?, to.strip_prefix('+')?);
+    let mut url = format!("{}/outbound/outbound.php", config.base_url);
+    for (name, value) in [
+        ("api_key", key.expose()),
+        ("phone_no", digits),
+        ("outbound_version", "2"),
+        ("caller_id", from.trim_start_matches('+')),
+        // The flow is asked for when the call is answered. Given at once, as `extra_data`, it could not name the call.
+        ("url", &config.gate.sealed(answer_url)),
+        ("callback_url", &config.gate.sealed(status_url)),
+    ] {
+        url = with_query(&url, name, value);
+    }
+    Some(ApiRequest {
+        method: Method::GET,
+        url,
+        headers: HeaderMap::new(),
+        body: Default::default(),
+        timeout: config.api_timeout,
+    })
+}
+
+/// Reads a reply: the call's id, or a fault in Ozonetel's own words.
+pub(super) fn reply(status: u16, body: &[u8]) -> Result<String, Fault> {
+    let root = std::str::from_utf8(body)
+        .ok()
+        .and_then(|b| Element::parse(b.trim()).ok());
+    let text = |name: &str| {
+        let children = root.as_ref().map_or(&[][..], |r| &r.children);
+        children.iter().find(|c| c.name == name).map_or("", |c| c.text.trim())
+    };
+    let (said, message) = (text("status"), text("message"));
+    let fault = |kind, what: String| Err(Fault::new(Origin::Vendor, kind, format!("Ozonetel: {what}")));
+    match (status, said) {
+        (200..300, "queued") if is_id(message) => Ok(message.to_owned()),
+        (200..300, "queued") => fault(Kind::BadGateway, "the call was taken and no id told for it".to_owned()),
+        (200..300, "error") => fault(Kind::Invalid, words(message)),
+        (429, _) => fault(Kind::TooMany, "too many requests".to_owned()),
+        (400..500, _) => fault(Kind::Invalid, format!("{} (status {status})", words(message))),
+        _ => fault(Kind::BadGateway, format!("the reply cannot be read (status {status})")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        vendor::{Answer, account::tests::configured},
+        wire::form::Form,
+    };
+    use std::time::Duration;
+
+    #[test]
+    fn a_call_is_placed_with_the_flow_to_ask_for() {
+        let keys = [
+            ("api_key", "k&1"),
+            ("base_url", "http://127.0.0.1:9"),
+            ("webhook_secret", "w"),
+        ];
+        let (config, _) = configured(&keys, Config::read);
+        let dial = |to| CallAction::Dial {
+            call: "1",
+            agent: "human",
+            to,
+            from: "+918000000000",
+            answer: &Answer::HangUp,
+            answer_url: "https://relay.example.com/h",
+            status_url: "https://relay.example.com/st",
+            ring: Duration::from_secs(30),
+        };
+        let placed = request(&config, &dial("+919800000001")).unwrap();
+        let (url, query) = placed.url.split_once('?').unwrap();
+        assert_eq!(
+            (url, placed.method),
+            ("http://127.0.0.1:9/outbound/outbound.php", Method::GET)
+        );
+        let form = Form::parse(query.as_bytes()).unwrap();
+        let pairs: Vec<_> = form.0.iter().map(|(n, v)| (&**n, &**v)).collect();
+        assert_eq!(
+            pairs,
+            [
+                ("api_key", "k&1"),
+                ("phone_no", "919800000001"),
+                ("outbound_version", "2"),
+                ("caller_id", "918000000000"),
+                ("url", "https://relay.example.com/h?secret=w"),
+                ("callback_url", "https://relay.example.com/st?secret=w"),
+            ]
+        );
+        assert!(request(&config, &dial("sip:a@b")).is_none());
+        assert!(request(&config, &CallAction::HangUp).is_none());
+        assert!(request(&configured(&[], Config::read).0, &dial("+919800000001")).is_none());
+    }
+
+    #[test]
+    fn replies_are_an_id_or_a_clear_fault() {
+        let read = |status, body: &str| reply(status, body.as_bytes());
+        let queued = "<response><status>queued</status><message>34322178840270491</message></response>\n";
+        assert_eq!(read(200, queued).as_deref(), Ok("34322178840270491"));
+        let error = "<response><status>error</status><message>Invalid\u{a0}number</message></response>";
+        let fault = read(200, error).unwrap_err();
+        assert_eq!(
+            (fault.kind, &*fault.message),
+            (Kind::Invalid, "Ozonetel: Invalid\u{a0}number")
+        );
+        for (status, body, kind) in [
+            (200, "<response><status>queued</status></response>", Kind::BadGateway),
+            (200, "queued", Kind::BadGateway),
+            (403, "", Kind::Invalid),
+            (429, "", Kind::TooMany),
+            (500, queued, Kind::BadGateway),
+        ] {
+            assert_eq!(read(status, body).unwrap_err().kind, kind, "{status} {body}");
+        }
+    }
+}
