@@ -11,7 +11,7 @@ use crate::{
         phone::is_e164,
     },
     bus::Bus,
-    media::Arrival,
+    media::{Arrival, monitor::MonitorRx},
     metrics,
     net::client::HttpClient,
     record::Recorder,
@@ -170,6 +170,21 @@ pub struct LiveCall {
     pub connection: Option<ConnectionId>,
     /// The vendor's id of the stream and the format of the caller's audio, once it streams.
     pub stream: Option<(String, AudioFormat)>,
+}
+
+/// The audio of a call, for somebody who listens in.
+#[derive(Debug)]
+pub struct Listening {
+    /// The call's record as it stands.
+    pub row: CallRow,
+    /// The vendor's id of the stream.
+    pub stream_id: String,
+    /// How the vendor writes the caller's audio.
+    pub inbound: AudioFormat,
+    /// How it wants audio to the caller.
+    pub outbound: AudioFormat,
+    /// The audio.
+    pub audio: MonitorRx,
 }
 
 impl Control {
@@ -367,6 +382,14 @@ impl Control {
     /// The live call of that id, either one.
     pub fn call_exists(&self, tenant: TenantId, id: &str) -> Option<CallId> {
         self.shared.directory.find(tenant, id).map(|e| e.call)
+    }
+
+    /// Listens in on a call that streams: its audio both ways from now on, in place of who listened before.
+    pub async fn listen(&self, tenant: TenantId, id: &str) -> Result<Listening, Fault> {
+        let entry = self.find(tenant, id)?;
+        let (told, answer) = oneshot::channel();
+        self.send(&entry, Command::Listen(told)).await?;
+        answer.await.map_err(|_| gone())?
     }
 
     /// A call by either id: as it stands while it lives, else as it is stored.

@@ -3,7 +3,7 @@
 //! It never waits for anything but the next event: commits and requests run beside it and come back as events.
 
 use super::{
-    LiveCall, Microphone, Mute, Shared,
+    Listening, LiveCall, Microphone, Mute, Shared,
     call::{Ask, Call, Done, Effect, Now, Words},
     directory::{Entry, lock},
     microphone::Desk,
@@ -22,7 +22,7 @@ use crate::{
         time::Mono,
     },
     llm::scripted::Action,
-    media::{Arrival, LegCommand, LegEvent, LegHandle, LegSendError},
+    media::{Arrival, LegCommand, LegEvent, LegHandle, LegSendError, monitor::monitor},
     metrics,
     record::TapTx,
     speech::{EarHandle, Mouth, SpeechEvent},
@@ -36,6 +36,9 @@ use tracing::{error, info, warn};
 
 /// Commands to a leg whose shard is busy that wait to be tried again.
 const MAX_UNSENT: usize = 64;
+/// What a listener may be behind: a second of the widest format, both ways, as base64.
+const MONITOR_BYTES: usize = 256 * 1024;
+const MONITOR_PIECES: usize = 512;
 /// How soon they are tried again.
 const RESEND: Duration = Duration::from_millis(10);
 /// In-band keys: milliseconds of tone and of silence (ITU-T Q.24 asks for 40 of each at least).
@@ -62,6 +65,8 @@ pub(super) enum Command {
     Digits(String, Done),
     /// Hand the call to a number.
     Transfer(String, Done),
+    /// Listen in.
+    Listen(oneshot::Sender<Result<Listening, Fault>>),
     /// End the call.
     HangUp(Done),
     /// The daemon stops.
@@ -125,6 +130,8 @@ pub(super) struct Talk {
     line: Option<Line>,
     /// The media socket: its id, the vendor's id of the stream, the format of the caller's audio.
     stream: Option<(ConnectionId, String, AudioFormat)>,
+    /// How the vendor wants audio to the caller, once it streams.
+    outbound: AudioFormat,
     mouth: Option<Mouth>,
     ear: Option<EarHandle>,
     /// The language that frontends asked for.
@@ -169,6 +176,7 @@ impl Talk {
             microphone: inbox.microphone,
             line: None,
             stream: None,
+            outbound: AudioFormat::ULAW_8K,
             mouth: None,
             ear: None,
             language: None,
@@ -248,6 +256,9 @@ impl Talk {
             }
             Command::Digits(digits, done) => self.call.digits(digits, Some(done)),
             Command::Transfer(to, done) => self.call.transfer(to, Some(done)),
+            Command::Listen(told) => {
+                let _ = told.send(self.listen());
+            }
             Command::HangUp(done) => self.call.hang_up(now, Some(done)),
             Command::Interrupt => self.call.interrupt(now),
         }
@@ -262,6 +273,24 @@ impl Talk {
             return Err(Fault::client(Kind::Conflict, message));
         }
         self.call.say(now, words).map(|(message, _)| message)
+    }
+
+    fn listen(&mut self) -> Result<Listening, Fault> {
+        let not_yet = || Fault::client(Kind::Conflict, "the call has no media stream now");
+        let (_, stream_id, inbound) = self
+            .stream
+            .clone()
+            .filter(|_| self.line.is_some())
+            .ok_or_else(not_yet)?;
+        let (tx, audio) = monitor(MONITOR_BYTES, MONITOR_PIECES);
+        self.send_leg(LegCommand::Monitor(Box::new(tx)));
+        Ok(Listening {
+            row: self.call.row().clone(),
+            stream_id,
+            inbound,
+            outbound: self.outbound,
+            audio,
+        })
     }
 
     fn listen_in(&mut self, language: &str) {
@@ -295,6 +324,7 @@ impl Talk {
         if let Some((ear, language)) = self.ear.as_ref().zip(self.language.as_ref()) {
             ear.listen_in(language);
         }
+        self.outbound = arrival.start.outbound;
         self.stream = Some((
             arrival.connection,
             arrival.start.stream_id.clone(),

@@ -4,6 +4,7 @@
 //! news travels up through types of the lower layer.
 
 mod ingress;
+pub mod monitor;
 mod playout;
 mod reorder;
 mod session;
@@ -22,6 +23,7 @@ use crate::{
     vendor::{Descriptor, StreamStart},
 };
 use crossbeam_channel::{Sender, TrySendError};
+use monitor::MonitorTx;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
@@ -106,6 +108,8 @@ pub enum LegCommand {
         /// The caller hears silence.
         downlink: bool,
     },
+    /// Copy the leg's audio for somebody who listens in, in place of who did before.
+    Monitor(Box<MonitorTx>),
     /// Start or stop writing the recording's tap.
     Record(bool),
 }

@@ -6,6 +6,7 @@
 use super::{
     Accounting, LegCommand, LegEnd, LegEvent, Plan, Route,
     ingress::{Ingress, Onset, Scratch, Uplink},
+    monitor::Monitor,
     playout::{Playout, Step},
     reorder::{Reorder, Turn},
     timer::{Timer, Timers},
@@ -134,6 +135,9 @@ struct Leg {
     playout: Option<Playout>,
     onset: Option<Onset>,
     tap: Option<Tap>,
+    monitor: Option<Monitor>,
+    /// When `start` came.
+    began: Mono,
     muted_uplink: bool,
     events: VecDeque<LegEvent>,
     accounts: Accounting,
@@ -175,6 +179,8 @@ impl Session {
             playout: None,
             onset: None,
             tap: None,
+            monitor: None,
+            began: now,
             muted_uplink: false,
             events: VecDeque::with_capacity(32),
             accounts: Accounting::default(),
@@ -231,6 +237,7 @@ impl Session {
                     playout.mute(downlink);
                 }
             }
+            LegCommand::Monitor(tx) => self.leg.monitor = Some(Monitor::new(*tx, self.leg.began)),
             LegCommand::Record(on) => {
                 if let Some(tap) = &mut self.leg.tap {
                     tap.paused = !on;
@@ -308,6 +315,9 @@ impl Session {
                     }
                     let encoder = self.leg.encoder.as_mut();
                     let n = encoder.map_or(0, |e| e.encode(samples, &mut scratch.bytes));
+                    if let Some(monitor) = &mut self.leg.monitor {
+                        monitor.agent(at, samples, &scratch.bytes[..n], self.leg.outbound.rate);
+                    }
                     self.codec.format(StreamCommand::Media(&scratch.bytes[..n]), out);
                 }
             }
@@ -387,6 +397,7 @@ impl Leg {
         if !matches!(self.state, State::Opening) {
             return self.strike(now);
         }
+        self.began = now;
         self.ingress = Ingress::new(start.inbound, self.caps.max_inbound_ms);
         self.outbound = start.outbound;
         self.encoder = Encoder::new(start.outbound);
@@ -461,6 +472,12 @@ impl Leg {
         let samples = &samples[..n];
         if let Some(tap) = &mut self.tap {
             tap.caller(now, at_ms, samples);
+        }
+        if self.monitor.take_if(|m| !m.is_heard()).is_none()
+            && !self.muted_uplink
+            && let Some(monitor) = &mut self.monitor
+        {
+            monitor.caller(now, payload, at_ms, samples, self.ingress.rate());
         }
         if let (Some(onset), Some(playout), false) = (&mut self.onset, &mut self.playout, self.muted_uplink) {
             let spoke = onset.heard(samples);
@@ -595,6 +612,7 @@ impl Leg {
         }
         self.wake_ear |= matches!(self.way, Way::Ear(_));
         self.tap = None;
+        self.monitor = None;
         self.onset = None;
         let end = self.end.unwrap_or(LegEnd::Closed);
         self.events.push_back(LegEvent::Ended {
