@@ -100,6 +100,7 @@ async fn serve(mut config: Config, announce: impl FnOnce(SocketAddr)) -> Result<
     let renderer = metrics::install().map_err(|e| StartError::Config(e.to_owned()))?;
     let mut signals = Signals::new().map_err(StartError::Thread)?;
     let listener = bind(config.listen.address).await?;
+    let more = bind_more(&config).await?;
     let scraped = match config.listen.metrics {
         Some(address) => Some(bind(address).await?),
         None => None,
@@ -132,11 +133,20 @@ async fn serve(mut config: Config, announce: impl FnOnce(SocketAddr)) -> Result<
         tokio::spawn(upkeep(renderer.clone())),
         tokio::spawn(listen::accept(
             listener,
-            tls,
+            tls.clone(),
             census.clone(),
-            serving(router, &config, &closed),
+            serving(router.clone(), &config, &closed),
         )),
     ];
+    for listener in more {
+        let serve = serving(router.clone(), &config, &closed);
+        tasks.push(tokio::spawn(listen::accept(
+            listener,
+            tls.clone(),
+            census.clone(),
+            serve,
+        )));
+    }
     if let Some(listener) = scraped {
         let router = http::metrics_router(renderer);
         tasks.push(tokio::spawn(listen::accept(
@@ -187,6 +197,19 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address)
         .await
         .map_err(|e| StartError::Bind(address, e))
+}
+
+/// The other addresses, each once.
+async fn bind_more(config: &Config) -> Result<Vec<TcpListener>, StartError> {
+    let mut bound = vec![config.listen.address];
+    let mut listeners = Vec::new();
+    for (_, address) in &config.listen.more {
+        if !bound.contains(address) {
+            listeners.push(bind(*address).await?);
+            bound.push(*address);
+        }
+    }
+    Ok(listeners)
 }
 
 fn acceptor(config: &Config) -> Result<Option<TlsAcceptor>, StartError> {

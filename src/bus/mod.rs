@@ -40,6 +40,12 @@ pub enum News {
         customer_number: String,
         /// Our number.
         organization_number: String,
+        /// The vendor's id of the call; `pending:` and ours until the vendor has told it.
+        call_sid: String,
+        /// Whether the call came to us.
+        inbound: bool,
+        /// With `ended`: how long it was, in seconds.
+        duration: Option<i64>,
     },
     /// Words were recognised.
     Transcript {
@@ -99,6 +105,8 @@ pub enum News {
         message: String,
         /// The message concerned.
         message_id: Option<MessageId>,
+        /// Whether the vendor could not carry the media stream.
+        of_stream: bool,
     },
 }
 

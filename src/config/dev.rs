@@ -10,16 +10,18 @@ const PLENTY: u32 = 1_000_000;
 impl Config {
     /// Lifts limits and credentials. Refused where an address is not this machine's own.
     pub fn open_for_dev(&mut self) -> Result<(), Vec<Fault>> {
+        let more = self.listen.more.iter();
         let addresses = [
-            ("listen.address", Some(self.listen.address)),
-            ("listen.metrics", self.listen.metrics),
-        ];
+            ("listen.address".to_owned(), Some(self.listen.address)),
+            ("listen.metrics".to_owned(), self.listen.metrics),
+        ]
+        .into_iter()
+        .chain(more.map(|(key, address)| (format!("listen.{key}"), Some(*address))));
         let open = |a: &Option<SocketAddr>| a.is_some_and(|a| !a.ip().is_loopback());
         let faults: Vec<_> = addresses
-            .into_iter()
             .filter(|(_, a)| open(a))
             .map(|(key, address)| Fault {
-                key: key.to_owned(),
+                key,
                 place: Some(Place::Flag("--dev".to_owned())),
                 what: format!(
                     "{} can be reached from elsewhere",

@@ -45,6 +45,21 @@ const ALIASES: &[Alias] = &[
         key: "log.level",
         read: str::to_lowercase,
     },
+    Alias {
+        name: "WS_CALL_EVENTS_PORT",
+        key: "listen.call_events",
+        read: str::to_owned,
+    },
+    Alias {
+        name: "WS_AUDIO_STREAM_PORT",
+        key: "listen.audio_stream",
+        read: str::to_owned,
+    },
+    Alias {
+        name: "WS_FRONTEND_AUDIO_PORT",
+        key: "listen.frontend_audio",
+        read: str::to_owned,
+    },
     // Whoever sets a port alone wants to be reached from outside.
     Alias {
         name: "PORT",

@@ -16,13 +16,21 @@ pub fn payload(call: CallId, at: Wall, news: &News) -> Option<Value> {
             end_reason,
             customer_number,
             organization_number,
-        } => json!({
-            "type": "call_status_update",
-            "status": status,
-            "end_reason": end_reason,
-            "customer_number": customer_number,
-            "organization_number": organization_number,
-        }),
+            duration,
+            ..
+        } => {
+            let mut event = json!({
+                "type": "call_status_update",
+                "status": status,
+                "end_reason": end_reason,
+                "customer_number": customer_number,
+                "organization_number": organization_number,
+            });
+            if let Some(seconds) = duration {
+                event["duration"] = json!(seconds);
+            }
+            event
+        }
         News::Transcript {
             text,
             sender,
@@ -75,6 +83,9 @@ mod tests {
             end_reason: None,
             customer_number: "+14155550100".into(),
             organization_number: "+14155550101".into(),
+            call_sid: "sid".into(),
+            inbound: true,
+            duration: None,
         };
         let event = payload(call, Wall::from_micros(0), &status).unwrap();
         assert_eq!(event["type"], "call_status_update");

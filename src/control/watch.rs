@@ -42,7 +42,8 @@ async fn bury(shared: &Shared, entry: &Entry) {
         return;
     }
     let at = Wall::now();
-    let answered = shown.and_then(|row| row.answered_at).unwrap_or(at);
+    let answered = shown.as_ref().and_then(|row| row.answered_at).unwrap_or(at);
+    let sid = shown.map_or_else(|| format!("pending:{}", entry.call), |row| row.call_sid);
     let change = CallChange {
         call_id: Some(entry.call),
         status: Some(CallStatus::Ended),
@@ -57,6 +58,9 @@ async fn bury(shared: &Shared, entry: &Entry) {
         end_reason: Some(EndReason::Failed.as_str()),
         customer_number: customer,
         organization_number: ours,
+        call_sid: sid,
+        inbound: entry.inbound,
+        duration: change.duration,
     };
     let (tenant, call) = (entry.tenant, entry.call);
     let payload = news::payload(call, at, &news).unwrap_or_default().to_string();

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     access::Identity,
     base::fault::{Fault, Kind},
-    hub::{Seat, protocol::Settings},
+    hub::{Seat, Wish, audio_messages::AudioSettings, call_events::EventSettings, protocol::Settings},
     metrics,
     wire::form::Form,
 };
@@ -22,10 +22,33 @@ use hyper_util::rt::TokioIo;
 
 /// `GET /api/ws/telephony/stream`
 pub(super) async fn telephony(State(shared): State<Shared>, request: Request) -> Response {
+    upgrade(shared, request, |query| {
+        Settings::from_query(query.0.iter().map(|(n, v)| (&**n, &**v))).map(Wish::Telephony)
+    })
+}
+
+/// `GET /call-events`
+pub(super) async fn call_events(State(shared): State<Shared>, request: Request) -> Response {
+    upgrade(shared, request, |query| {
+        EventSettings::from_query(query).map(Wish::CallEvents)
+    })
+}
+
+/// `GET /frontend-audio`
+pub(super) async fn frontend_audio(State(shared): State<Shared>, request: Request) -> Response {
+    upgrade(shared, request, |query| {
+        AudioSettings::from_query(query).map(Wish::Audio)
+    })
+}
+
+/// What a query asks for.
+type Read = fn(&Form<'_>) -> Result<Wish, Fault>;
+
+fn upgrade(shared: Shared, request: Request, read: Read) -> Response {
     let (parts, body) = request.into_parts();
-    let admitted = admit(&shared, &parts);
+    let admitted = admit(&shared, &parts, read);
     let mut request = Request::from_parts(parts, body);
-    let (identity, settings, seat) = match admitted {
+    let (identity, wish, seat) = match admitted {
         Ok(admitted) => admitted,
         Err(failure) => return failure.into_response(),
     };
@@ -41,21 +64,21 @@ pub(super) async fn telephony(State(shared): State<Shared>, request: Request) ->
     let hub = shared.hub.clone();
     tokio::spawn(async move {
         match upgrading.await {
-            Ok(upgraded) => hub.serve(TokioIo::new(upgraded), seat, identity, settings).await,
+            Ok(upgraded) => hub.serve(TokioIo::new(upgraded), seat, identity, wish).await,
             Err(_) => metrics::refused("frontend", "gone"),
         }
     });
     switching(accept, protocol)
 }
 
-fn admit(shared: &Shared, parts: &http::request::Parts) -> Result<(Identity, Settings, Seat), Failure> {
+fn admit(shared: &Shared, parts: &http::request::Parts, read: Read) -> Result<(Identity, Wish, Seat), Failure> {
     check_origin(shared, &parts.headers)?;
     let query = Form::parse(parts.uri.query().unwrap_or_default().as_bytes());
     let query = query.map_err(|e| Fault::client(Kind::Malformed, e.to_string()))?;
     let address = Client::of(&parts.extensions);
     let identity = auth::identify(shared, auth::socket_credential(parts, &query)?, address)?;
-    let settings = Settings::from_query(query.0.iter().map(|(n, v)| (&**n, &**v)))?;
+    let wish = read(&query)?;
     vouch(&parts.extensions);
     let seat = shared.hub.admit(address)?;
-    Ok((identity, settings, seat))
+    Ok((identity, wish, seat))
 }

@@ -80,6 +80,8 @@ pub fn table(deps: &Deps) -> Vec<Route> {
         route(get, "/health", Gate::Open, health::health),
         route(get, "/ready", Gate::Open, health::ready),
         route(get, "/api/ws/telephony/stream", Gate::Frontend, frontends::telephony),
+        route(get, "/call-events", Gate::Frontend, frontends::call_events),
+        route(get, "/frontend-audio", Gate::Frontend, frontends::frontend_audio),
         route(get, "/api/calls/active", VIEW, calls::active),
         route(get, "/api/calls/history", VIEW, calls::history),
         route(get, "/api/calls/{id}", VIEW, calls::one),

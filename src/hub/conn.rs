@@ -4,8 +4,8 @@
 //! something slow still gets its news. A write that makes no progress ends the socket.
 
 use super::{
-    Inner,
-    fanout::{Client, PAGE, Watch, stored},
+    Config, Inner,
+    fanout::{Client, Dress, PAGE, Watch, stored},
     fragments::{Broken, Fragments},
     outbox::{Close, Item, Next, Outbox},
     protocol::{Action, Class, ServerMessage, Settings},
@@ -46,16 +46,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let config = &hub.config;
-    let ws_config = WebSocketConfig::default()
-        .read_buffer_size(4096)
-        .write_buffer_size(0)
-        .max_frame_size(Some(config.frame_bytes))
-        .max_message_size(Some(config.message_bytes));
-    let io = Fragments::new(io, config.fragments, config.fragments_timeout);
-    let (mut sink, mut stream) = WebSocketStream::from_raw_socket(io, Role::Server, Some(ws_config))
-        .await
-        .split();
-
+    let (mut sink, mut stream) = open(io, config).await;
     let tenant = identity.tenant;
     let client = Arc::new(Client::new(Outbox::new(config.queue_bytes, config.queue_messages)));
     let _joined = Joined::new(hub, tenant, client.clone());
@@ -66,35 +57,68 @@ where
         client: client.clone(),
     };
 
-    let alive = {
-        let mut reader = std::pin::pin!(shell.read(&mut stream));
-        let mut writer = std::pin::pin!(write(&client.outbox, &mut sink, config.write_stall));
-        tokio::select! {
-            () = &mut reader => {
-                client.outbox.close(Close::new(1000, ""));
-                timeout(config.write_stall, writer).await.unwrap_or(false)
-            }
-            sent = &mut writer => {
-                // The client answers our close, or has had its time.
-                let _ = timeout(config.close_wait, reader).await;
-                sent
-            }
-        }
-    };
+    let alive = carry(config, &client, &mut sink, shell.read(&mut stream)).await;
     if alive && let Ok(mut ws) = sink.reunite(stream) {
         linger(ws.get_mut(), config.close_wait).await;
     }
 }
 
+/// A client's WebSocket, held to the bounds of its messages.
+pub(super) async fn open<S>(
+    io: S,
+    config: &Config,
+) -> (
+    SplitSink<WebSocketStream<Fragments<S>>, Message>,
+    SplitStream<WebSocketStream<Fragments<S>>>,
+)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let ws_config = WebSocketConfig::default()
+        .read_buffer_size(4096)
+        .write_buffer_size(0)
+        .max_frame_size(Some(config.frame_bytes))
+        .max_message_size(Some(config.message_bytes));
+    let io = Fragments::new(io, config.fragments, config.fragments_timeout);
+    WebSocketStream::from_raw_socket(io, Role::Server, Some(ws_config))
+        .await
+        .split()
+}
+
+/// Reads and writes side by side until either ends. Whether the peer is still there to be said goodbye to.
+pub(super) async fn carry<S>(
+    config: &Config,
+    client: &Client,
+    sink: &mut SplitSink<WebSocketStream<S>, Message>,
+    reader: impl Future<Output = ()>,
+) -> bool
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut reader = std::pin::pin!(reader);
+    let mut writer = std::pin::pin!(write(&client.outbox, sink, config.write_stall));
+    tokio::select! {
+        () = &mut reader => {
+            client.outbox.close(Close::new(1000, ""));
+            timeout(config.write_stall, writer).await.unwrap_or(false)
+        }
+        sent = &mut writer => {
+            // The client answers our close, or has had its time.
+            let _ = timeout(config.close_wait, reader).await;
+            sent
+        }
+    }
+}
+
 /// A client in the fan-out, for as long as it lives.
-struct Joined<'a> {
+pub(super) struct Joined<'a> {
     hub: &'a Inner,
     tenant: TenantId,
     client: Arc<Client>,
 }
 
 impl<'a> Joined<'a> {
-    fn new(hub: &'a Inner, tenant: TenantId, client: Arc<Client>) -> Self {
+    pub(super) fn new(hub: &'a Inner, tenant: TenantId, client: Arc<Client>) -> Self {
         hub.fanout.join(tenant, client.clone());
         Self { hub, tenant, client }
     }
@@ -107,7 +131,7 @@ impl Drop for Joined<'_> {
 }
 
 /// Says that nothing follows and reads what is under way, so that the peer sees our close and not a reset.
-async fn linger<S: AsyncRead + AsyncWrite + Unpin>(io: &mut S, wait: std::time::Duration) {
+pub(super) async fn linger<S: AsyncRead + AsyncWrite + Unpin>(io: &mut S, wait: std::time::Duration) {
     let drain = async {
         let mut scrap = [0; 4096];
         if io.shutdown().await.is_ok() {
@@ -207,7 +231,7 @@ impl Shell<'_> {
                 Output::Ping => self.client.outbox.ping(),
                 Output::Close(close) => {
                     metrics::refused("frontend", close.word());
-                    self.client.watch(Watch::Nothing, Encoding::Ulaw);
+                    self.client.watch(Watch::Nothing, Dress::CallEvents);
                     self.client.outbox.close(close);
                 }
                 Output::Bind(call) => self.bind(call).await,
@@ -257,7 +281,7 @@ impl Shell<'_> {
             }
         };
         let encoding = self.session.settings().encoding.unwrap_or(Encoding::Ulaw);
-        self.client.watch(watch, encoding);
+        self.client.watch(watch, Dress::Telephony(encoding));
         if let Some(welcome) = self.session.bound(bound) {
             self.answer(welcome);
         }
@@ -361,7 +385,7 @@ impl Shell<'_> {
 }
 
 /// How a socket ends whose peer broke a rule; `None` when the peer is gone.
-fn verdict(error: &Error) -> Option<Close> {
+pub(super) fn verdict(error: &Error) -> Option<Close> {
     Some(match error {
         Error::Capacity(_) => Close::new(1009, "too big"),
         Error::Utf8(_) => Close::new(1007, "not UTF-8"),

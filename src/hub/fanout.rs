@@ -4,9 +4,10 @@
 //! crossed or the bus cut us off, it is read from the store.
 
 use super::{
+    call_events::{self, Face, Faces},
     order::{Order, PATIENCE},
     outbox::{Close, Item, Outbox},
-    protocol::{self, ServerMessage},
+    protocol::{self, Class, ServerMessage},
 };
 use crate::{
     base::{
@@ -22,7 +23,6 @@ use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 /// Stored events read at once.
 pub const PAGE: usize = 256;
@@ -38,12 +38,21 @@ pub enum Watch {
     Call(CallId),
 }
 
+/// How a client's news is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dress {
+    /// As of the telephony socket, with speech in this encoding.
+    Telephony(Encoding),
+    /// As of `/call-events`.
+    CallEvents,
+}
+
 /// One client, as the fan-out sees it.
 #[derive(Debug)]
 pub struct Client {
     /// What waits for it.
     pub outbox: Outbox,
-    view: Mutex<(Watch, Encoding)>,
+    view: Mutex<(Watch, Dress)>,
 }
 
 impl Client {
@@ -51,23 +60,23 @@ impl Client {
     pub const fn new(outbox: Outbox) -> Self {
         Self {
             outbox,
-            view: Mutex::new((Watch::Nothing, Encoding::Ulaw)),
+            view: Mutex::new((Watch::Nothing, Dress::CallEvents)),
         }
     }
 
-    /// Watches these calls from now on, with speech encoded so.
-    pub fn watch(&self, watch: Watch, encoding: Encoding) {
-        *lock(&self.view) = (watch, encoding);
+    /// Watches these calls from now on, with the news written so.
+    pub fn watch(&self, watch: Watch, dress: Dress) {
+        *lock(&self.view) = (watch, dress);
     }
 
-    fn encoding_for(&self, call: CallId) -> Option<Encoding> {
-        let (watch, encoding) = *lock(&self.view);
+    fn dress_for(&self, call: CallId) -> Option<Dress> {
+        let (watch, dress) = *lock(&self.view);
         let sees = match watch {
             Watch::Nothing => false,
             Watch::Tenant => true,
             Watch::Call(one) => one == call,
         };
-        sees.then_some(encoding)
+        sees.then_some(dress)
     }
 }
 
@@ -75,6 +84,7 @@ impl Client {
 #[derive(Debug, Default)]
 pub struct Fanout {
     clients: Mutex<HashMap<TenantId, Vec<Arc<Client>>>>,
+    faces: Mutex<Faces>,
 }
 
 impl Fanout {
@@ -101,46 +111,68 @@ impl Fanout {
         }
     }
 
-    /// Queues news for whoever watches its call. Each text is made once for each encoding that is wanted.
+    /// Queues news for whoever watches its call. Each text is made once for each way in which it is wanted.
     pub fn deliver(&self, event: &Event) {
         let status = match &event.news {
             News::Status { status, .. } => CallStatus::parse(status),
             _ => None,
         };
+        let class = match event.news {
+            News::Transcript { is_final: false, .. } => Class::Interim,
+            _ => Class::Event,
+        };
+        let item = |text: String, class| Item {
+            text: text.into(),
+            class,
+            call: Some(event.call),
+            id: event.id,
+            status,
+        };
+        // Calls are learned from their news, whether or not anybody watches yet.
+        let told = lock(&self.faces).tell(event);
+        let told: Vec<Item> = told.into_iter().map(|text| item(text, class)).collect();
         let mut texts: Vec<(Encoding, Item)> = Vec::new();
-        self.each(event.tenant, event.call, |client, encoding| {
-            let encoding = if event.news.is_live_audio() {
-                encoding
-            } else {
-                Encoding::Ulaw
-            };
-            let made = texts.iter().find(|(e, _)| *e == encoding).map(|(_, item)| item.clone());
-            let item = made.unwrap_or_else(|| {
-                let message = ServerMessage::news(event, encoding);
-                let item = Item {
-                    text: Utf8Bytes::from(message.text()),
-                    class: message.class(),
-                    call: Some(event.call),
-                    id: event.id,
-                    status,
+        self.each(event.tenant, event.call, |client, dress| match dress {
+            Dress::CallEvents => told.iter().cloned().for_each(|item| client.outbox.news(item)),
+            Dress::Telephony(encoding) => {
+                let encoding = if event.news.is_live_audio() {
+                    encoding
+                } else {
+                    Encoding::Ulaw
                 };
-                texts.push((encoding, item.clone()));
-                item
-            });
-            client.outbox.news(item);
+                let made = texts.iter().find(|(e, _)| *e == encoding).map(|(_, item)| item.clone());
+                client.outbox.news(made.unwrap_or_else(|| {
+                    let message = ServerMessage::news(event, encoding);
+                    let made = item(message.text(), message.class());
+                    texts.push((encoding, made.clone()));
+                    made
+                }));
+            }
         });
     }
 
-    /// Queues an event read from the store for whoever watches its call.
-    pub fn deliver_row(&self, tenant: TenantId, row: &EventRow) {
-        let Some(item) = stored(row) else { return };
-        self.each(tenant, row.call_id, |client, _| client.outbox.news(item.clone()));
+    /// Queues an event read from the store for whoever watches its call. `face` is the call's, where it is known.
+    pub fn deliver_row(&self, tenant: TenantId, row: &EventRow, face: Option<&Face>) {
+        let item = stored(row);
+        let told = face.map_or_else(Vec::new, |face| call_events::replayed(face, row));
+        self.each(tenant, row.call_id, |client, dress| match dress {
+            Dress::Telephony(_) => item.iter().cloned().for_each(|item| client.outbox.news(item)),
+            Dress::CallEvents => told.iter().for_each(|text| {
+                client.outbox.news(Item {
+                    text: text.clone().into(),
+                    class: Class::Event,
+                    call: Some(row.call_id),
+                    id: Some(row.id),
+                    status: None,
+                });
+            }),
+        });
     }
 
-    fn each(&self, tenant: TenantId, call: CallId, mut each: impl FnMut(&Client, Encoding)) {
+    fn each(&self, tenant: TenantId, call: CallId, mut each: impl FnMut(&Client, Dress)) {
         for client in lock(&self.clients).get(&tenant).into_iter().flatten() {
-            if let Some(encoding) = client.encoding_for(call) {
-                each(client, encoding);
+            if let Some(dress) = client.dress_for(call) {
+                each(client, dress);
             }
         }
     }
@@ -186,13 +218,23 @@ impl Fanout {
         }
     }
 
+    async fn face(&self, store: &dyn Store, tenant: TenantId, call: CallId) -> Option<Face> {
+        let known = lock(&self.faces).of(call);
+        if known.is_some() {
+            return known;
+        }
+        let row = store.call(tenant, call.as_str()).await.ok().flatten()?;
+        Some(Face::of(&row))
+    }
+
     async fn catch_up(&self, store: &dyn Store, tenant: TenantId, order: &mut Order<Arc<Event>>, after: Option<i64>) {
         let Some(mut last) = after else { return };
         loop {
             match store.events(tenant, None, last, PAGE).await {
                 Ok(rows) => {
                     for row in &rows {
-                        self.deliver_row(tenant, row);
+                        let face = self.face(store, tenant, row.call_id).await;
+                        self.deliver_row(tenant, row, face.as_ref());
                         last = row.id;
                     }
                     if rows.len() < PAGE {

@@ -1,17 +1,24 @@
-//! The frontends of a tenant: telephony WebSockets that see calls live, speak to callers and steer calls.
+//! The frontends of a tenant: telephony WebSockets that see calls live, speak to callers and steer calls; and sockets that
+//! only watch (`/call-events`) or listen (`/frontend-audio`).
 //!
 //! [`protocol`] reads and writes messages and [`session`] decides what one client may do, both pure; `conn` is the socket.
 //! [`fanout`] carries news to the [`outbox`] of each client, in the [`order`] in which it was stored. A slow client loses
 //! live audio, then its socket; it never slows a call.
 
+pub mod audio_messages;
+pub mod call_events;
 mod config;
 mod conn;
 pub mod fanout;
 mod fragments;
+mod listening;
 pub mod order;
 pub mod outbox;
 pub mod protocol;
 pub mod session;
+mod view;
+pub mod viewer;
+pub mod vitals;
 
 pub use config::Config;
 
@@ -26,7 +33,10 @@ use crate::{
     metrics,
     store::Store,
 };
+use audio_messages::AudioSettings;
+use call_events::EventSettings;
 use fanout::Fanout;
+use listening::Audience;
 use outbox::Close;
 use protocol::Settings;
 use std::{
@@ -50,6 +60,17 @@ pub struct Deps {
     pub access: Arc<Access>,
 }
 
+/// What a frontend's socket is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// To see calls, speak to callers and steer calls.
+    Telephony(Settings),
+    /// To see what happens to calls.
+    CallEvents(EventSettings),
+    /// To hear them.
+    Audio(AudioSettings),
+}
+
 /// All frontends of the process. Cheap to clone.
 #[derive(Clone)]
 pub struct Hub(Arc<Inner>);
@@ -58,6 +79,7 @@ struct Inner {
     config: Config,
     deps: Deps,
     fanout: Fanout,
+    audience: Arc<Audience>,
     seats: Mutex<Seats>,
     tenant_messages: Buckets<TenantId>,
     live: ::metrics::Gauge,
@@ -110,6 +132,7 @@ impl Hub {
         Self(Arc::new(Inner {
             tenant_messages: Buckets::new(config.tenant_messages),
             fanout: Fanout::default(),
+            audience: Arc::default(),
             seats: Mutex::default(),
             live: metrics::gauge(metrics::frontends_live, &[]),
             config,
@@ -123,7 +146,8 @@ impl Hub {
 
     /// Carries news from the bus to the clients. Runs for ever: spawn it once.
     pub async fn run(&self) {
-        self.0.fanout.run(&*self.0.deps.bus, &*self.0.deps.store).await;
+        let deps = &self.0.deps;
+        tokio::join!(self.0.fanout.run(&*deps.bus, &*deps.store), self.0.audience.run(deps));
     }
 
     /// Decides whether one more client is taken, before its upgrade is answered.
@@ -153,11 +177,18 @@ impl Hub {
     }
 
     /// Serves an upgraded connection to its end.
-    pub async fn serve<S>(&self, io: S, seat: Seat, identity: Identity, settings: Settings)
+    pub async fn serve<S>(&self, io: S, seat: Seat, identity: Identity, wish: Wish)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        conn::serve(&self.0, io, seat.address(), identity, settings).await;
+        let address = seat.address();
+        match wish {
+            Wish::Telephony(settings) => conn::serve(&self.0, io, address, identity, settings).await,
+            Wish::CallEvents(settings) => {
+                view::serve(&self.0, io, address, identity, view::Sight::Events(settings)).await;
+            }
+            Wish::Audio(settings) => view::serve(&self.0, io, address, identity, view::Sight::Audio(settings)).await,
+        }
     }
 
     /// Takes no new clients and ends those there are.

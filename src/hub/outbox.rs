@@ -90,6 +90,7 @@ pub struct Outbox {
     queue: Mutex<Queue>,
     filled: Notify,
     drained: Notify,
+    tell_gap: fn(u64) -> String,
     max_bytes: usize,
     max_items: usize,
 }
@@ -118,9 +119,16 @@ impl Outbox {
             queue: Mutex::new(queue),
             filled: Notify::new(),
             drained: Notify::new(),
+            tell_gap: |dropped| ServerMessage::Gap { dropped }.text(),
             max_bytes,
             max_items,
         }
+    }
+
+    /// Tells what was left out in these words.
+    pub fn telling_gaps_by(mut self, tell_gap: fn(u64) -> String) -> Self {
+        self.tell_gap = tell_gap;
+        self
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -231,7 +239,7 @@ impl Outbox {
         }
         if q.dropped > 0 {
             let dropped = std::mem::take(&mut q.dropped);
-            return Some(Next::Text(ServerMessage::Gap { dropped }.text().into()));
+            return Some(Next::Text((self.tell_gap)(dropped).into()));
         }
         if let Some(item) = q.items.pop_front() {
             q.bytes -= item.text.len();

@@ -8,9 +8,10 @@ use super::{
     Config,
     outbox::Close,
     protocol::{self, Action, ClientMessage, ServerMessage, Settings, Unreadable, error_code},
+    vitals::{Due, Vitals},
 };
 use crate::{
-    access::{Identity, Role, limit::Bucket},
+    access::{Identity, Role},
     base::{
         fault::{Fault, Kind, Origin},
         ids::CallId,
@@ -18,12 +19,7 @@ use crate::{
     },
     metrics,
 };
-use std::{collections::VecDeque, time::Duration};
-
-/// Pause after which a client that sent too much starts anew.
-const CALM: Duration = Duration::from_secs(2);
-/// Messages that were no JSON, before the socket is closed.
-const MAX_GARBAGE: u8 = 3;
+use std::collections::VecDeque;
 
 /// What a client watches.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,53 +75,23 @@ enum State {
 /// One client.
 #[derive(Debug)]
 pub struct Session {
-    identity: Identity,
-    expires: Option<Mono>,
+    vitals: Vitals,
     settings: Settings,
     state: State,
-    limits: Limits,
-    next_ping: Mono,
-    ping_sent: Option<Mono>,
-    garbage: u8,
     out: VecDeque<Output>,
-}
-
-#[derive(Debug)]
-struct Limits {
-    messages: Bucket,
-    control: Bucket,
-    over_since: Option<Mono>,
-    last_drop: Mono,
-    over_limit: Duration,
-    ping_every: Duration,
-    pong_timeout: Duration,
 }
 
 impl Session {
     /// A client that has just connected, with what its query said.
     pub fn new(config: &Config, identity: Identity, settings: Settings, now: Mono, wall: Wall) -> Self {
         let mut session = Self {
-            expires: None,
-            identity: identity.clone(),
             state: State::Waiting {
                 until: now + config.init_timeout,
             },
-            limits: Limits {
-                messages: Bucket::new(config.messages),
-                control: Bucket::new(config.control_frames),
-                over_since: None,
-                last_drop: Mono::ZERO,
-                over_limit: config.over_limit,
-                ping_every: config.ping_every,
-                pong_timeout: config.pong_timeout,
-            },
-            next_ping: now + config.ping_every,
-            ping_sent: None,
-            garbage: 0,
+            vitals: Vitals::new(config, identity, now, wall),
             out: VecDeque::new(),
             settings,
         };
-        session.assume(identity, now, wall);
         if session.settings.suffice() {
             session.bind();
         }
@@ -144,7 +110,7 @@ impl Session {
 
     /// Whose calls.
     pub const fn identity(&self) -> &Identity {
-        &self.identity
+        self.vitals.identity()
     }
 
     /// When [`Session::tick`] is due at the latest.
@@ -154,11 +120,7 @@ impl Session {
             State::Waiting { until } => Some(until),
             State::Binding | State::Bound(_) => None,
         };
-        let pong = self.ping_sent.map(|at| at + self.limits.pong_timeout);
-        [init, pong, self.expires]
-            .into_iter()
-            .flatten()
-            .fold(self.next_ping, Ord::min)
+        init.into_iter().fold(self.vitals.deadline(), Ord::min)
     }
 
     /// Time passed.
@@ -166,32 +128,20 @@ impl Session {
         if matches!(self.state, State::Closed) {
             return;
         }
-        if self.expires.is_some_and(|end| end <= now) {
-            return self.close(4401, "token expired");
-        }
         if matches!(self.state, State::Waiting { until } if until <= now) {
             return self.close(1008, "init_telephony_stream did not come");
         }
-        if self
-            .ping_sent
-            .is_some_and(|at| now.since(at) >= self.limits.pong_timeout)
-        {
-            return self.close(1001, "no pong");
-        }
-        if self.next_ping <= now {
-            self.next_ping = now + self.limits.ping_every;
-            self.ping_sent.get_or_insert(now);
-            self.out.push_back(Output::Ping);
+        match self.vitals.tick(now) {
+            Due::Nothing => {}
+            Due::Ping => self.out.push_back(Output::Ping),
+            Due::Close(close) => self.end(close),
         }
     }
 
     /// A ping or pong came.
     pub fn control_frame(&mut self, pong: bool, now: Mono) {
-        if pong {
-            self.ping_sent = None;
-        }
-        if !self.limits.control.take(now) {
-            self.close(1008, "too many control frames");
+        if let Err(close) = self.vitals.control_frame(pong, now) {
+            self.end(close);
         }
     }
 
@@ -203,16 +153,19 @@ impl Session {
     /// A text message came. `within` says whether the tenant's own limit allows it.
     pub fn text(&mut self, text: &str, within: bool, now: Mono, wall: Wall) {
         self.tick(now);
-        if matches!(self.state, State::Closed) || !self.admit(within, now) {
+        if matches!(self.state, State::Closed) {
             return;
+        }
+        match self.vitals.admit(within, now) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(close) => return self.end(close),
         }
         match protocol::parse(text) {
             Ok(message) => self.message(message, wall),
             Err(Unreadable::NotJson) => {
-                self.garbage += 1;
-                metrics::dropped("frontend_message", "not_json", 1);
-                if self.garbage >= MAX_GARBAGE {
-                    return self.close(1007, "not JSON");
+                if let Err(close) = self.vitals.garbage() {
+                    return self.end(close);
                 }
                 self.error(None, "CONNECTION_FAILED", "not JSON, or nested too deep", None, wall);
             }
@@ -221,22 +174,6 @@ impl Session {
                 self.error(call_id.as_deref(), error_code(Origin::Client, asked), &what, None, wall);
             }
         }
-    }
-
-    fn admit(&mut self, within: bool, now: Mono) -> bool {
-        let limits = &mut self.limits;
-        if limits.messages.take(now) && within {
-            return true;
-        }
-        metrics::dropped("frontend_message", "rate", 1);
-        if now.since(limits.last_drop) > CALM {
-            limits.over_since = None;
-        }
-        limits.last_drop = now;
-        if now.since(*limits.over_since.get_or_insert(now)) >= limits.over_limit {
-            self.close(1008, "too many messages");
-        }
-        false
     }
 
     fn message(&mut self, message: ClientMessage, wall: Wall) {
@@ -275,9 +212,9 @@ impl Session {
 
     fn act(&mut self, call_id: Option<String>, action: Action, wall: Wall) {
         let client_ref = action.client_ref();
-        if self.identity.role < action.needs() {
+        if self.identity().role < action.needs() {
             metrics::refused("frontend_message", "role");
-            let what = format!("{}: not allowed for the role {}", action.name(), self.identity.role);
+            let what = format!("{}: not allowed for the role {}", action.name(), self.identity().role);
             return self.error(
                 call_id.as_deref(),
                 "CONNECTION_FAILED",
@@ -322,7 +259,7 @@ impl Session {
             if say.language.is_empty() {
                 say.language = self.settings.language.clone().unwrap_or_else(|| "auto".to_owned());
             }
-            say.sender_name = Some(self.identity.subject.clone());
+            say.sender_name = Some(self.identity().subject.clone());
         }
         action
     }
@@ -349,7 +286,7 @@ impl Session {
             return;
         };
         let language = self.settings.language.as_ref().filter(|l| *l != "auto");
-        if let Some(language) = language.filter(|_| self.identity.role >= Role::Agent) {
+        if let Some(language) = language.filter(|_| self.identity().role >= Role::Agent) {
             let (call, language) = (*id, language.clone());
             self.out.push_back(Output::Listen { call, language });
         }
@@ -405,23 +342,10 @@ impl Session {
 
     /// A token sent by `refresh_token` was verified, or was not.
     pub fn refreshed(&mut self, identity: Option<Identity>, now: Mono, wall: Wall) {
-        match identity {
-            Some(new) if new.tenant == self.identity.tenant => {
-                self.assume(new, now, wall);
-                let expires_at = self.identity.expires;
-                self.send(&ServerMessage::TokenRefreshed { expires_at });
-            }
-            _ => self.error(None, "CONNECTION_FAILED", "refresh_token: token refused", None, wall),
+        match self.vitals.refreshed(identity, now, wall) {
+            Some(expires_at) => self.send(&ServerMessage::TokenRefreshed { expires_at }),
+            None => self.error(None, "CONNECTION_FAILED", "refresh_token: token refused", None, wall),
         }
-    }
-
-    /// The wall clock is read once: the session ends when as much time has passed, however that clock is set meanwhile.
-    fn assume(&mut self, identity: Identity, now: Mono, wall: Wall) {
-        self.expires = identity.expires.map(|end| {
-            let left = end.as_micros().saturating_sub(wall.as_micros()).max(0);
-            now + Duration::from_micros(left as u64)
-        });
-        self.identity = identity;
     }
 
     fn send(&mut self, message: &ServerMessage<'_>) {
@@ -441,9 +365,13 @@ impl Session {
     }
 
     fn close(&mut self, code: u16, reason: &'static str) {
+        self.end(Close::new(code, reason));
+    }
+
+    fn end(&mut self, close: Close) {
         if !matches!(self.state, State::Closed) {
             self.state = State::Closed;
-            self.out.push_back(Output::Close(Close::new(code, reason)));
+            self.out.push_back(Output::Close(close));
         }
     }
 }

@@ -24,6 +24,8 @@ use tokio_rustls::TlsAcceptor;
 pub struct Config {
     /// Where everything listens: webhooks, media, frontends, REST.
     pub address: SocketAddr,
+    /// More addresses where the same is served: `call_events`, `audio_stream` and `frontend_audio`, for set-ups with a port for each.
+    pub more: Vec<(&'static str, SocketAddr)>,
     /// Where `/metrics` listens; nowhere if `None`.
     pub metrics: Option<SocketAddr>,
     /// Certificate chain and private key, both PEM; plain TCP without them.
@@ -36,6 +38,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             address: ([127, 0, 0, 1], 8080).into(),
+            more: Vec::new(),
             metrics: Some(([127, 0, 0, 1], 9090).into()),
             tls: None,
             limits: Limits {
@@ -73,8 +76,14 @@ impl Config {
                 "set both tls_cert and tls_key, or neither",
             );
         }
+        let address = s.parsed("address", d.address, "an address such as 0.0.0.0:8080");
+        let more = ["call_events", "audio_stream", "frontend_audio"];
+        let more = more
+            .into_iter()
+            .filter_map(|key| Some((key, read_more(s, key, address)?)));
         Self {
-            address: s.parsed("address", d.address, "an address such as 0.0.0.0:8080"),
+            more: more.collect(),
+            address,
             metrics,
             tls: (!cert.is_empty()).then(|| (cert.into(), key.into())),
             limits: Limits {
@@ -89,6 +98,23 @@ impl Config {
             },
         }
     }
+}
+
+/// An address, or a port of the main address.
+fn read_more(s: &Section<'_>, key: &str, main: SocketAddr) -> Option<SocketAddr> {
+    let text = s.text(key, "");
+    if text.is_empty() {
+        return None;
+    }
+    let address = match text.parse() {
+        Ok(port) => Ok(SocketAddr::new(main.ip(), port)),
+        Err(_) => text.parse(),
+    };
+    if address.is_err() {
+        let hint = "write a port, an address such as 0.0.0.0:8081, or nothing for none";
+        s.fault(key, format!("{text:?} is neither a port nor an address"), hint);
+    }
+    address.ok()
 }
 
 /// Bounds on sockets. 0 lifts one.

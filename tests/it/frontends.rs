@@ -439,6 +439,9 @@ fn event(tenant: i64, id: i64) -> Arc<Event> {
         end_reason: None,
         customer_number: "+1".repeat(2000),
         organization_number: "+2".into(),
+        call_sid: "sid".into(),
+        inbound: true,
+        duration: None,
     };
     Arc::new(Event {
         tenant: TenantId(tenant),

@@ -1,10 +1,12 @@
 //! Tests that need more than one module, or a process. One binary; each module says in its first line what it holds.
 
 mod bad_input;
+mod browser;
 mod calls;
 mod daemon;
 mod frontends;
 mod house;
+mod listening;
 mod process;
 mod rest;
 mod shard;

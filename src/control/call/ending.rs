@@ -31,7 +31,7 @@ impl Call {
             true => "the vendor could not carry the media stream and is asked once more",
             false => "the vendor could not carry the media stream",
         };
-        self.fault(now, Fault::new(Origin::Vendor, Kind::BadGateway, message));
+        self.vendor_fault(now, Fault::new(Origin::Vendor, Kind::BadGateway, message), true);
         if again {
             self.restreamed = true;
             self.ask(Ask::StartStream);

@@ -117,11 +117,17 @@ impl Call {
     }
 
     pub(super) fn fault(&mut self, now: Now, fault: Fault) {
+        self.vendor_fault(now, fault, false);
+    }
+
+    /// The vendor is at fault, `of_stream` where it could not carry the media stream.
+    pub(super) fn vendor_fault(&mut self, now: Now, fault: Fault, of_stream: bool) {
         let news = News::Fault {
             code: self.terms.error_code,
             vendor: Some(self.terms.vendor),
             message: fault.message.into_owned(),
             message_id: None,
+            of_stream,
         };
         self.publish(now, news);
     }
@@ -191,6 +197,9 @@ impl Call {
             end_reason: self.row.end_reason.map(EndReason::as_str),
             customer_number: self.row.customer_number.clone(),
             organization_number: self.row.organization_number.clone(),
+            call_sid: self.row.call_sid.clone(),
+            inbound: self.row.inbound,
+            duration: self.row.duration,
         }
     }
 }

@@ -90,6 +90,7 @@ impl Call {
             vendor,
             message,
             message_id,
+            of_stream: false,
         };
         self.publish(now, fault);
     }

@@ -365,6 +365,9 @@ pub enum ServerMessage<'a> {
         customer_number: &'a str,
         /// Our number.
         organization_number: &'a str,
+        /// How long it was, in seconds, once it ended.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        duration: Option<i64>,
         /// When.
         timestamp: Wall,
         /// Marks what a client that has just come is told of calls as they stand.
@@ -532,6 +535,7 @@ impl<'a> ServerMessage<'a> {
             end_reason: row.end_reason.map(|r| r.as_str()),
             customer_number: &row.customer_number,
             organization_number: &row.organization_number,
+            duration: row.duration,
             timestamp: row.end_time.or(row.answered_at).unwrap_or(row.start_time),
             snapshot: true,
             id: None,
@@ -547,12 +551,15 @@ impl<'a> ServerMessage<'a> {
                 end_reason,
                 customer_number,
                 organization_number,
+                duration,
+                ..
             } => Self::CallStatusUpdate {
                 call_id,
                 status,
                 end_reason: *end_reason,
                 customer_number,
                 organization_number,
+                duration: *duration,
                 timestamp,
                 snapshot: false,
                 id,
@@ -626,6 +633,7 @@ impl<'a> ServerMessage<'a> {
                 vendor,
                 message,
                 message_id,
+                ..
             } => Self::TelephonyError {
                 call_id: Some(event.call.as_str()),
                 error_code: code,

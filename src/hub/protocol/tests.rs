@@ -226,6 +226,9 @@ fn every_message_to_a_frontend_has_every_field() {
         end_reason: None,
         customer_number: "+1234567890".into(),
         organization_number: "+0987654321".into(),
+        call_sid: "sid".into(),
+        inbound: true,
+        duration: None,
     };
     assert_eq!(
         shown(status, Some(7)),
@@ -290,6 +293,7 @@ fn every_message_to_a_frontend_has_every_field() {
         vendor: None,
         message: "no voice".into(),
         message_id: Some(message_id),
+        of_stream: false,
     };
     assert_eq!(
         shown(fault, None),
@@ -321,6 +325,9 @@ fn what_is_replayed_is_what_was_sent_live() {
             end_reason: Some("completed"),
             customer_number: "+1".into(),
             organization_number: "+2".into(),
+            call_sid: "sid".into(),
+            inbound: true,
+            duration: None,
         },
         News::Transcript {
             text: "Hello".into(),

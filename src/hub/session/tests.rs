@@ -3,6 +3,7 @@
 use super::*;
 use crate::base::ids::TenantId;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 const T0: Mono = Mono::from_millis(60_000);
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,0 +1,318 @@
+//! The messages of `/frontend-audio` and how audio is written in them. Pure.
+//!
+//! `{"event":"connected","config":{…}}`, then for each stream `start`, `media`, `stop`, each with its `stream_id`. A client's
+//! format is that of both sides of every call, or, for `native`, whatever the call's vendor writes.
+
+use super::viewer::Voice;
+use crate::{
+    audio::{codec, resample::Resampler},
+    base::{
+        fault::{Fault, Kind},
+        format::{AudioFormat, Encoding},
+    },
+    record::Side,
+    wire::{base64, form::Form},
+};
+use serde_json::json;
+use std::fmt::Write;
+
+/// How a client wants audio.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Wanted {
+    /// In this format.
+    Format(AudioFormat),
+    /// In the vendor's.
+    Native,
+}
+
+/// What a client of `/frontend-audio` wants to hear, from its query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AudioSettings {
+    /// One call by either id; the whole tenant when `None`.
+    pub call_id: Option<String>,
+    /// Whether it hears the caller.
+    pub inbound: bool,
+    /// Whether it hears what the caller is sent.
+    pub outbound: bool,
+    /// How.
+    pub wanted: Wanted,
+}
+
+impl AudioSettings {
+    /// Reads the query of the upgrade request. An empty value is no value.
+    pub fn from_query(query: &Form<'_>) -> Result<Self, Fault> {
+        let value = |name| query.get(name).filter(|v| !v.is_empty());
+        let bad = |message| Fault::client(Kind::Malformed, message);
+        let (inbound, outbound) = match value("track") {
+            None | Some("inbound" | "inbound_track") => (true, false),
+            Some("outbound" | "outbound_track") => (false, true),
+            Some("both" | "both_tracks") => (true, true),
+            Some(_) => return Err(bad("track is none of inbound, outbound, both")),
+        };
+        let rate = value("sample_rate").map(|r| r.parse().ok().filter(|r| AudioFormat::RATES.contains(r)));
+        let rate = match rate {
+            Some(None) => return Err(bad("sample_rate is none of 8000, 16000, 24000, 48000")),
+            Some(rate) => rate,
+            None => None,
+        };
+        let wanted = match value("format") {
+            Some(name) if name.eq_ignore_ascii_case("native") => match rate {
+                None => Wanted::Native,
+                Some(_) => {
+                    return Err(bad(
+                        "sample_rate does not go with format=native: the rate is the vendor's",
+                    ));
+                }
+            },
+            Some(name) if name.eq_ignore_ascii_case("opus") => {
+                return Err(bad(
+                    "format=opus is not offered here: ask for PCMU, PCMA, L16 or native",
+                ));
+            }
+            name => {
+                let encoding = name.map_or(Some(Encoding::Ulaw), Encoding::parse);
+                Wanted::Format(AudioFormat {
+                    encoding: encoding.ok_or_else(|| bad("format is none of PCMU, PCMA, L16, native"))?,
+                    rate: rate.unwrap_or(AudioFormat::ULAW_8K.rate),
+                })
+            }
+        };
+        Ok(Self {
+            call_id: value("call_id").map(str::to_owned),
+            inbound,
+            outbound,
+            wanted,
+        })
+    }
+
+    /// Whether it hears that side.
+    pub const fn hears(&self, side: Side) -> bool {
+        match side {
+            Side::Caller => self.inbound,
+            Side::Agent => self.outbound,
+        }
+    }
+
+    /// The greeting.
+    pub fn connected(&self) -> String {
+        let (format, rate) = match self.wanted {
+            Wanted::Format(format) => (name(format.encoding), Some(format.rate)),
+            Wanted::Native => ("native", None),
+        };
+        let config = json!({ "format": format, "sampleRate": rate, "channels": 1 });
+        let more = json!({ "message": "Connected to audio stream", "config": config });
+        Voice::Audio.say("connected", more)
+    }
+}
+
+/// Names as the frontends of `/frontend-audio` write them.
+const fn name(encoding: Encoding) -> &'static str {
+    match encoding {
+        Encoding::Ulaw => "PCMU",
+        Encoding::Alaw => "PCMA",
+        other => other.name(),
+    }
+}
+
+/// The stream of one call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// The vendor's id of it.
+    pub stream_id: String,
+    /// The vendor's id of the call.
+    pub call_control_id: String,
+    /// Ours.
+    pub call_id: String,
+    /// How the vendor writes the caller's audio.
+    pub inbound: AudioFormat,
+    /// How it is sent audio.
+    pub outbound: AudioFormat,
+}
+
+impl Stream {
+    /// The vendor's format of a side.
+    pub const fn format(&self, side: Side) -> AudioFormat {
+        match side {
+            Side::Caller => self.inbound,
+            Side::Agent => self.outbound,
+        }
+    }
+
+    /// The vendor writes a side at another rate from now on.
+    pub const fn retune(&mut self, side: Side, rate: u32) {
+        match side {
+            Side::Caller => self.inbound.rate = rate,
+            Side::Agent => self.outbound.rate = rate,
+        }
+    }
+
+    /// It begins, for a client with these settings.
+    pub fn start(&self, settings: &AudioSettings) -> String {
+        let side = if settings.inbound { Side::Caller } else { Side::Agent };
+        let format = match settings.wanted {
+            Wanted::Format(format) => format,
+            Wanted::Native => self.format(side),
+        };
+        let mut start = json!({
+            "media_format": format!("audio/{}", name(format.encoding)),
+            "sample_rate": format.rate,
+            "channels": 1,
+            "call_control_id": self.call_control_id,
+            "call_id": self.call_id,
+        });
+        if settings.wanted == Wanted::Native && settings.inbound && settings.outbound {
+            let encoding = format!("audio/{}", name(self.outbound.encoding));
+            start["outbound"] = json!({ "media_format": encoding, "sample_rate": self.outbound.rate });
+        }
+        Voice::Audio.say("start", json!({ "stream_id": self.stream_id, "start": start }))
+    }
+
+    /// A piece of it; `payload` is base64.
+    pub fn media(&self, side: Side, chunk: u64, at_ms: u64, payload: &str) -> String {
+        let track = match side {
+            Side::Caller => "inbound",
+            Side::Agent => "outbound",
+        };
+        let mut out = String::with_capacity(payload.len() + self.stream_id.len() + 128);
+        out.push_str(r#"{"event":"media","stream_id":""#);
+        crate::wire::json::escape(&self.stream_id, |piece| out.push_str(piece));
+        // Base64 needs no escape.
+        let _ = write!(
+            out,
+            r#"","media":{{"track":"{track}","chunk":"{chunk}","timestamp":"{at_ms}","payload":"{payload}"}}}}"#
+        );
+        out
+    }
+
+    /// It ends.
+    pub fn stop(&self) -> String {
+        Voice::Audio.say("stop", json!({ "stream_id": self.stream_id }))
+    }
+}
+
+/// Writes the samples of one side in one format.
+#[derive(Debug)]
+pub struct Writer {
+    to: AudioFormat,
+    resampler: Option<Resampler>,
+    resampled: Vec<i16>,
+    bytes: Vec<u8>,
+}
+
+impl Writer {
+    /// A writer of samples that come at `rate`.
+    pub fn new(rate: u32, to: AudioFormat) -> Self {
+        Self {
+            to,
+            resampler: Resampler::new(rate, to.rate).ok().filter(|_| rate != to.rate),
+            resampled: Vec::new(),
+            bytes: Vec::new(),
+        }
+    }
+
+    /// The samples in base64.
+    pub fn write(&mut self, samples: &[i16]) -> String {
+        let samples = match &mut self.resampler {
+            None => samples,
+            Some(resampler) => {
+                self.resampled.resize(resampler.output_len(samples.len()), 0);
+                let n = resampler.process(samples, &mut self.resampled);
+                &self.resampled[..n]
+            }
+        };
+        self.bytes.resize(self.to.encoding.bytes(samples.len()), 0);
+        let n = codec::encode(self.to.encoding, samples, &mut self.bytes);
+        base64::encode_string(&self.bytes[..n])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn read(query: &str) -> Result<AudioSettings, Fault> {
+        AudioSettings::from_query(&Form::parse(query.as_bytes()).unwrap())
+    }
+
+    fn json_of(text: &str) -> Value {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn the_query_says_what_is_heard_and_how() {
+        let plain = read("").unwrap();
+        assert_eq!(
+            (plain.inbound, plain.outbound, plain.wanted),
+            (true, false, Wanted::Format(AudioFormat::ULAW_8K))
+        );
+        let wide = read("call_id=CA1&track=both&format=pcm_s16le&sample_rate=16000").unwrap();
+        assert_eq!(
+            (wide.call_id.as_deref(), wide.inbound && wide.outbound),
+            (Some("CA1"), true)
+        );
+        let l16 = AudioFormat {
+            encoding: Encoding::L16Le,
+            rate: 16_000,
+        };
+        assert_eq!(wide.wanted, Wanted::Format(l16));
+        assert_eq!(read("format=native").unwrap().wanted, Wanted::Native);
+        for bad in [
+            "track=left",
+            "format=mp3",
+            "format=opus",
+            "sample_rate=44100",
+            "sample_rate=x",
+            "format=native&sample_rate=8000",
+        ] {
+            assert_eq!(read(bad).unwrap_err().kind, Kind::Malformed, "{bad}");
+        }
+    }
+
+    #[test]
+    fn messages_are_shaped_as_frontends_know_them() {
+        let settings = read("").unwrap();
+        assert_eq!(
+            json_of(&settings.connected()),
+            json!({"event": "connected", "message": "Connected to audio stream",
+                "config": {"format": "PCMU", "sampleRate": 8000, "channels": 1}})
+        );
+        let stream = Stream {
+            stream_id: "a\"b".into(),
+            call_control_id: "v3:x".into(),
+            call_id: "call_1".into(),
+            inbound: AudioFormat::ULAW_8K,
+            outbound: AudioFormat {
+                encoding: Encoding::L16Le,
+                rate: 16_000,
+            },
+        };
+        let start = json_of(&stream.start(&settings));
+        assert_eq!(start["start"]["media_format"], "audio/PCMU");
+        assert_eq!(
+            (&start["start"]["sample_rate"], &start["start"]["channels"]),
+            (&json!(8000), &json!(1))
+        );
+        let both = json_of(&stream.start(&read("format=native&track=both").unwrap()));
+        assert_eq!(both["start"]["outbound"]["sample_rate"], 16_000);
+        assert_eq!(
+            json_of(&stream.media(Side::Caller, 1, 20, "/w==")),
+            json!({"event": "media", "stream_id": "a\"b",
+                "media": {"track": "inbound", "chunk": "1", "timestamp": "20", "payload": "/w=="}})
+        );
+        assert_eq!(json_of(&stream.stop()), json!({"event": "stop", "stream_id": "a\"b"}));
+    }
+
+    #[test]
+    fn a_writer_keeps_the_length_and_the_rate_it_was_asked_for() {
+        let samples = vec![1000; 160];
+        let bytes = |to| base64::decode_vec(Writer::new(8000, to).write(&samples).as_bytes(), 10_000).unwrap();
+        assert_eq!(bytes(AudioFormat::ULAW_8K).len(), 160);
+        let l16 = |rate| AudioFormat {
+            encoding: Encoding::L16Le,
+            rate,
+        };
+        assert_eq!(bytes(l16(8000)), 1000i16.to_le_bytes().repeat(160));
+        assert_eq!(bytes(l16(24_000)).len(), 960);
+    }
+}
