@@ -7,6 +7,7 @@ use crate::{
         address::Address,
         announce,
         caller::{self, Opening, Outcome, Plan, Progress, Webhook},
+        fault::Fault,
         report::{Ended, Line, Report},
         script::Manner,
         watch::{Sight, Watch, What},
@@ -69,11 +70,15 @@ pub struct Args {
     #[arg(long, conflicts_with = "webhook")]
     pub unannounced: bool,
 
+    /// What goes wrong on the way: drop-stop, reorder, duplicate, jitter=80ms, burst, stall=500ms, wrong-rate
+    #[arg(long, value_name = "FAULT", value_delimiter = ',')]
+    pub fault: Vec<Fault>,
+
     /// Where to serve the vendor's REST interface, if calls are answered by commands: what the daemon has as base_url
     #[arg(long, value_name = "ADDRESS", conflicts_with = "unannounced")]
     pub rest: Option<SocketAddr>,
 
-    /// File with the account's secret, to sign the webhook
+    /// File with the account's secret, to sign webhooks or to put into their URLs; SIDETONE_VENDOR_SECRET holds it as well
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
 
@@ -143,6 +148,7 @@ pub fn run(args: Args) -> ExitCode {
         } else {
             Manner::AsRecorded
         },
+        faults: args.fault.clone(),
         linger: args.linger,
         limit: args.limit,
     };
@@ -201,7 +207,10 @@ fn webhook(args: &Args) -> Result<Option<Webhook>, String> {
         rest: args.rest,
         address,
         signed_as,
-        secret: secret.transpose()?,
+        secret: match secret.transpose()? {
+            Some(secret) => Some(secret),
+            None => std::env::var("SIDETONE_VENDOR_SECRET").ok().map(Secret::new),
+        },
         account: args.account.clone(),
     }))
 }

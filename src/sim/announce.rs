@@ -101,10 +101,28 @@ pub(super) async fn commanded(
     }
 }
 
-/// Posts a webhook where the daemon is; any 2xx will do.
+/// Where the vendor tells the end of a call, as configured there.
+pub(super) fn status_url(vendor: &Descriptor, webhook: &Webhook) -> String {
+    let call = hook_path(vendor).unwrap_or_default();
+    let status = vendor.hook(HookKind::Status).map_or(call, |h| h.path);
+    let base = webhook.signed_as.strip_suffix(call);
+    base.map_or_else(|| webhook.signed_as.clone(), |base| format!("{base}{status}"))
+}
+
+/// Path and query of a URL that is configured at the vendor, at the daemon.
+fn at_daemon(url: &str, webhook: &Webhook) -> String {
+    let address = &webhook.address;
+    let base = webhook.signed_as.strip_suffix(&*address.path).unwrap_or_default();
+    match url.strip_prefix(&*webhook.signed_as) {
+        Some(query) => address.at("http", &format!("{}{query}", address.path)),
+        None => address.at("http", url.strip_prefix(base).unwrap_or_default()),
+    }
+}
+
+/// Sends a webhook to where the daemon is; any 2xx will do.
 pub(super) async fn post(client: &HttpClient, request: ApiRequest, webhook: &Webhook) -> Result<Bytes, AnnounceError> {
     let request = ApiRequest {
-        url: webhook.address.at("http", &webhook.address.path),
+        url: at_daemon(&request.url, webhook),
         ..request
     };
     let reply = client.send(request).await.map_err(AnnounceError::Failed)?;

@@ -8,14 +8,15 @@ use super::{
     address::Address,
     announce::{self, AnnounceError},
     desk::{Asked, Desk},
+    fault::{Fault, Faulty},
     pace::Pace,
     payload,
     playout::Playout,
     report::{Echo, Ended, Report, Turn},
-    script::{FRAME_MS, FarEnd, Manner, Script},
+    script::{FarEnd, Manner, Script},
 };
 use crate::{
-    audio::codec,
+    audio::{codec, resample::any::AnyResampler},
     base::{secret::Secret, time::Mono},
     net::client::HttpClient,
     vendor::{Descriptor, Peer, PeerCall, PeerEvent},
@@ -46,6 +47,8 @@ pub struct Plan {
     pub samples: Vec<i16>,
     /// How the caller treats the pauses in it.
     pub manner: Manner,
+    /// What goes wrong on the way.
+    pub faults: Vec<Fault>,
     /// The caller hangs up after this much silence from both sides.
     pub linger: Duration,
     /// The caller hangs up after this time whatever happens.
@@ -135,6 +138,8 @@ impl fmt::Display for CallError {
 
 impl std::error::Error for CallError {}
 
+/// A silence this long is a pause and no gap.
+const PAUSE_MS: u64 = 1000;
 /// How long after its end a call still takes commands.
 const LAST_COMMANDS: Duration = Duration::from_millis(500);
 
@@ -180,6 +185,7 @@ pub async fn place(plan: Plan, progress: &mpsc::Sender<Progress>) -> Result<Outc
         to: plan.to.clone(),
         ..Report::default()
     };
+    let doubled = plan.faults.contains(&Fault::Duplicate);
     let mut url = None;
     let mut desk = None;
     let mut commanded = None;
@@ -200,8 +206,10 @@ pub async fn place(plan: Plan, progress: &mpsc::Sender<Progress>) -> Result<Outc
                 url = told.map_err(CallError::Announce)?;
                 commanded = Some(peer);
             } else {
-                let answer = announce::announce(&client, plan.vendor, &mut call, webhook).await;
-                url = Some(answer.map_err(CallError::Announce)?);
+                for _ in 0..=usize::from(doubled) {
+                    let answer = announce::announce(&client, plan.vendor, &mut call, webhook).await;
+                    url = Some(answer.map_err(CallError::Announce)?);
+                }
             }
             secret = webhook.secret.as_ref();
             report.webhook_ms = Some(Mono::now().since(before).as_secs_f64() * 1000.0);
@@ -229,16 +237,24 @@ pub async fn place(plan: Plan, progress: &mpsc::Sender<Progress>) -> Result<Outc
     if path.is_empty() {
         plan.vendor.stream_path.clone_into(&mut path);
     }
+    call.url.clone_from(&url);
     let peer = commanded.unwrap_or_else(|| (plan.vendor.peer)(call));
     let signed = url
         .zip(secret)
         .and_then(|(url, secret)| peer.sign_upgrade(&url, secret));
     signatures.extend(signed);
     let socket = dial(&plan.daemon, &path, signatures).await?;
-    let script = Script::new(&plan.samples, peer.format(), plan.manner);
+    let (from, to) = (Plan::rate(plan.vendor), peer.format().rate);
+    let samples = AnyResampler::convert(from, to, &plan.samples).map_err(|e| CallError::Refused(e.to_string()))?;
+    let script = Script::new(&samples, peer.format(), peer.frame_ms(), plan.manner);
+    let now = Mono::now();
     let line = Line {
-        playout: Playout::new(peer.format(), Mono::now()),
-        started: Mono::now(),
+        playout: Playout::new(peer.plays(), now),
+        started: now,
+        faulty: Faulty::new(&plan.faults, now),
+        faults: plan.faults,
+        frame_ms: u64::from(peer.frame_ms()),
+        marks: plan.vendor.caps.mark,
         peer,
         socket,
         script,
@@ -253,9 +269,12 @@ pub async fn place(plan: Plan, progress: &mpsc::Sender<Progress>) -> Result<Outc
     let (outcome, mut peer, mut desk) = line.run(plan.linger, plan.limit).await?;
     if let Opening::Webhook(webhook) = &plan.opening {
         let seconds = (outcome.report.duration_ms / 1000) as u32;
-        if let Some(over) = peer.conclude(&webhook.signed_as, seconds, webhook.secret.as_ref()) {
+        let url = announce::status_url(plan.vendor, webhook);
+        if let Some(over) = peer.conclude(&url, seconds, webhook.secret.as_ref()) {
             // The daemon may be gone already; the call is over either way.
-            let _ = announce::post(&client, over, webhook).await;
+            for _ in 0..=usize::from(doubled) {
+                let _ = announce::post(&client, over.clone(), webhook).await;
+            }
         }
     }
     if let Some(desk) = &mut desk {
@@ -307,6 +326,13 @@ struct Line<'a> {
     peer: Box<dyn Peer>,
     socket: WebSocketStream<TcpStream>,
     script: Script,
+    /// Length of the vendor's messages.
+    frame_ms: u64,
+    /// Whether the vendor is sent marks.
+    marks: bool,
+    faults: Vec<Fault>,
+    /// What is on its way to the daemon.
+    faulty: Faulty,
     playout: Playout,
     started: Mono,
     report: Report,
@@ -326,9 +352,10 @@ impl Line<'_> {
         linger: Duration,
         limit: Duration,
     ) -> Result<(Outcome, Box<dyn Peer>, Option<Desk>), CallError> {
-        let mut pace = Pace::every(Duration::from_millis(FRAME_MS)).map_err(CallError::Timer)?;
+        let mut pace = Pace::every(Duration::from_millis(self.frame_ms)).map_err(CallError::Timer)?;
         self.started = Mono::now();
-        self.playout = Playout::new(self.peer.format(), self.started);
+        self.playout = Playout::new(self.peer.plays(), self.started);
+        self.faulty = Faulty::new(&self.faults, self.started);
         let _ = self.progress.try_send(Progress::Started(self.started));
         self.report.ended = match self.converse(&mut pace, linger, limit).await {
             Ok(ended) => ended,
@@ -354,8 +381,16 @@ impl Line<'_> {
         for message in self.peer.open() {
             self.socket.send(Message::text(message)).await?;
         }
+        if self.faults.contains(&Fault::WrongRate)
+            && let Some(stray) = self.peer.stray()
+        {
+            self.socket.send(Message::text(stray)).await?;
+        }
         loop {
-            let mark = self.playout.next_mark().map(|at| at.since(Mono::now()));
+            let now = Mono::now();
+            let stall = self.faulty.stalled_until(now);
+            let due = [self.playout.next_mark(), self.faulty.next_due(), stall];
+            let due = due.into_iter().flatten().min().map(|at| at.since(now));
             tokio::select! {
                 ticks = pace.tick() => {
                     for _ in 0..ticks? {
@@ -373,8 +408,8 @@ impl Line<'_> {
                     // A hung-up call's socket is closed by the daemon, too.
                     asked.carry_out(&mut *self.peer, None);
                 }
-                () = tokio::time::sleep(mark.unwrap_or_default()), if mark.is_some() => {}
-                message = self.socket.next() => match message {
+                () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => {}
+                message = self.socket.next(), if stall.is_none() => match message {
                     Some(Ok(Message::Text(text))) => self.hear(text.as_bytes()),
                     Some(Ok(Message::Close(frame))) => {
                         let code = frame.map_or(1005, |f| f.code.into());
@@ -387,7 +422,11 @@ impl Line<'_> {
                     None => return Ok(Ended::Lost),
                 },
             }
-            self.playout.advance(Mono::now());
+            let now = Mono::now();
+            while let Some(message) = self.faulty.pop(now) {
+                self.socket.send(Message::text(message)).await?;
+            }
+            self.playout.advance(now);
             while let Some(name) = self.playout.pop_mark() {
                 self.report.marks += 1;
                 let message = self.peer.mark(&name);
@@ -399,8 +438,8 @@ impl Line<'_> {
     async fn send_frame(&mut self) -> Result<(), tungstenite::Error> {
         let now = Mono::now();
         self.playout.advance(now);
-        let at_ms = self.report.frames_sent * FRAME_MS;
-        let due = self.started + Duration::from_millis(at_ms + FRAME_MS);
+        let at_ms = self.report.frames_sent * self.frame_ms;
+        let due = self.started + Duration::from_millis(at_ms + self.frame_ms);
         let late = now.since(due).as_micros() as u64;
         self.report.send_late_max_us = self.report.send_late_max_us.max(late);
         let frame = self.script.next(FarEnd {
@@ -411,7 +450,7 @@ impl Line<'_> {
         self.outbox.clear();
         self.peer.media(frame.audio, at_ms, &mut self.outbox);
         self.sent.extend_from_slice(frame.audio);
-        self.socket.send(Message::text(self.outbox.as_str())).await?;
+        self.faulty.push(now, &self.outbox);
         self.report.frames_sent += 1;
         if begins.is_some() {
             self.report.turns.push(Turn {
@@ -422,7 +461,7 @@ impl Line<'_> {
         if ends.is_some()
             && let Some(turn) = self.report.turns.last_mut()
         {
-            turn.to_ms = at_ms + FRAME_MS;
+            turn.to_ms = at_ms + self.frame_ms;
             self.last_speech_ms = turn.to_ms;
         }
         let (sent, total) = self.script.progress_ms();
@@ -480,8 +519,13 @@ impl Line<'_> {
     }
 
     async fn hang_up(&mut self) -> Result<(), tungstenite::Error> {
+        for message in self.faulty.drain() {
+            self.socket.send(Message::text(message)).await?;
+        }
         let stop = self.peer.stop();
-        self.socket.send(Message::text(stop)).await?;
+        if !stop.is_empty() && !self.faulty.drops_stop() {
+            self.socket.send(Message::text(stop)).await?;
+        }
         self.socket.close(None).await?;
         while let Some(message) = self.socket.next().await {
             message?;
@@ -490,12 +534,16 @@ impl Line<'_> {
     }
 
     fn outcome(mut self) -> (Outcome, Box<dyn Peer>, Option<Desk>) {
-        let format = self.peer.format();
+        let format = self.peer.plays();
         let width = format.encoding.sample_bytes();
         let mut heard = vec![0; self.playout.heard().len() / width];
         // A whole number of samples by construction.
         let _ = codec::decode(format.encoding, self.playout.heard(), &mut heard);
         self.report.gaps = self.playout.gaps().to_vec();
+        if !self.marks {
+            // Without marks the end of an utterance cannot be told from a gap.
+            self.report.gaps.retain(|gap| gap.ms < PAUSE_MS);
+        }
         self.report.echo = Echo::find(&self.sent, &self.received);
         self.report.audio_received_ms = (self.received.len() / width) as u64 * 1000 / u64::from(format.rate);
         let outcome = Outcome {

@@ -12,6 +12,7 @@ pub mod address;
 pub mod announce;
 pub mod caller;
 pub mod desk;
+pub mod fault;
 pub mod floor;
 pub mod load;
 pub mod playout;

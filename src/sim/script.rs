@@ -3,8 +3,6 @@
 use crate::{audio::codec, base::format::AudioFormat};
 use std::ops::Range;
 
-/// Length of a frame in ms.
-pub const FRAME_MS: u64 = 20;
 /// Silence inside speech that does not end it.
 const BREATH_MS: u64 = 400;
 /// How long the far end must be quiet before a polite caller goes on.
@@ -34,6 +32,8 @@ pub struct FarEnd {
 #[derive(Debug)]
 pub struct Script {
     manner: Manner,
+    /// Length of a frame in ms.
+    frame_ms: u64,
     frames: Vec<u8>,
     frame_bytes: usize,
     silent_frame: Vec<u8>,
@@ -61,19 +61,20 @@ pub struct Frame<'a> {
 }
 
 impl Script {
-    /// Cuts `samples` (at the format's rate) into frames.
-    pub fn new(samples: &[i16], format: AudioFormat, manner: Manner) -> Self {
-        let per_frame = format.samples_of_ms(FRAME_MS as u32);
+    /// Cuts `samples` (at the format's rate) into frames of `frame_ms`.
+    pub fn new(samples: &[i16], format: AudioFormat, frame_ms: u32, manner: Manner) -> Self {
+        let per_frame = format.samples_of_ms(frame_ms);
         let frame_bytes = format.encoding.bytes(per_frame);
         let mut frames = vec![codec::silence(format.encoding); samples.len().div_ceil(per_frame) * frame_bytes];
         codec::encode(format.encoding, samples, &mut frames);
         let loud: Vec<bool> = samples.chunks(per_frame).map(is_loud).collect();
         Self {
             manner,
+            frame_ms: u64::from(frame_ms),
             frames,
             frame_bytes,
             silent_frame: vec![codec::silence(format.encoding); frame_bytes],
-            speech: stretches(&loud),
+            speech: stretches(&loud, u64::from(frame_ms)),
             at: 0,
             stretch: 0,
             given: 0,
@@ -81,7 +82,7 @@ impl Script {
         }
     }
 
-    /// The next frame. Call once every [`FRAME_MS`].
+    /// The next frame. Call once every frame's length.
     pub fn next(&mut self, far: FarEnd) -> Frame<'_> {
         let now = self.now_ms();
         self.given += 1;
@@ -109,7 +110,7 @@ impl Script {
                 frame.ends = Some(self.stretch);
                 self.stretch += 1;
                 if self.manner == Manner::Polite {
-                    self.waiting_since = Some(self.given * FRAME_MS);
+                    self.waiting_since = Some(self.now_ms());
                     if self.stretch == self.speech.len() {
                         self.at = self.frames.len();
                     }
@@ -132,11 +133,11 @@ impl Script {
     /// Length of the recording in ms, and how much of it was sent.
     pub fn progress_ms(&self) -> (u64, u64) {
         let frames = self.frames.len() / self.frame_bytes;
-        (self.at as u64 * FRAME_MS, frames as u64 * FRAME_MS)
+        (self.at as u64 * self.frame_ms, frames as u64 * self.frame_ms)
     }
 
     fn now_ms(&self) -> u64 {
-        self.given * FRAME_MS
+        self.given * self.frame_ms
     }
 
     fn silence(&self) -> Frame<'_> {
@@ -165,11 +166,11 @@ fn is_loud(frame: &[i16]) -> bool {
 }
 
 /// Runs of loud frames, those a breath apart joined.
-fn stretches(loud: &[bool]) -> Vec<Range<usize>> {
+fn stretches(loud: &[bool], frame_ms: u64) -> Vec<Range<usize>> {
     let mut found: Vec<Range<usize>> = Vec::new();
     for at in (0..loud.len()).filter(|i| loud[*i]) {
         match found.last_mut() {
-            Some(last) if ((at - last.end) as u64) < BREATH_MS / FRAME_MS => last.end = at + 1,
+            Some(last) if ((at - last.end) as u64) < (BREATH_MS / frame_ms).max(1) => last.end = at + 1,
             _ => found.push(at..at + 1),
         }
     }
@@ -181,6 +182,7 @@ mod tests {
     use super::*;
 
     const FORMAT: AudioFormat = AudioFormat::ULAW_8K;
+    const FRAME_MS: u64 = 20;
 
     /// `ms` of loud or silent samples.
     fn audio(parts: &[(u64, bool)]) -> Vec<i16> {
@@ -193,7 +195,7 @@ mod tests {
     #[test]
     fn a_recording_is_sent_as_it_is_and_then_silence() {
         let samples = audio(&[(100, false), (210, true)]);
-        let mut script = Script::new(&samples, FORMAT, Manner::AsRecorded);
+        let mut script = Script::new(&samples, FORMAT, FRAME_MS as u32, Manner::AsRecorded);
         let mut sent = Vec::new();
         while !script.is_over() {
             sent.extend_from_slice(script.next(FarEnd::default()).audio);
@@ -216,7 +218,7 @@ mod tests {
             (40, true),
             (20, false),
         ]);
-        let mut script = Script::new(&samples, FORMAT, Manner::AsRecorded);
+        let mut script = Script::new(&samples, FORMAT, FRAME_MS as u32, Manner::AsRecorded);
         assert_eq!(script.stretches(), 2);
         let mut seen = Vec::new();
         for n in 0..60 {
@@ -233,7 +235,7 @@ mod tests {
     #[test]
     fn a_polite_caller_speaks_when_the_far_end_has_finished() {
         let samples = audio(&[(100, true), (600, false), (100, true)]);
-        let mut script = Script::new(&samples, FORMAT, Manner::Polite);
+        let mut script = Script::new(&samples, FORMAT, FRAME_MS as u32, Manner::Polite);
         let mut began = Vec::new();
         for n in 0..400 {
             let now = n * FRAME_MS;
@@ -259,7 +261,7 @@ mod tests {
 
     #[test]
     fn patience_ends_where_nobody_answers() {
-        let mut script = Script::new(&audio(&[(100, true)]), FORMAT, Manner::Polite);
+        let mut script = Script::new(&audio(&[(100, true)]), FORMAT, FRAME_MS as u32, Manner::Polite);
         let began = (0..400).find(|_| script.next(FarEnd::default()).begins.is_some());
         assert_eq!(began.map(|n| n * FRAME_MS), Some(PATIENCE_MS));
         assert!(!script.is_over());

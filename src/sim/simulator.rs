@@ -161,6 +161,7 @@ impl Inner {
             to,
             samples,
             manner: Manner::Polite,
+            faults: Vec::new(),
             linger: LINGER,
             limit: LIMIT,
         };

@@ -674,6 +674,10 @@ pub trait Peer: Send {
     fn open(&mut self) -> Vec<String>;
     /// Appends a message with `audio` (encoded) that begins `at_ms` into the stream.
     fn media(&mut self, audio: &[u8], at_ms: u64, out: &mut String);
+    /// A first message of audio at another rate than the stream's, where messages say their rate.
+    fn stray(&mut self) -> Option<String> {
+        None
+    }
     /// A key press; empty where keys do not travel on the socket.
     fn dtmf(&mut self, digit: char) -> String;
     /// A played mark.

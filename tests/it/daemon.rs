@@ -239,6 +239,7 @@ impl Daemon {
             to: "+15550000001".to_owned(),
             samples,
             manner: Manner::AsRecorded,
+            faults: Vec::new(),
             linger,
             limit: Duration::from_secs(120),
         }

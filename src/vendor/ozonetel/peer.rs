@@ -102,6 +102,12 @@ impl vendor::Peer for Peer {
         );
     }
 
+    fn stray(&mut self) -> Option<String> {
+        let mut message = String::new();
+        self.media(&[0; 320], 0, &mut message);
+        Some(message.replace(r#""sampleRate":8000"#, r#""sampleRate":16000"#))
+    }
+
     fn dtmf(&mut self, digit: char) -> String {
         let digit = quoted(digit.encode_utf8(&mut [0; 4]));
         let ucid = quoted(&self.call.call_sid);

@@ -143,6 +143,10 @@ impl vendor::Peer for Peer {
         Some(ring::announce(&self.call, self.account(), url, secret))
     }
 
+    fn conclude(&self, url: &str, seconds: u32, secret: Option<&Secret>) -> Option<ApiRequest> {
+        Some(ring::conclude(&self.call, self.account(), seconds, url, secret))
+    }
+
     fn sign_upgrade(&self, url: &str, secret: &Secret) -> Option<(HeaderName, HeaderValue)> {
         verify::sign(secret, url, &Form::default())
     }

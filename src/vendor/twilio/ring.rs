@@ -21,11 +21,26 @@ const MAX_PARAMETER: usize = 500;
 
 /// The request for `call`, posted to `url`.
 pub(super) fn announce(call: &PeerCall, account: &str, url: &str, secret: Option<&Secret>) -> ApiRequest {
+    posted(call, account, &[("CallStatus", "ringing")], url, secret)
+}
+
+/// The status callback of the end of `call`, posted to `url`.
+pub(super) fn conclude(call: &PeerCall, account: &str, seconds: u32, url: &str, secret: Option<&Secret>) -> ApiRequest {
+    let seconds = seconds.to_string();
+    let news = [
+        ("CallStatus", "completed"),
+        ("CallDuration", &seconds),
+        ("CallbackSource", "call-progress-events"),
+        ("SequenceNumber", "0"),
+    ];
+    posted(call, account, &news, url, secret)
+}
+
+fn posted(call: &PeerCall, account: &str, news: &[(&str, &str)], url: &str, secret: Option<&Secret>) -> ApiRequest {
     let body = [
         ("AccountSid", account),
         ("ApiVersion", "2010-04-01"),
         ("CallSid", &call.call_sid),
-        ("CallStatus", "ringing"),
         ("Called", &call.to),
         ("Caller", &call.from),
         ("Direction", "inbound"),
@@ -33,6 +48,7 @@ pub(super) fn announce(call: &PeerCall, account: &str, url: &str, secret: Option
         ("To", &call.to),
     ]
     .iter()
+    .chain(news)
     .fold(FormWriter::new(), |form, (name, value)| form.pair(name, value))
     .finish();
     let mut headers = HeaderMap::from_iter([(
