@@ -229,10 +229,12 @@ impl Shared {
             status_url: self.hook_url(seed.vendor, HookKind::Status),
             ring,
         });
-        let trunk = self.deps.trunks.get(seed.vendor.name).filter(|t| t.can_dial());
-        // Of a call that the vendor does not carry, it is told nothing.
+        // Of a call that the vendor does not carry, it is told nothing. Without credentials nothing can be told, which ends
+        // a call that wants a command, unless its stream may come by itself.
         let carried = !seed.facts.simulated && !seed.facts.unannounced;
-        let handling = trunk.filter(|_| carried).map(|t| t.handling()).unwrap_or_default();
+        let told = |t: &&Arc<dyn Trunk>| carried && (t.can_dial() || !self.deps.config.accept_unannounced);
+        let trunk = self.deps.trunks.get(seed.vendor.name).filter(told);
+        let handling = trunk.map(|t| t.handling()).unwrap_or_default();
         let terms = Terms {
             vendor: seed.vendor.name,
             error_code: seed.vendor.error_code,

@@ -10,6 +10,8 @@ use crate::{
 use bytes::BytesMut;
 use proptest::prelude::*;
 
+mod formats;
+
 /// What went out in one drain.
 #[derive(Clone, Debug, PartialEq)]
 enum Sent {

@@ -550,8 +550,17 @@ async fn call_hooks(plan: HookPlan, hooks: Rc<RefCell<Hooks>>) {
             ..PeerCall::default()
         };
         let before = Mono::now();
-        match announce::announce(&client, plan.vendor, &mut call, &plan.webhook).await {
-            Ok(_) => hooks.borrow_mut().times.push(micros(Mono::now().since(before))),
+        let mut peer = (plan.vendor.peer)(call.clone());
+        let answered = match peer.by_command() {
+            true => announce::commanded(&client, &mut *peer, None, &plan.webhook)
+                .await
+                .map(drop),
+            false => announce::announce(&client, plan.vendor, &mut call, &plan.webhook)
+                .await
+                .map(drop),
+        };
+        match answered {
+            Ok(()) => hooks.borrow_mut().times.push(micros(Mono::now().since(before))),
             Err(_) => hooks.borrow_mut().failed += 1,
         }
     }

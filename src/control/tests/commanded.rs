@@ -194,3 +194,29 @@ async fn a_call_that_the_vendor_ended_while_it_was_accepted_troubles_nobody() {
     world.until("the call leaves", async || world.control.live() == 0).await;
     assert_eq!(world.row("sid").await.end_reason, Some(EndReason::Canceled));
 }
+
+#[tokio::test]
+async fn without_credentials_a_call_that_wants_a_command_fails_and_says_why() {
+    let mut world = World::with(|s| {
+        s.handling = COMMANDED;
+        s.credentials = false;
+    })
+    .await;
+    world.tell("sid", CallNews::Initiated).await;
+    let why = world
+        .event(|e| match &e.news {
+            News::Fault { message, .. } => Some(message.clone()),
+            _ => None,
+        })
+        .await;
+    assert!(why.contains("credentials are missing"), "{why}");
+    world.status("ended").await;
+    let world = World::with(|s| {
+        s.handling = COMMANDED;
+        s.credentials = false;
+        s.config.accept_unannounced = true;
+    })
+    .await;
+    world.tell("sid", CallNews::Initiated).await;
+    drop(world.connect(None, "sid").await.leg().await);
+}

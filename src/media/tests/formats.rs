@@ -1,0 +1,228 @@
+//! Legs in every format: what the caller says reaches the ear, what the mouth says reaches the caller, whatever is spoken on the
+//! wire, in order.
+
+use super::*;
+use crate::{
+    audio::{codec, g722, tone::Sine},
+    base::format::{AudioFormat, Encoding},
+    vendor::{Media, StreamCodec, StreamCommand, StreamEvent, StreamStart, WireError},
+};
+
+/// A dialect of three words: `start`, `<chunk> <base64>`, `stop`; and out, base64 alone.
+struct Plain {
+    inbound: AudioFormat,
+    outbound: AudioFormat,
+}
+
+impl StreamCodec for Plain {
+    fn parse<'a>(&'a mut self, message: &'a [u8]) -> Result<StreamEvent<'a>, WireError> {
+        let text = std::str::from_utf8(message).unwrap();
+        Ok(match text.split_once(' ') {
+            Some((chunk, audio)) => StreamEvent::Media(Media {
+                payload: Payload::Base64(audio.as_bytes()),
+                inbound: true,
+                chunk: chunk.parse().ok(),
+                at_ms: None,
+                rate: None,
+            }),
+            None if text == "stop" => StreamEvent::Stop,
+            None => StreamEvent::Start(Box::new(StreamStart {
+                stream_id: "s".into(),
+                call_sid: "c".into(),
+                account: None,
+                token: None,
+                inbound: self.inbound,
+                outbound: self.outbound,
+                ptime_ms: None,
+                from: None,
+                to: None,
+            })),
+        })
+    }
+
+    fn format(&mut self, command: StreamCommand<'_>, out: &mut BytesMut) {
+        if let StreamCommand::Media(audio) = command {
+            base64::append(audio, out);
+        }
+    }
+}
+
+const fn format(encoding: Encoding, rate: u32) -> AudioFormat {
+    AudioFormat { encoding, rate }
+}
+
+/// A leg with an ear and a mouth at 16 kHz.
+struct Wire {
+    session: Session,
+    scratch: Scratch,
+    ear: UplinkRx,
+    mouth: DownlinkTx,
+    now: Mono,
+}
+
+impl Wire {
+    fn new(inbound: AudioFormat, outbound: AudioFormat) -> Self {
+        let codec = Box::new(Plain { inbound, outbound });
+        let mut session = Session::new(Mono::ZERO, VENDORS[0].caps, codec, Limits::default());
+        let mut scratch = Scratch::default();
+        session.handle_message(Mono::ZERO, b"start", &mut scratch);
+        assert!(session.take_arrival().is_some());
+        let (up, ear) = uplink(16_000, 32_000, None);
+        let (mouth, down) = downlink(16_000, 16_000, 64);
+        let plan = Plan {
+            call: CallId::new(),
+            route: Route::Relay {
+                uplink: Some(up),
+                downlink: Some(down),
+            },
+            barge_in_after: None,
+            tap: None,
+            events: mpsc::channel(1).0,
+        };
+        session.handle_command(Mono::ZERO, LegCommand::Plan(Box::new(plan)), &mut scratch);
+        Self {
+            session,
+            scratch,
+            ear,
+            mouth,
+            now: Mono::ZERO,
+        }
+    }
+
+    fn hear(&mut self, chunk: u64, audio: &[u8]) {
+        let message = format!("{chunk} {}", base64::encode_string(audio));
+        self.session
+            .handle_message(self.now, message.as_bytes(), &mut self.scratch);
+    }
+
+    fn heard(&mut self) -> Vec<i16> {
+        let mut samples = vec![0; 32_000];
+        let n = self.ear.pop(&mut samples);
+        samples.truncate(n);
+        samples
+    }
+
+    /// What goes out when the mouth says this.
+    fn said(&mut self, samples: &[i16]) -> Vec<u8> {
+        self.mouth.push(UtteranceId(1), samples, true);
+        let mut audio = Vec::new();
+        for _ in 0..samples.len() / 320 + 2 {
+            let mut out = BytesMut::new();
+            while self
+                .session
+                .poll_output(self.now, &mut self.scratch, &mut out)
+                .is_some()
+            {
+                audio.extend(base64::decode_vec(&out, 4000).unwrap());
+                out.clear();
+            }
+            self.now = self.now + Duration::from_millis(20);
+        }
+        audio
+    }
+}
+
+fn tone() -> Vec<i16> {
+    let mut samples = vec![0; 6400];
+    Sine::new(16_000, 500.0, 9000.0).fill(&mut samples);
+    samples
+}
+
+/// The frequency of a tone, by its crossings of zero, in the half where everything has settled.
+fn frequency(samples: &[i16]) -> u32 {
+    let tail = &samples[samples.len() / 2..];
+    let crossings = tail.windows(2).filter(|w| (w[0] < 0) != (w[1] < 0)).count() as u32;
+    crossings * 16_000 / (2 * tail.len() as u32)
+}
+
+#[test]
+fn g722_is_heard_and_spoken_bit_for_bit_as_its_codec_does() {
+    let wide = format(Encoding::G722, 16_000);
+    let mut wire = Wire::new(wide, wide);
+    let mut bytes = vec![0; 3200];
+    g722::Encoder::default().encode(&tone(), &mut bytes);
+    for (n, frame) in bytes.chunks(160).enumerate() {
+        wire.hear(n as u64, frame);
+    }
+    let mut expect = vec![0; 6400];
+    g722::Decoder::default().decode(&bytes, &mut expect);
+    assert_eq!(wire.heard(), expect);
+    assert_eq!(wire.said(&tone()), bytes);
+}
+
+#[test]
+fn l16_in_either_order_is_heard_and_answered_in_kind() {
+    for order in [Encoding::L16Le, Encoding::L16Be] {
+        let sought = format(Encoding::L16, 16_000);
+        let mut wire = Wire::new(sought, sought);
+        let mut bytes = vec![0; 12_800];
+        codec::encode(order, &tone(), &mut bytes);
+        for (n, frame) in bytes.chunks(640).enumerate() {
+            wire.hear(n as u64, frame);
+        }
+        assert_eq!(wire.heard(), tone(), "{order}");
+        assert_eq!(wire.said(&tone()), bytes, "{order}");
+    }
+}
+
+#[test]
+fn opus_is_heard_and_what_cannot_be_encoded_here_is_not_spoken() {
+    use audiopus::{Application, Channels, SampleRate, coder::Encoder};
+    let encoder = Encoder::new(SampleRate::Hz16000, Channels::Mono, Application::Voip).unwrap();
+    let mut wire = Wire::new(format(Encoding::Opus, 48_000), format(Encoding::Opus, 48_000));
+    for (n, frame) in tone().chunks(320).enumerate() {
+        let mut packet = [0; 1500];
+        let length = encoder.encode(frame, &mut packet).unwrap();
+        wire.hear(n as u64, &packet[..length]);
+    }
+    let heard = wire.heard();
+    assert!(heard.len() > 6000, "{}", heard.len());
+    assert!((490..=510).contains(&frequency(&heard)), "{} Hz", frequency(&heard));
+    assert!(wire.said(&tone()).is_empty());
+}
+
+#[test]
+fn the_two_directions_differ_in_codec_and_rate() {
+    let mut wire = Wire::new(format(Encoding::Alaw, 8000), format(Encoding::L16Be, 24_000));
+    let (mut narrow, mut bytes) = (vec![0; 3200], vec![0; 3200]);
+    Sine::new(8000, 500.0, 9000.0).fill(&mut narrow);
+    codec::encode(Encoding::Alaw, &narrow, &mut bytes);
+    for (n, frame) in bytes.chunks(160).enumerate() {
+        wire.hear(n as u64, frame);
+    }
+    let heard = wire.heard();
+    assert!((490..=510).contains(&frequency(&heard)), "{} Hz", frequency(&heard));
+    assert_eq!(wire.said(&tone()).len(), 20 * 960, "whole frames of 20 ms");
+}
+
+#[test]
+fn audio_that_overtook_other_audio_is_put_back_and_a_repetition_is_dropped() {
+    let linear = format(Encoding::L16Le, 16_000);
+    let mut wire = Wire::new(linear, linear);
+    let frame = |n: u64| [n as i16 + 1; 320].map(i16::to_le_bytes).concat();
+    for n in [0, 2, 1, 1, 3, 5, 4, 7] {
+        wire.hear(n, &frame(n));
+    }
+    let firsts = |heard: &[i16]| heard.chunks(320).map(|f| f[0]).collect::<Vec<_>>();
+    assert_eq!(firsts(&wire.heard()), [1, 2, 3, 4, 5, 6]);
+    wire.session.handle_message(wire.now, b"stop", &mut wire.scratch);
+    assert_eq!(firsts(&wire.heard()), [8], "what waited is heard before the end");
+    let accounts = wire.session.accounting();
+    assert_eq!((accounts.in_frames, accounts.in_late, accounts.in_bad), (7, 1, 0));
+}
+
+#[test]
+fn a_caller_who_is_muted_is_not_heard_and_cannot_interrupt() {
+    let linear = format(Encoding::L16Le, 16_000);
+    let mut wire = Wire::new(linear, linear);
+    let mute = |uplink, downlink| LegCommand::Mute { uplink, downlink };
+    wire.session
+        .handle_command(wire.now, mute(true, true), &mut wire.scratch);
+    wire.hear(0, &[1; 640]);
+    assert!(wire.heard().is_empty());
+    assert!(wire.said(&tone()).iter().all(|b| *b == 0), "silence of the same length");
+    wire.session
+        .handle_command(wire.now, mute(false, false), &mut wire.scratch);
+    wire.hear(1, &[1; 640]);
+    assert_eq!(wire.heard().len(), 320);
+}
