@@ -7,6 +7,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use rubato::{Fft, FixedSync, Resampler as _, WindowFunction, audioadapter_buffers::direct::InterleavedSlice};
 use sidetone::audio::{
     g711::{G711, scalar},
+    g722,
     gain::{Gain, mix},
     isa::Isa,
     resample::Resampler,
@@ -187,5 +188,28 @@ fn vad(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, g711, resample, vad);
+fn g722(c: &mut Criterion) {
+    let frames = speech(g722::RATE);
+    let coded: Vec<Vec<u8>> = {
+        let mut encoder = g722::Encoder::default();
+        let code = |frame: &Vec<i16>| {
+            let mut bytes = vec![0; frame.len() / 2];
+            encoder.encode(frame, &mut bytes);
+            bytes
+        };
+        frames.iter().map(code).collect()
+    };
+    let mut group = c.benchmark_group("g722");
+    let (mut inputs, mut encoder, mut bytes) = (Rotation::new(&frames), g722::Encoder::default(), [0; 160]);
+    group.bench_function("encode", |b| {
+        b.iter(|| encoder.encode(black_box(inputs.turn()), black_box(&mut bytes)));
+    });
+    let (mut inputs, mut decoder, mut pcm) = (Rotation::new(&coded), g722::Decoder::default(), [0; 320]);
+    group.bench_function("decode", |b| {
+        b.iter(|| decoder.decode(black_box(inputs.turn()), black_box(&mut pcm)));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, g711, g722, resample, vad);
 criterion_main!(benches);
