@@ -8,6 +8,7 @@ pub mod monitor;
 mod playout;
 mod reorder;
 mod session;
+mod tap;
 mod timer;
 
 pub use ingress::Scratch;
