@@ -18,7 +18,7 @@ struct Bench {
 /// A pool of one worker that runs `script` in a folder of its own.
 fn bench(script: &str) -> Bench {
     let folder = tempfile::tempdir().unwrap();
-    let script = format!("cd {}; echo $$ >>pids; {script}", folder.path().display());
+    let script = format!("cd {} || exit 1; echo $$ >>pids; {script}", folder.path().display());
     let pool = Pool::start(Config {
         workers: 1,
         queue: 1,
