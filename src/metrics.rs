@@ -104,6 +104,9 @@ const BOUNDS_US: [u64; 18] = [
     2_500_000, 10_000_000,
 ];
 
+/// Counts of a histogram's buckets, the last of what is above all bounds.
+pub type Buckets = [u64; BOUNDS_US.len() + 1];
+
 /// A histogram of durations: cumulative buckets are made when rendered, so recording is three relaxed additions.
 #[derive(Debug)]
 pub struct Histogram {
@@ -132,6 +135,27 @@ impl Histogram {
         self.buckets[at].fetch_add(1, Relaxed);
         self.sum_us.fetch_add(us, Relaxed);
         self.count.fetch_add(1, Relaxed);
+    }
+
+    /// How many durations each bucket has.
+    pub fn buckets(&self) -> Buckets {
+        std::array::from_fn(|at| self.buckets[at].load(Relaxed))
+    }
+
+    /// What a part of the durations between two readings of [`Histogram::buckets`] were at most, to the next bound of a bucket.
+    /// `None` where there were fewer than `least`.
+    pub fn quantile(before: &Buckets, after: &Buckets, part: f64, least: u64) -> Option<Duration> {
+        let new: Buckets = std::array::from_fn(|at| after[at].saturating_sub(before[at]));
+        let total: u64 = new.iter().sum();
+        if total < least.max(1) {
+            return None;
+        }
+        let mut within = 0;
+        let at = new.iter().position(|n| {
+            within += n;
+            within as f64 >= total as f64 * part
+        })?;
+        Some(BOUNDS_US.get(at).map_or(Duration::MAX, |us| Duration::from_micros(*us)))
     }
 
     fn render(&self, out: &mut String) {
@@ -245,6 +269,24 @@ mod tests {
             assert_eq!(m.sort == Sort::Counter, m.name.ends_with("_total"), "{}", m.name);
             assert!(!m.help.is_empty());
         }
+    }
+
+    #[test]
+    fn a_quantile_is_of_what_came_between_two_readings() {
+        let h = Histogram::new("x_seconds", "X");
+        let record = |us, times| (0..times).for_each(|_| h.record(Duration::from_micros(us)));
+        let quantile = |before: &Buckets, least| Histogram::quantile(before, &h.buckets(), 0.99, least);
+        record(9_000_000, 50);
+        let before = h.buckets();
+        assert_eq!(quantile(&before, 0), None);
+        record(15_000, 99);
+        record(30_000, 1);
+        assert_eq!(quantile(&before, 100), Some(Duration::from_millis(20)));
+        record(30_000, 1);
+        assert_eq!(quantile(&before, 100), Some(Duration::from_millis(50)));
+        assert_eq!(quantile(&before, 102), None);
+        record(60_000_000, 900);
+        assert_eq!(quantile(&before, 100), Some(Duration::MAX));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod door;
 pub mod log;
+mod shed;
 mod watch;
 
 use door::Door;
@@ -129,6 +130,7 @@ async fn serve(mut config: Config, announce: impl FnOnce(SocketAddr)) -> Result<
     let hub = parts.hub.clone();
     let mut tasks = vec![
         tokio::spawn(watch::feed(parts.shards.clone())),
+        tokio::spawn(shed::watch(parts.control.clone(), config.calls.strain)),
         tokio::spawn(async move { hub.run().await }),
         tokio::spawn(upkeep(renderer.clone())),
         tokio::spawn(listen::accept(

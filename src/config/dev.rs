@@ -2,7 +2,7 @@
 
 use super::Config;
 use crate::base::settings::{Fault, Place};
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 /// Stands for "no limit" where a limit must be a number.
 const PLENTY: u32 = 1_000_000;
@@ -40,6 +40,8 @@ impl Config {
         self.frontends.lift_limits();
         let calls = &mut self.calls;
         calls.accept_unannounced = true;
+        calls.strain.late = Duration::ZERO;
+        calls.strain.memory = usize::MAX;
         (calls.max_calls, calls.max_calls_per_tenant) = (PLENTY as usize, PLENTY as usize);
         (calls.calls_per_second, calls.calls_burst) = (PLENTY, PLENTY);
         (calls.tenant_calls_per_second, calls.tenant_calls_burst) = (PLENTY, PLENTY);

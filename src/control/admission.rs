@@ -19,6 +19,27 @@ pub(super) enum Refusal {
     TenantTooFast,
     /// Storage does not keep up.
     StorageBehind,
+    /// The machine does not.
+    Strained(Strain),
+}
+
+/// In what the machine does not keep up with the calls it carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strain {
+    /// Media threads run late.
+    Late,
+    /// Memory is short.
+    Memory,
+}
+
+impl Strain {
+    /// One word, for metrics and `/ready`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Late => "late",
+            Self::Memory => "memory",
+        }
+    }
 }
 
 impl Refusal {
@@ -30,6 +51,7 @@ impl Refusal {
             Self::TooFast => "calls_per_second",
             Self::TenantTooFast => "tenant_calls_per_second",
             Self::StorageBehind => "storage_behind",
+            Self::Strained(strain) => strain.as_str(),
         }
     }
 }
@@ -74,6 +96,7 @@ pub(super) struct Admission {
     all: Share,
     tenants: HashMap<TenantId, Share>,
     draining: bool,
+    strain: Option<Strain>,
 }
 
 impl Admission {
@@ -85,6 +108,7 @@ impl Admission {
             all: Share { live: 0, bucket },
             tenants: HashMap::new(),
             draining: false,
+            strain: None,
         }
     }
 
@@ -99,6 +123,8 @@ impl Admission {
         share.bucket.refill(now);
         let refusal = if self.draining {
             Refusal::Draining
+        } else if let Some(strain) = self.strain {
+            Refusal::Strained(strain)
         } else if self.all.live >= limits.max_calls {
             Refusal::Full
         } else if share.live >= limits.max_calls_per_tenant {
@@ -128,6 +154,16 @@ impl Admission {
     /// Refuses all from now on.
     pub(super) const fn drain(&mut self) {
         self.draining = true;
+    }
+
+    /// Refuses all while the machine is strained. Returns how it was.
+    pub(super) const fn strain(&mut self, strain: Option<Strain>) -> Option<Strain> {
+        std::mem::replace(&mut self.strain, strain)
+    }
+
+    /// How the machine is strained.
+    pub(super) const fn strained(&self) -> Option<Strain> {
+        self.strain
     }
 
     /// Calls counted in.
@@ -181,7 +217,11 @@ mod tests {
             assert_eq!(a.admit(Mono::ZERO, A), Err(Refusal::TooFast));
         }
         assert_eq!(a.live(), 1);
+        let later = Mono::from_millis(9000);
+        assert_eq!(a.strain(Some(Strain::Memory)), None);
+        assert_eq!(a.admit(later, A), Err(Refusal::Strained(Strain::Memory)));
+        assert_eq!((a.live(), a.strain(None)), (1, Some(Strain::Memory)));
         a.drain();
-        assert_eq!(a.admit(Mono::from_millis(9000), A), Err(Refusal::Draining));
+        assert_eq!(a.admit(later, A), Err(Refusal::Draining));
     }
 }

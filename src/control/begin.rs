@@ -175,7 +175,7 @@ impl Shared {
         };
         self.begin(seed, Some(config.ring_timeout))
             .map_err(|refusal| match refusal {
-                Refusal::Draining | Refusal::StorageBehind => Fault::new(
+                Refusal::Draining | Refusal::StorageBehind | Refusal::Strained(_) => Fault::new(
                     Origin::Us,
                     Kind::Unavailable,
                     "no new calls are taken now: try again in a moment",

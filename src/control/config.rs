@@ -54,8 +54,19 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// The longest call.
     pub max_length: Duration,
+    /// Above what no new call is taken.
+    pub strain: StrainLimits,
     /// Our numbers.
     pub numbers: Vec<Number>,
+}
+
+/// Above what no new call is taken. Zero lifts a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StrainLimits {
+    /// How late 99 of 100 ticks of the media threads may run.
+    pub late: Duration,
+    /// Memory of the process, in bytes; at zero 85 % of what the system allows the service, if it says.
+    pub memory: usize,
 }
 
 impl Default for Config {
@@ -76,6 +87,10 @@ impl Default for Config {
             media_grace: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(30),
             max_length: Duration::from_secs(4 * 3600),
+            strain: StrainLimits {
+                late: Duration::from_millis(20),
+                memory: 0,
+            },
             numbers: Vec::new(),
         }
     }
@@ -106,6 +121,10 @@ impl Config {
             media_grace: calls.duration("media_grace", d.media_grace, Duration::ZERO..=SECOND * 60),
             drain_timeout: calls.duration("drain_timeout", d.drain_timeout, Duration::ZERO..=HOUR),
             max_length: calls.duration("max_length", d.max_length, SECOND..=HOUR * 24),
+            strain: StrainLimits {
+                late: calls.duration("shed_when_late", d.strain.late, Duration::ZERO..=SECOND * 10),
+                memory: calls.size("shed_memory", d.strain.memory, 0..=1 << 50),
+            },
             numbers: read_numbers(root, agents),
         };
         if agents.get(&config.default_agent).is_none() {

@@ -4,7 +4,7 @@
 
 use super::{
     Config, LiveCall, Microphone,
-    admission::{Admission, Refusal},
+    admission::{Admission, Refusal, Strain},
     talk::Command,
 };
 use crate::{
@@ -215,6 +215,16 @@ impl Directory {
     /// Lets nobody in from now on.
     pub(super) fn drain(&self) {
         lock(&self.inner).admission.drain();
+    }
+
+    /// Lets nobody in while the machine is strained. Returns how it was.
+    pub(super) fn strain(&self, strain: Option<Strain>) -> Option<Strain> {
+        lock(&self.inner).admission.strain(strain)
+    }
+
+    /// How the machine is strained.
+    pub(super) fn strained(&self) -> Option<Strain> {
+        lock(&self.inner).admission.strained()
     }
 
     /// Live calls.

@@ -41,7 +41,8 @@ mod talk;
 mod tests;
 mod watch;
 
-pub use config::{Config, Number};
+pub use admission::Strain;
+pub use config::{Config, Number, StrainLimits};
 
 use begin::Begun;
 use call::{Done, Words};
@@ -424,6 +425,16 @@ impl Control {
     /// Live calls in all.
     pub fn live(&self) -> usize {
         self.shared.directory.live()
+    }
+
+    /// Refuses new calls while the machine is strained; live ones go on. Returns how it was before.
+    pub fn strain(&self, strain: Option<Strain>) -> Option<Strain> {
+        self.shared.directory.strain(strain)
+    }
+
+    /// How the machine is strained, and new calls are refused.
+    pub fn strained(&self) -> Option<Strain> {
+        self.shared.directory.strained()
     }
 
     /// Refuses new calls from now on; live ones go on. Returns when none is left or `limit` has passed, then ends the rest.

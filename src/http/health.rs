@@ -1,7 +1,7 @@
 //! Whether the daemon lives, whether it takes new calls, and its metrics.
 
 use super::Shared;
-use crate::metrics::Renderer;
+use crate::{control::Strain, metrics::Renderer};
 use axum::{
     Json, Router,
     extract::State,
@@ -59,6 +59,7 @@ pub(super) async fn ready(State(shared): State<Shared>) -> Response {
     if !store.writable || store.queued * 5 > store.capacity * 4 {
         reasons.push("storage");
     }
+    reasons.extend(shared.control.strained().map(Strain::as_str));
     if shared.media.admit().is_err() {
         reasons.push("full");
     }

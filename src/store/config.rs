@@ -20,6 +20,8 @@ pub struct Config {
     pub path: PathBuf,
     /// How far a commit goes before it is acknowledged.
     pub synchronous: Synchronous,
+    /// After an unclean stop, a database up to this many bytes is checked before the start; a larger one beside it.
+    pub check_up_to: usize,
     /// How long one try waits for another process's lock.
     pub busy_timeout: Duration,
     /// Batches that may wait for the disk. Above it commits are refused.
@@ -61,6 +63,7 @@ impl Config {
                 Synchronous::Full,
                 &[("full", Synchronous::Full), ("normal", Synchronous::Normal)],
             ),
+            check_up_to: section.size("check_up_to", 256 << 20, 0..=1 << 50),
             busy_timeout: section.duration("busy_timeout", s(5), ms(10)..=s(60)),
             queue_batches: section.int("queue_batches", 10_000, 16..=1_000_000),
             queue_bytes: section.size("queue_bytes", 64 << 20, 1 << 20..=4 << 30),

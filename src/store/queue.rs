@@ -84,7 +84,19 @@ struct State {
     taken: usize,
     oldest_taken: Option<Instant>,
     writable: bool,
+    condition: Condition,
     phase: Phase,
+}
+
+/// What is known of the database's condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Condition {
+    /// No damage was found, or none is suspected.
+    Sound,
+    /// It is being checked after an unclean stop.
+    Unchecked,
+    /// Damage was found.
+    Damaged,
 }
 
 /// The queue.
@@ -106,6 +118,7 @@ impl Queue {
                 taken: 0,
                 oldest_taken: None,
                 writable: true,
+                condition: Condition::Sound,
                 phase: Phase::Open,
             }),
             changed: Condvar::new(),
@@ -242,12 +255,22 @@ impl Queue {
         jobs.into_iter().for_each(|j| j.work.fail(closed()));
     }
 
+    /// What is known of the database's condition from now on.
+    pub(super) fn set_condition(&self, condition: Condition) {
+        self.lock().condition = condition;
+    }
+
+    /// What is known of the database's condition.
+    pub(super) fn condition(&self) -> Condition {
+        self.lock().condition
+    }
+
     /// How the queue stands.
     pub(super) fn health(&self) -> StoreHealth {
         let state = self.lock();
         let oldest = state.oldest_taken.or_else(|| state.jobs.front().map(|j| j.queued));
         StoreHealth {
-            writable: state.writable && state.phase == Phase::Open,
+            writable: state.writable && state.condition != Condition::Damaged && state.phase == Phase::Open,
             queued: state.jobs.len() + state.taken,
             capacity: self.max_jobs,
             oldest_ms: oldest.map_or(0, |t| t.elapsed().as_millis() as u64),

@@ -25,6 +25,7 @@ const ACCOUNT_SECRET: &str = "0123456789abcdef0123456789abcdef";
 const CONFIG: &str = r#"
 [calls]
 public_url = "http://{address}"
+shed_when_late = "0s"
 
 [[numbers]]
 number = "+15550000001"

@@ -4,6 +4,7 @@ use crate::house::House;
 use serde_json::{Value, json};
 use sidetone::{
     access::Role,
+    control::Strain,
     http::{metrics_router, routes::Gate},
     store::{Batch, CallChange, Write},
 };
@@ -245,6 +246,24 @@ async fn a_media_socket_is_handed_on_with_its_token_or_refused_before_the_upgrad
     assert_eq!(house.upgrade("/api/calls/twilio/stream", &[]).await.unwrap_err().0, 503);
     let (status, ready) = house.get("/ready", None).await;
     assert_eq!((status, &ready["reasons"]), (503, &json!(["full"])));
+}
+
+#[tokio::test]
+async fn a_strained_daemon_answers_new_calls_busy_and_keeps_the_old() {
+    let house = House::new().await;
+    house.ring("CA1", 1).await;
+    assert_eq!(house.control.strain(Some(Strain::Late)), None);
+    let (status, ready) = house.get("/ready", None).await;
+    assert_eq!((status, &ready["reasons"]), (503, &json!(["late"])));
+    let form = "CallSid=CA2&AccountSid=AC1&From=%2B15559990000&To=%2B15550100001&CallStatus=ringing&Direction=inbound";
+    let busy = house.hook("/api/calls/twilio/webhook", form).await;
+    assert_eq!(busy.status(), 200);
+    assert!(busy.body().contains(r#"<Reject reason="busy""#), "{}", busy.body());
+    house.ring("CA1", 1).await;
+    house.vendor_says("CA1", 1, "in-progress", 1).await;
+    assert_eq!(house.control.strain(None), Some(Strain::Late));
+    house.ring("CA3", 1).await;
+    assert_eq!(house.get("/ready", None).await.0, 200);
 }
 
 #[tokio::test]

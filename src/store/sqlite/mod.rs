@@ -7,6 +7,7 @@
 //! Times are UTC, as RFC 3339 text with microseconds (`2026-01-31T12:00:00.250000Z`), so that `sqlite3` shows and sorts them; JSON is text.
 
 mod apply;
+mod check;
 mod open;
 mod read;
 mod rows;
@@ -23,6 +24,7 @@ use crate::base::{
     fault::{Fault, Kind},
     ids::{CallId, TenantId},
 };
+use check::Check;
 use read::Readers;
 use std::{
     path::Path,
@@ -42,16 +44,21 @@ pub struct SqliteStore {
     readers: Readers,
     ended: watch::Receiver<End>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    check: Mutex<Option<Check>>,
 }
 
 impl SqliteStore {
-    /// Opens the file at `path`, or makes it; brings its schema up to date; checks it when the last stop was unclean.
+    /// Opens the file at `path`, or makes it; brings its schema up to date; checks it when the last stop was unclean,
+    /// a large one beside its work.
     ///
     /// Blocks for as long as that takes.
     pub fn open(path: &Path, config: &Config) -> Result<Self, OpenError> {
-        let (conn, lock) = open::open(path, config)?;
+        let (conn, lock, unchecked) = open::open(path, config)?;
         let readers = Readers::start(path, config)?;
         let queue = Arc::new(Queue::new(config.queue_batches, config.queue_bytes));
+        let check = unchecked
+            .then(|| Check::start(path, config, queue.clone()))
+            .transpose()?;
         let (tell, ended) = watch::channel(None);
         let mut writer = Writer::new(conn, queue.clone(), config);
         let guard = AbandonOnExit(queue.clone());
@@ -73,7 +80,12 @@ impl SqliteStore {
             readers,
             ended,
             writer: Mutex::new(Some(thread)),
+            check: Mutex::new(check),
         })
+    }
+
+    fn give_up_check(&self) {
+        drop(self.check.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     fn join(&self) {
@@ -95,6 +107,7 @@ impl Drop for AbandonOnExit {
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
+        self.give_up_check();
         self.queue.abandon();
         self.readers.stop();
         self.join();
@@ -159,6 +172,7 @@ impl Store for SqliteStore {
     }
 
     fn close<'a>(&'a self) -> BoxFuture<'a, Result<(), Fault>> {
+        self.give_up_check();
         self.queue.close();
         self.readers.stop();
         let mut ended = self.ended.clone();

@@ -101,7 +101,8 @@ pub(super) struct DaemonLock {
 }
 
 /// Opens the writing connection. The lock must live as long as it.
-pub(super) fn open(path: &Path, config: &Config) -> Result<(Connection, DaemonLock), OpenError> {
+/// The last value says whether the database is still to be checked.
+pub(super) fn open(path: &Path, config: &Config) -> Result<(Connection, DaemonLock, bool), OpenError> {
     let unavailable = |what: String| OpenError::Unavailable {
         path: path.to_owned(),
         what,
@@ -119,8 +120,8 @@ pub(super) fn open(path: &Path, config: &Config) -> Result<(Connection, DaemonLo
         Err(e) => return Err(unavailable(e.to_string())),
     }
     let mut conn = connect(path, config).map_err(|e| OpenError::from_sqlite(path, &e))?;
-    prepare(path, config, &mut conn)?;
-    Ok((conn, lock))
+    let unchecked = prepare(path, config, &mut conn)?;
+    Ok((conn, lock, unchecked))
 }
 
 fn lock(path: &Path) -> Result<DaemonLock, OpenError> {
@@ -175,7 +176,7 @@ fn settings(conn: &Connection) -> rusqlite::Result<()> {
     conn.pragma_update(None, "cell_size_check", true)
 }
 
-fn prepare(path: &Path, config: &Config, conn: &mut Connection) -> Result<(), OpenError> {
+fn prepare(path: &Path, config: &Config, conn: &mut Connection) -> Result<bool, OpenError> {
     let sql = |e: rusqlite::Error| OpenError::from_sqlite(path, &e);
     let found = identify(path, conn)?;
     settings(conn).map_err(sql)?;
@@ -196,11 +197,15 @@ fn prepare(path: &Path, config: &Config, conn: &mut Connection) -> Result<(), Op
     conn.pragma_update(None, "wal_autocheckpoint", 1000).map_err(sql)?;
     conn.pragma_update_and_check(None, "journal_size_limit", 67_108_864, |_| Ok(()))
         .map_err(sql)?;
-    if found > 0 && !stopped_cleanly(conn).map_err(sql)? {
+    let mut unchecked = found > 0 && !stopped_cleanly(conn).map_err(sql)?;
+    if unchecked && std::fs::metadata(path).is_ok_and(|m| m.len() <= config.check_up_to as u64) {
+        tracing::info!(path = %path.display(), "the last stop was unclean: checking the database");
         check(path, conn)?;
+        unchecked = false;
     }
     migrate(conn, found).map_err(sql)?;
-    set_stopped_cleanly(conn, false).map_err(sql)
+    set_stopped_cleanly(conn, false).map_err(sql)?;
+    Ok(unchecked)
 }
 
 /// The schema version of the file, 0 when it is empty. Changes nothing.
@@ -231,8 +236,8 @@ fn identify(path: &Path, conn: &Connection) -> Result<i64, OpenError> {
     Ok(found)
 }
 
-fn check(path: &Path, conn: &Connection) -> Result<(), OpenError> {
-    tracing::info!(path = %path.display(), "the last stop was unclean: checking the database");
+/// Reads the whole database and looks for damage.
+pub(super) fn check(path: &Path, conn: &Connection) -> Result<(), OpenError> {
     let what: String = conn
         .query_row("PRAGMA quick_check(1)", [], |r| r.get(0))
         .map_err(|e| OpenError::from_sqlite(path, &e))?;

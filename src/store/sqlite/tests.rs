@@ -1,6 +1,6 @@
 //! The contract on SQLite, and what is SQLite's own: locks, full disks, damage, schema versions, pruning, file modes.
 
-use super::{open::OpenError, *};
+use super::{super::queue::Condition, open::OpenError, *};
 use crate::store::contract::{Bench, batch, call, change, event, new_call, run_contract};
 use rusqlite::Connection;
 use std::{
@@ -168,6 +168,43 @@ async fn damage_is_found_after_an_unclean_stop_and_nothing_is_deleted() {
     assert_eq!(std::fs::read(file.path()).unwrap(), bytes);
 }
 
+#[tokio::test]
+async fn a_large_database_is_checked_beside_its_work_and_damage_is_told() {
+    let mut file = File::new();
+    let (row, text) = (call(TENANT), "x".repeat(400));
+    let store = file.open();
+    store.commit(batch([new_call(&row)])).await.unwrap();
+    for _ in 0..40 {
+        store
+            .commit(batch((0..20).map(|_| event(&row, &text)).collect::<Vec<_>>()))
+            .await
+            .unwrap();
+    }
+    drop(store);
+    file.config.check_up_to = 0;
+    let store = file.try_open().unwrap();
+    store.commit(batch(vec![event(&row, &text)])).await.unwrap();
+    until(|| store.queue.condition() == Condition::Sound).await;
+    drop(store);
+
+    file.raw()
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        .unwrap();
+    let mut bytes = std::fs::read(file.path()).unwrap();
+    let (page, pages) = (4096, bytes.len() / 4096);
+    for n in pages / 2..pages {
+        bytes[n * page..n * page + 64].fill(0xa5);
+    }
+    std::fs::write(file.path(), &bytes).unwrap();
+    let store = file.try_open().unwrap();
+    until(|| !store.health().writable).await;
+    let _ = store.close().await;
+    drop(store);
+    file.config.check_up_to = usize::MAX;
+    let refused = file.try_open().unwrap_err();
+    assert!(matches!(refused, OpenError::Damaged { .. }), "{refused}");
+}
+
 #[test]
 fn a_file_that_is_no_database_is_damage() {
     let file = File::new();
@@ -224,7 +261,7 @@ async fn commits_are_synchronous_unless_asked_otherwise() {
     for (choice, pragma) in [(Synchronous::Full, 2), (Synchronous::Normal, 1)] {
         let mut file = File::new();
         file.config.synchronous = choice;
-        let (conn, _lock) = open::open(&file.path(), &file.config).unwrap();
+        let (conn, _lock, _) = open::open(&file.path(), &file.config).unwrap();
         let get = |name: &str| conn.pragma_query_value(None, name, |r| r.get::<_, i64>(0)).unwrap();
         assert_eq!(get("synchronous"), pragma);
         assert_eq!(
@@ -288,7 +325,7 @@ async fn pruning_keeps_the_newest_events_and_forgets_old_webhooks() {
         .unwrap();
     drop(db);
 
-    let (conn, lock) = open::open(&file.path(), &file.config).unwrap();
+    let (conn, lock, _) = open::open(&file.path(), &file.config).unwrap();
     let mut writer = Writer::new(conn, Arc::new(Queue::new(1, 1)), &file.config);
     writer.prune();
     drop((writer, lock));

@@ -13,7 +13,7 @@ use crate::{
     metrics,
     store::{
         Committed, Config,
-        queue::{Job, Next, Queue, Work, closed},
+        queue::{Condition, Job, Next, Queue, Work, closed},
     },
 };
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
@@ -177,8 +177,10 @@ impl Writer {
     }
 
     fn finish(&mut self) -> Result<(), Fault> {
-        set_stopped_cleanly(&self.conn, true)
-            .map_err(|e| Fault::internal(format!("the database was not closed in order: {e}")))?;
+        if self.queue.condition() == Condition::Sound {
+            set_stopped_cleanly(&self.conn, true)
+                .map_err(|e| Fault::internal(format!("the database was not closed in order: {e}")))?;
+        }
         let _ = self.conn.busy_timeout(LAST_CHECKPOINT);
         let _ = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         Ok(())
@@ -245,7 +247,7 @@ mod tests {
     fn a_full_disk_takes_nothing_of_a_group_and_all_of_it_once_there_is_space() {
         let folder = tempfile::tempdir().unwrap();
         let config = Config::default();
-        let (conn, _lock) = open::open(&folder.path().join("test.db"), &config).unwrap();
+        let (conn, _lock, _) = open::open(&folder.path().join("test.db"), &config).unwrap();
         let limit = |conn: &Connection, pages: i64| {
             conn.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
                 .unwrap();
