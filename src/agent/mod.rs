@@ -25,12 +25,21 @@ pub enum Kind {
 }
 
 impl Kind {
-    const WORDS: [(&str, Self); 4] = [
+    /// The kinds by their words.
+    pub const WORDS: [(&str, Self); 4] = [
         ("echo", Self::Echo),
         ("listen", Self::Listen),
         ("human", Self::Human),
         ("scripted", Self::Scripted),
     ];
+
+    /// The word in the configuration.
+    pub fn as_str(self) -> &'static str {
+        Self::WORDS
+            .iter()
+            .find(|(_, kind)| *kind == self)
+            .map_or("", |(word, _)| word)
+    }
 
     /// Whether the agent can say something to the caller.
     pub const fn speaks(self) -> bool {
@@ -88,7 +97,8 @@ impl Profile {
         }
     }
 
-    fn read(name: &str, section: &Section<'_>) -> Self {
+    /// Reads an agent's section.
+    pub fn read(name: &str, section: &Section<'_>) -> Self {
         let built_in = Kind::WORDS.iter().find(|(w, _)| *w == name).map(|(_, k)| *k);
         let kind = section.choice("kind", built_in.unwrap_or(Kind::Scripted), &Kind::WORDS);
         let base = Self::new(name, kind);

@@ -29,6 +29,7 @@ use crate::{
     speech::Speech,
     store::{
         Store,
+        seal::{self, Seal},
         sqlite::{OpenError, SqliteStore},
     },
 };
@@ -123,7 +124,7 @@ async fn serve(mut config: Config, announce: impl FnOnce(SocketAddr)) -> Result<
         );
     }
 
-    let parts = Parts::build(&config, address, store.clone())?;
+    let parts = Parts::build(&config, address, store.clone()).await?;
     let router = http::router(parts.http(&config)).map_err(|e| StartError::Config(e.to_string()))?;
     let (closing, closed) = channel::channel(false);
     let census = Census::new(config.listen.limits);
@@ -248,6 +249,17 @@ fn serving(
 
 type Serving = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// The keys of tenants' secrets. A developer's own machine makes one where none is configured.
+fn seal(config: &Config) -> Result<Seal, StartError> {
+    let (key, former) = (&config.store.seal_key, &config.store.seal_key_former);
+    if !config.dev || key.is_some() {
+        return Ok(Seal::new(key.as_ref(), former.as_ref()));
+    }
+    let path = config.state_dir.join("seal.key");
+    let made = seal::key_in(&path).map_err(|e| StartError::Config(format!("{}: {e}", path.display())))?;
+    Ok(Seal::new(Some(&made), former.as_ref()))
+}
+
 async fn upkeep(renderer: Renderer) {
     loop {
         tokio::time::sleep(Duration::from_secs(5)).await;
@@ -283,7 +295,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn build(config: &Config, address: SocketAddr, store: Arc<dyn Store>) -> Result<Self, StartError> {
+    async fn build(config: &Config, address: SocketAddr, store: Arc<dyn Store>) -> Result<Self, StartError> {
         let bus: Arc<dyn Bus> = Arc::new(LocalBus::new());
         let access = Arc::new(Access::new(&config.access, config.dev));
         let speech = Speech::new(&config.speech, Shards::count(&config.media));
@@ -298,7 +310,13 @@ impl Parts {
             recordings: config.record.folder.clone(),
             trunks: config.trunks(),
             http: HttpClient::new(),
+            tenant_http: match config.dev {
+                true => HttpClient::new(),
+                false => HttpClient::to_public_addresses(),
+            },
+            seal: seal(config)?,
         })
+        .await
         .map_err(|e| StartError::Config(e.to_string()))?;
         let shards = Shards::start(&config.media, &control.arrivals()).map_err(StartError::Thread)?;
         let deps = hub::Deps {

@@ -109,6 +109,16 @@ impl Config {
 
     fn read(root: Section<'_>) -> Self {
         let agents = part(&root, "agents", agent::Config::read);
+        let mut calls = control::Config::read(&root, &agents);
+        let trunk = |v: &&'static Descriptor| {
+            let trunk = part(&root, v.name, |section| {
+                let number = section.text_opt("default_number").filter(|n| !n.is_empty());
+                calls.default_numbers.extend(number.map(|n| (v.name, n)));
+                (v.trunk)(section)
+            });
+            (*v, trunk)
+        };
+        let trunks = vendor::all().iter().map(trunk).collect();
         let config = Self {
             state_dir: root.path("state_dir", "/var/lib/sidetone"),
             dev: false,
@@ -117,15 +127,12 @@ impl Config {
             http: part(&root, "http", http::Config::read),
             frontends: part(&root, "frontends", hub::Config::read),
             access: part(&root, "access", access::Config::read),
-            calls: control::Config::read(&root, &agents),
+            calls,
             media: part(&root, "media", shard::Config::read),
             record: part(&root, "record", record::Config::read),
             speech: part(&root, "speech", speech::Config::read),
             store: part(&root, "store", store::Config::read),
-            trunks: vendor::all()
-                .iter()
-                .map(|v| (*v, part(&root, v.name, v.trunk)))
-                .collect(),
+            trunks,
             agents,
         };
         config.check(&root);

@@ -5,8 +5,9 @@ use super::{
     admission::Refusal,
     call::{Call, Terms, session_id},
     cdr::Facts,
-    directory::{Entered, Entry},
+    directory::{Carrier, Entered, Entry},
     rest,
+    roster::Line,
     talk::{Command, Dial, Inbox, Talk, refuse_leg},
     watch::watch_over,
 };
@@ -20,7 +21,7 @@ use crate::{
     media::Arrival,
     metrics,
     store::{CallRow, CallStatus},
-    vendor::{self, Answer, CallAction, CallUpdate, Descriptor, HookKind, Trunk},
+    vendor::{self, Answer, CallAction, CallUpdate, Descriptor, HookKind, NUMBER_HOOK, NUMBER_STREAM, Trunk},
 };
 use std::{
     sync::{Arc, Mutex, Weak},
@@ -46,15 +47,55 @@ pub(super) enum Begun {
     Nobody,
 }
 
+/// Whose a call is.
+struct Served {
+    tenant: TenantId,
+    profile: Arc<Profile>,
+    /// Our number, if somebody has it.
+    line: Option<Arc<Line>>,
+}
+
+impl Served {
+    /// Our number as the record shall have it.
+    fn called(&self, dialled: &str) -> String {
+        let ours = self.line.as_ref().map(|l| l.row.number.as_str());
+        ours.unwrap_or(dialled).to_owned()
+    }
+}
+
+/// Why nobody serves a call.
+#[derive(Clone, Copy)]
+enum NotServed {
+    /// Nobody has the number.
+    NoNumber,
+    /// It takes no calls now.
+    Inactive,
+}
+
+impl NotServed {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoNumber => "unknown_number",
+            Self::Inactive => "inactive_number",
+        }
+    }
+
+    const fn begun(self) -> Begun {
+        match self {
+            Self::NoNumber => Begun::Nobody,
+            Self::Inactive => Begun::Busy,
+        }
+    }
+}
+
 /// What a call begins with.
 struct Seed {
-    tenant: TenantId,
     vendor: &'static Descriptor,
     inbound: bool,
     call_sid: Option<String>,
     customer: String,
     ours: String,
-    profile: Arc<Profile>,
+    served: Served,
     facts: Facts,
 }
 
@@ -66,11 +107,12 @@ impl Shared {
         by_sid.or_else(|| (!update.inbound).then(unnamed).flatten())
     }
 
-    /// The announced call: known, or begun now.
+    /// The announced call: known, or begun now. `line` is the number that was called, where the request's path said it.
     pub(super) fn find_or_begin(
         self: &Arc<Self>,
         vendor: &'static Descriptor,
         update: &CallUpdate,
+        line: Option<Arc<Line>>,
         simulated_for: Option<TenantId>,
     ) -> Result<Begun, Fault> {
         if !is_sid(&update.call_sid) {
@@ -79,98 +121,126 @@ impl Shared {
                 "the call's id is empty, too long or not printable ASCII",
             ));
         }
+        let is_theirs = |entry: &Entry| line.as_ref().is_none_or(|l| l.row.tenant_id == entry.tenant);
         if let Some(entry) = self.known(vendor, update) {
-            return Ok(Begun::Entry(entry));
+            return Ok(if is_theirs(&entry) {
+                Begun::Entry(entry)
+            } else {
+                Begun::Nobody
+            });
         }
         if self.directory.has_ended(vendor.name, &update.call_sid) {
             return Ok(Begun::Nobody);
         }
-        let Some((tenant, profile)) = self
-            .served_by(vendor, &update.to, simulated_for)
-            .filter(|_| update.inbound)
-        else {
-            metrics::refused(
-                "call",
-                if update.inbound {
-                    "unknown_number"
-                } else {
-                    "unknown_call"
-                },
-            );
+        if !update.inbound {
+            metrics::refused("call", "unknown_call");
             return Ok(Begun::Nobody);
+        }
+        let served = match self.served_by(vendor, &update.to, line.clone(), simulated_for) {
+            Ok(served) => served,
+            Err(why) => {
+                metrics::refused("call", why.as_str());
+                return Ok(why.begun());
+            }
         };
         let facts = Facts {
             simulated: simulated_for.is_some(),
             ..Facts::default()
         };
         let seed = Seed {
-            tenant,
             vendor,
             inbound: true,
             call_sid: Some(update.call_sid.clone()),
             customer: update.from.clone(),
-            ours: update.to.clone(),
-            profile,
+            ours: served.called(&update.to),
+            served,
             facts,
         };
         Ok(match self.begin(seed, None) {
-            Ok(entry) => Begun::Entry(entry),
+            Ok(entry) if is_theirs(&entry) => Begun::Entry(entry),
+            Ok(_) => Begun::Nobody,
             Err(_) => Begun::Busy,
         })
     }
 
-    /// Whose number it is, and which agent serves it.
+    /// Whose the called number is, and which agent serves it: the number of the request's path, else the one that was
+    /// dialled, else the default number of the vendor's account.
     fn served_by(
         &self,
-        vendor: &Descriptor,
+        vendor: &'static Descriptor,
         number: &str,
+        line: Option<Arc<Line>>,
         tenant: Option<TenantId>,
-    ) -> Option<(TenantId, Arc<Profile>)> {
+    ) -> Result<Served, NotServed> {
         let config = &self.deps.config;
-        let known = config
-            .number(vendor.name, number)
-            .filter(|n| tenant.is_none_or(|t| t == n.tenant));
-        let agent = known.and_then(|n| n.agent.as_deref()).unwrap_or(&config.default_agent);
+        let default = || {
+            self.roster
+                .called(vendor.name, config.default_numbers.get(vendor.name)?)
+        };
+        let line = line
+            .or_else(|| self.roster.called(vendor.name, number))
+            .or_else(default)
+            .filter(|l| tenant.is_none_or(|t| t == l.row.tenant_id));
+        if line.as_ref().is_some_and(|l| !l.is_usable()) {
+            return Err(NotServed::Inactive);
+        }
         let anyone = config.accept_unannounced.then_some(config.default_tenant);
-        let tenant = tenant.or(known.map(|n| n.tenant)).or(anyone)?;
-        Some((tenant, self.deps.agents.get(agent)?.clone()))
+        let tenant = tenant.or(line.as_ref().map(|l| l.row.tenant_id)).or(anyone);
+        let tenant = tenant.ok_or(NotServed::NoNumber)?;
+        let profile = self.roster.answers(config, &self.deps.agents, tenant, line.as_deref());
+        Ok(Served {
+            tenant,
+            profile: profile.ok_or(NotServed::NoNumber)?,
+            line,
+        })
+    }
+
+    /// Who carries the calls of a number: its own account, or the vendor's section.
+    fn account(&self, vendor: &Descriptor, line: Option<&Line>) -> Carrier {
+        let own = line.and_then(|l| l.account.clone());
+        Carrier {
+            via: None,
+            own: own.is_some(),
+            trunk: own.or_else(|| self.deps.trunks.get(vendor.name).cloned()),
+        }
+    }
+
+    /// The same for a call, with the paths that the vendor is told.
+    fn carrier(&self, vendor: &Descriptor, line: Option<&Line>, call: CallId) -> Carrier {
+        let carrier = self.account(vendor, line);
+        // A vendor without paths of its own is told the number's, and where nobody has the number, some.
+        let via = || line.map_or_else(|| call.to_string(), |l| l.row.id.to_string());
+        Carrier {
+            via: (carrier.own || vendor.stream_path.is_empty()).then(via),
+            ..carrier
+        }
     }
 
     /// Places a call; its task asks the vendor once the record exists.
     pub(super) fn place(self: &Arc<Self>, tenant: TenantId, request: &DialRequest) -> Result<Arc<Entry>, Fault> {
         let config = &self.deps.config;
-        let mut ours = config.numbers.iter().filter(|n| n.tenant == tenant);
-        let number = ours
-            .find(|n| {
-                let of_vendor = request.vendor.as_ref().is_none_or(|v| *v == n.vendor);
-                of_vendor && (request.from.is_empty() || request.from == n.number)
-            })
-            .ok_or_else(|| Fault::client(Kind::Invalid, "from is not one of your numbers with this vendor"))?;
-        let vendor = vendor::by_name(&number.vendor)
-            .ok_or_else(|| Fault::client(Kind::Invalid, format!("no vendor {:?}", number.vendor)))?;
-        let can_dial = self.deps.trunks.get(vendor.name).is_some_and(|t| t.can_dial());
-        if !can_dial {
-            let message = format!(
-                "calls cannot be placed: {}'s REST credentials are not configured",
-                vendor.name
-            );
-            return Err(Fault::client(Kind::Conflict, message));
-        }
-        let agent = request
-            .agent
-            .as_ref()
-            .or(number.agent.as_ref())
-            .unwrap_or(&config.default_agent);
-        let profile = self.deps.agents.get(agent);
-        let profile = profile.ok_or_else(|| Fault::client(Kind::Invalid, format!("no agent {agent:?}")))?;
+        let (vendor, line) = self.caller(tenant, request)?;
+        let profile = match &request.agent {
+            Some(id) => self.roster.agent(tenant, id).and_then(|a| a.profile.clone()),
+            None => self.roster.answers(config, &self.deps.agents, tenant, line.as_deref()),
+        };
+        let no_agent = || {
+            let asked: String = request.agent.iter().flat_map(|a| a.chars()).take(64).collect();
+            Fault::client(Kind::Invalid, format!("no agent {asked:?}"))
+        };
         let seed = Seed {
-            tenant,
             vendor,
             inbound: false,
             call_sid: None,
             customer: request.to.clone(),
-            ours: number.number.clone(),
-            profile: profile.clone(),
+            ours: line
+                .as_ref()
+                .map_or_else(|| request.from.clone(), |l| l.row.number.clone()),
+            served: Served {
+                tenant,
+                profile: profile.ok_or_else(no_agent)?,
+                line,
+            },
             facts: Facts::default(),
         };
         self.begin(seed, Some(config.ring_timeout))
@@ -184,6 +254,54 @@ impl Shared {
             })
     }
 
+    /// Who places a call: the vendor that was asked for, else that of `from`, else the one that dials by default; from
+    /// `from`, else the tenant's first number there. Where any number is taken, it need not be the tenant's.
+    fn caller(
+        &self,
+        tenant: TenantId,
+        request: &DialRequest,
+    ) -> Result<(&'static Descriptor, Option<Arc<Line>>), Fault> {
+        let invalid = |message: String| Fault::client(Kind::Invalid, message);
+        let asked = match &request.vendor {
+            Some(name) => Some(vendor::by_name(name).ok_or_else(|| invalid(format!("no vendor {name:?}")))?),
+            None => None,
+        };
+        let by_default = vendor::all().iter().copied().find(|v| v.dials_by_default);
+        let lines = self.roster.lines(tenant);
+        let from = |line: &&Arc<Line>| request.from.is_empty() || request.from == line.row.number;
+        let of = |vendor: &'static Descriptor| {
+            let theirs = lines.iter().filter(from).filter(|l| l.vendor.name == vendor.name);
+            theirs.max_by_key(|l| l.is_usable()).cloned()
+        };
+        let line = match asked {
+            Some(vendor) => of(vendor),
+            None => by_default.and_then(of).or_else(|| lines.iter().find(from).cloned()),
+        };
+        let vendor = match (&line, asked.or(by_default)) {
+            (Some(line), _) => line.vendor,
+            (None, Some(vendor)) if self.deps.config.dev && !request.from.is_empty() => vendor,
+            (None, _) => return Err(invalid("from is not one of your numbers with this vendor".to_owned())),
+        };
+        if line.as_ref().is_some_and(|l| !l.is_usable()) {
+            return Err(Fault::client(
+                Kind::Conflict,
+                "calls cannot be placed: the number is not active",
+            ));
+        }
+        if !self
+            .account(vendor, line.as_deref())
+            .trunk
+            .is_some_and(|t| t.can_dial())
+        {
+            let message = format!(
+                "calls cannot be placed: {}'s REST credentials are not configured",
+                vendor.name
+            );
+            return Err(Fault::client(Kind::Conflict, message));
+        }
+        Ok((vendor, line))
+    }
+
     /// Begins a call, unless the vendor's call is here already. `ring` is how long a call of ours may ring.
     fn begin(self: &Arc<Self>, seed: Seed, ring: Option<Duration>) -> Result<Arc<Entry>, Refusal> {
         let now = self.clock.now();
@@ -192,10 +310,11 @@ impl Shared {
         let (microphone_tx, microphone) = mpsc::channel(MICROPHONE);
         let entry = Arc::new(Entry {
             call: row.call_id,
-            tenant: seed.tenant,
+            tenant: seed.served.tenant,
             vendor: seed.vendor,
             parties: (seed.ours.clone(), seed.customer.clone()),
             inbound: seed.inbound,
+            carrier: self.carrier(seed.vendor, seed.served.line.as_deref(), row.call_id),
             commands: commands_tx,
             microphone: microphone_tx,
             shown: Mutex::default(),
@@ -221,24 +340,24 @@ impl Shared {
         .increment(1);
         let life = self.deps.config.stream_timeout + ring.unwrap_or_default();
         self.await_stream(now.mono, &entry, seed.call_sid.clone(), ring.unwrap_or_default());
-        self.warm(&seed.profile);
+        self.warm(&seed.served.profile);
         let dial = ring.map(|ring| Dial {
             to: seed.customer.clone(),
             from: seed.ours.clone(),
-            answer_url: self.hook_url(seed.vendor, HookKind::Call),
-            status_url: self.hook_url(seed.vendor, HookKind::Status),
+            answer_url: self.hook_url(&entry, HookKind::Call),
+            status_url: self.hook_url(&entry, HookKind::Status),
             ring,
         });
         // Of a call that the vendor does not carry, it is told nothing. Without credentials nothing can be told, which ends
         // a call that wants a command, unless its stream may come by itself.
         let carried = !seed.facts.simulated && !seed.facts.unannounced;
         let told = |t: &&Arc<dyn Trunk>| carried && (t.can_dial() || !self.deps.config.accept_unannounced);
-        let trunk = self.deps.trunks.get(seed.vendor.name).filter(told);
+        let trunk = entry.carrier.trunk.as_ref().filter(told);
         let handling = trunk.map(|t| t.handling()).unwrap_or_default();
         let terms = Terms {
             vendor: seed.vendor.name,
             error_code: seed.vendor.error_code,
-            rest: self.ends_calls(seed.vendor),
+            rest: ends_calls(&entry.carrier),
             handling,
             close_ends_call: seed.vendor.caps.close_ends_call,
             stream_within: life,
@@ -251,7 +370,7 @@ impl Shared {
             entry.clone(),
             Inbox { commands, microphone },
             call,
-            seed.profile,
+            seed.served.profile,
             dial,
         );
         tokio::spawn(watch_over(self.clone(), entry.clone(), talk).instrument(span));
@@ -281,34 +400,33 @@ impl Shared {
     /// How the vendor is told to connect the call to us.
     pub(super) fn stream_answer(&self, entry: &Entry) -> Answer {
         let token = self.pending.token(entry.call);
-        let url = format!("{}{}", self.deps.config.stream_base(), entry.vendor.stream_path);
+        let base = self.deps.config.stream_base();
+        let url = match &entry.carrier.via {
+            Some(id) => format!("{base}{NUMBER_STREAM}/{id}"),
+            None => format!("{base}{}", entry.vendor.stream_path),
+        };
         let session_id = entry.show().map(|call| call.row.session_id);
         Answer::Stream {
             url: entry.vendor.token_in.url(&url, &token),
             token,
-            status_url: self.hook_url(entry.vendor, HookKind::Status),
+            status_url: self.hook_url(entry, HookKind::Status),
             session_id: session_id.unwrap_or_else(|| entry.call.to_string()),
         }
     }
 
-    /// Whether the vendor ends calls when its REST interface is asked to.
-    fn ends_calls(&self, vendor: &Descriptor) -> bool {
-        let ends = |t: &Arc<dyn Trunk>| t.can_dial() && t.request("call", &CallAction::HangUp).is_some();
-        self.deps.trunks.get(vendor.name).is_some_and(ends)
-    }
-
     /// Tells a vendor that takes commands that a call is not for us. Nobody waits for it.
-    pub(super) fn reject(&self, vendor: &'static Descriptor, call_sid: &str, busy: bool) {
-        let commanded = |t: &&Arc<dyn Trunk>| t.can_dial() && t.handling().by_command;
-        let trunk = self.deps.trunks.get(vendor.name).filter(commanded);
+    pub(super) fn reject(&self, vendor: &'static Descriptor, line: Option<&Line>, call_sid: &str, busy: bool) {
+        let account = self.account(vendor, line);
+        let commanded = |t: &Arc<dyn Trunk>| t.can_dial() && t.handling().by_command;
         let action = CallAction::Reject { busy };
-        let Some((trunk, request)) = trunk.and_then(|t| Some((t.clone(), t.request(call_sid, &action)?))) else {
+        let trunk = account.trunk.filter(commanded);
+        let Some((trunk, request)) = trunk.and_then(|t| t.request(call_sid, &action).map(|r| (t, r))) else {
             return;
         };
         let Ok(slot) = self.rejections.clone().try_acquire_owned() else {
             return metrics::dropped("rejection", "too_many", 1);
         };
-        let http = self.deps.http.clone();
+        let http = self.deps.client(account.own).clone();
         tokio::spawn(async move {
             let reply = rest::send(&http, request, trunk.handling().repeatable).await;
             if let Err(fault) = reply.and_then(|r| trunk.reply(&action, r.status, &r.body)) {
@@ -318,9 +436,17 @@ impl Shared {
         });
     }
 
-    fn hook_url(&self, vendor: &Descriptor, kind: HookKind) -> String {
-        let hook = vendor.hook(kind);
-        hook.map_or_else(String::new, |h| format!("{}{}", self.deps.config.public_url, h.path))
+    /// Where the vendor of a call posts this kind of webhook.
+    fn hook_url(&self, entry: &Entry, kind: HookKind) -> String {
+        let base = &self.deps.config.public_url;
+        match (&entry.carrier.via, kind) {
+            (Some(id), HookKind::Status) => format!("{base}{NUMBER_HOOK}/{id}/status"),
+            (Some(id), _) => format!("{base}{NUMBER_HOOK}/{id}"),
+            (None, kind) => {
+                let hook = entry.vendor.hook(kind);
+                hook.map_or_else(String::new, |h| format!("{base}{}", h.path))
+            }
+        }
     }
 
     fn arrive(self: &Arc<Self>, arrival: Arrival) {
@@ -347,7 +473,7 @@ impl Shared {
             return Err((1008, "start names no call", "no_call_id"));
         }
         let now = self.clock.now().mono;
-        if !self.is_of_our_account(vendor, start.account.as_deref()) {
+        if !self.is_of_our_account(arrival) {
             return Err((1008, "the stream is of another account", "account"));
         }
         if let (Some(in_path), Some(in_start)) = (&arrival.path_token, &start.token)
@@ -366,31 +492,46 @@ impl Shared {
         }
     }
 
-    /// Whether the account that a stream names, if it names one, is the configured one, if one is. Where any stream is
-    /// taken, that of any account is.
-    fn is_of_our_account(&self, vendor: &Descriptor, named: Option<&str>) -> bool {
-        let ours = self.deps.trunks.get(vendor.name).and_then(|t| t.account());
+    /// Whether the account that a stream names, if it names one, is that of its call or number, if there is one. Where
+    /// any stream is taken, that of any account is.
+    fn is_of_our_account(&self, arrival: &Arrival) -> bool {
+        let token = arrival.path_token.as_deref().or(arrival.start.token.as_deref());
+        let entry = token.and_then(|t| self.directory.get(self.pending.peek(t)?));
+        let trunk = match entry {
+            Some(entry) => entry.carrier.trunk.clone(),
+            None => {
+                let line = arrival.number.as_deref().and_then(|id| self.roster.line(id));
+                self.account(arrival.vendor, line.as_deref()).trunk
+            }
+        };
+        let ours = trunk.as_ref().and_then(|t| t.account());
+        let named = arrival.start.account.as_deref();
         self.deps.config.accept_unannounced || ours.zip(named).is_none_or(|(ours, named)| ours == named)
     }
 
     fn unannounced(self: &Arc<Self>, arrival: &Arrival) -> Result<Arc<Entry>, (u16, &'static str, &'static str)> {
         let (vendor, start) = (arrival.vendor, &arrival.start);
+        let line = arrival.number.as_deref().and_then(|id| self.roster.line(id));
+        let whose = line.as_ref().map(|l| l.row.tenant_id);
         if let Some(entry) = self.directory.by_sid(vendor.name, &start.call_sid) {
+            if whose.is_some_and(|tenant| tenant != entry.tenant) {
+                return Err((1008, "the call is not this number's", "other_tenant"));
+            }
             self.pending.revoke(entry.call);
             return Ok(entry);
         }
-        let ours = start.to.clone().unwrap_or_default();
-        let (tenant, profile) =
-            self.served_by(vendor, &ours, None)
-                .ok_or((1008, "nobody has that number", "unknown_number"))?;
+        let dialled = start.to.clone().unwrap_or_default();
+        let served = self.served_by(vendor, &dialled, line, None).map_err(|why| match why {
+            NotServed::NoNumber => (1008, "nobody has that number", why.as_str()),
+            NotServed::Inactive => (1013, "the number takes no calls", why.as_str()),
+        })?;
         let seed = Seed {
-            tenant,
             vendor,
             inbound: true,
             call_sid: Some(start.call_sid.clone()),
             customer: start.from.clone().unwrap_or_else(|| "anonymous".to_owned()),
-            ours,
-            profile,
+            ours: served.called(&dialled),
+            served,
             facts: Facts {
                 unannounced: true,
                 ..Facts::default()
@@ -402,6 +543,12 @@ impl Shared {
         self.pending.revoke(entry.call);
         Ok(entry)
     }
+}
+
+/// Whether the vendor ends calls when its REST interface is asked to.
+fn ends_calls(carrier: &Carrier) -> bool {
+    let ends = |t: &Arc<dyn Trunk>| t.can_dial() && t.request("call", &CallAction::HangUp).is_some();
+    carrier.trunk.as_ref().is_some_and(ends)
 }
 
 /// Takes the legs that begin, for as long as the control plane lives.
@@ -438,8 +585,8 @@ fn new_row(now: Wall, seed: &Seed) -> CallRow {
         answered_at: None,
         end_time: None,
         duration: None,
-        tenant_id: seed.tenant,
-        agent: seed.profile.name.clone(),
+        tenant_id: seed.served.tenant,
+        agent: seed.served.profile.name.clone(),
         recording: None,
         metadata: serde_json::Value::Null,
     }

@@ -5,7 +5,7 @@ use crate::{
     base::{ids::TenantId, settings::Section},
     vendor,
 };
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// A phone number of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,11 @@ pub struct Config {
     pub default_tenant: TenantId,
     /// Accept media streams that no webhook announced and calls to any number (`--dev`).
     pub accept_unannounced: bool,
+    /// Whether this is a developer's own machine (`--dev`): numbers need no proof of their vendor.
+    pub dev: bool,
+    /// The number of a vendor, by the vendor's name, that calls which name none of ours are for (`default_number` in the
+    /// vendor's section).
+    pub default_numbers: BTreeMap<&'static str, String>,
     /// Live calls of the process.
     pub max_calls: usize,
     /// Live calls of one tenant.
@@ -76,6 +81,8 @@ impl Default for Config {
             default_agent: "human".to_owned(),
             default_tenant: TenantId(1),
             accept_unannounced: false,
+            dev: false,
+            default_numbers: BTreeMap::new(),
             max_calls: 1000,
             max_calls_per_tenant: 200,
             calls_per_second: 50,
@@ -109,6 +116,8 @@ impl Config {
             default_agent: calls.text("default_agent", &d.default_agent),
             default_tenant: TenantId(calls.int("default_tenant", d.default_tenant.0, 1..=i64::MAX)),
             accept_unannounced: calls.bool("accept_unannounced", d.accept_unannounced),
+            dev: d.dev,
+            default_numbers: d.default_numbers,
             max_calls: calls.int("max_calls", d.max_calls as i64, 1..=1_000_000) as usize,
             max_calls_per_tenant: calls.int("max_calls_per_tenant", d.max_calls_per_tenant as i64, 1..=1_000_000)
                 as usize,
@@ -141,6 +150,7 @@ impl Config {
     /// Lifts the limits, as `--dev` does: any number, any stream, as many calls as come.
     pub fn lift_limits(&mut self) {
         self.accept_unannounced = true;
+        self.dev = true;
         self.max_calls = usize::MAX;
         self.max_calls_per_tenant = usize::MAX;
         self.calls_per_second = u32::MAX;
@@ -152,11 +162,6 @@ impl Config {
     /// Where media sockets reach us: the public URL with `ws` for `http`.
     pub fn stream_base(&self) -> String {
         self.public_url.replacen("http", "ws", 1)
-    }
-
-    /// Our number of that vendor.
-    pub fn number(&self, vendor: &str, number: &str) -> Option<&Number> {
-        self.numbers.iter().find(|n| n.vendor == vendor && n.number == number)
     }
 }
 

@@ -14,16 +14,36 @@ use crate::{
     },
     media::LegHandle,
     metrics,
-    vendor::Descriptor,
+    vendor::{Descriptor, Trunk},
 };
 use std::{
     collections::{HashMap, HashSet, VecDeque},
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::{mpsc, watch};
 
 /// Ended calls remembered, so that late news of them finds nobody instead of making a call.
 const MAX_ENDED: usize = 100_000;
+
+/// The account that carries a call.
+#[derive(Clone, Default)]
+pub(super) struct Carrier {
+    /// The account, if there is one.
+    pub(super) trunk: Option<Arc<dyn Trunk>>,
+    /// Whether it is the tenant's and not the operator's: its requests go to public addresses alone.
+    pub(super) own: bool,
+    /// The id in the paths that the vendor is given for it; `None` for the vendor's own paths.
+    pub(super) via: Option<String>,
+}
+
+impl fmt::Debug for Carrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Carrier")
+            .field("own", &self.own)
+            .finish_non_exhaustive()
+    }
+}
 
 /// What others know of a call's task.
 #[derive(Debug)]
@@ -34,6 +54,8 @@ pub(super) struct Entry {
     /// The numbers of a call we place: news of it may come before the vendor has told us its id.
     pub(super) parties: (String, String),
     pub(super) inbound: bool,
+    /// Who carries it.
+    pub(super) carrier: Carrier,
     /// To the task.
     pub(super) commands: mpsc::Sender<Command>,
     /// To the task, for what may be dropped.
@@ -308,6 +330,7 @@ mod tests {
             vendor: VENDORS[0],
             parties: (FROM.to_owned(), to.to_owned()),
             inbound: false,
+            carrier: Carrier::default(),
             commands: mpsc::channel(1).0,
             microphone: mpsc::channel(1).0,
             shown: Mutex::default(),

@@ -16,7 +16,7 @@ use crate::{
     net::client::HttpClient,
     record::Recorder,
     speech::Speech,
-    store::{CallRow, CallStatus, Store},
+    store::{CallRow, CallStatus, Store, seal::Seal},
     vendor::{Answer, CallNews, CallUpdate, Descriptor, Trunk},
 };
 use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Duration};
@@ -36,6 +36,7 @@ pub mod news;
 mod pending;
 mod plan;
 mod rest;
+mod roster;
 mod talk;
 #[cfg(test)]
 mod tests;
@@ -43,11 +44,13 @@ mod watch;
 
 pub use admission::Strain;
 pub use config::{Config, Number, StrainLimits};
+pub use roster::{Agent, AgentSpec, Line, NumberSpec};
 
 use begin::Begun;
 use call::{Done, Words};
 use directory::{Directory, Entry};
 use pending::Pending;
+use roster::Roster;
 use talk::{Clock, Command};
 
 /// How long whoever asks waits for a commit before they are told to try again.
@@ -87,6 +90,17 @@ pub struct Deps {
     pub trunks: HashMap<&'static str, Arc<dyn Trunk>>,
     /// The way to the vendors' REST interfaces.
     pub http: HttpClient,
+    /// The same for accounts that tenants entered: it leads to public addresses alone.
+    pub tenant_http: HttpClient,
+    /// Keeps the secrets of those accounts.
+    pub seal: Seal,
+}
+
+impl Deps {
+    /// The way to a vendor's REST interface, whether the account is a tenant's `own`.
+    fn client(&self, own: bool) -> &HttpClient {
+        if own { &self.tenant_http } else { &self.http }
+    }
 }
 
 impl fmt::Debug for Deps {
@@ -100,6 +114,7 @@ impl fmt::Debug for Deps {
 #[derive(Debug)]
 struct Shared {
     deps: Deps,
+    roster: Roster,
     directory: Directory,
     pending: Pending,
     clock: Clock,
@@ -189,13 +204,16 @@ pub struct Listening {
 }
 
 impl Control {
-    /// Starts the control plane on the current runtime. The error says that the system has no randomness to give.
-    pub fn new(deps: Deps) -> Result<Self, Fault> {
+    /// Starts the control plane on the current runtime: reads numbers and agents, and brings those of the configuration up
+    /// to date in the store. The error says that they cannot be read, or that the system has no randomness to give.
+    pub async fn new(deps: Deps) -> Result<Self, Fault> {
         let clock = Clock::new();
         let pending = Pending::new().map_err(|_| Fault::internal("the system gives no random numbers"))?;
         let directory = Directory::new(deps.config.clone(), clock.now().mono);
+        let roster = roster::load(&*deps.store, &deps.config, &deps.agents, &deps.seal).await?;
         let shared = Arc::new(Shared {
             deps,
+            roster,
             directory,
             pending,
             clock,
@@ -211,11 +229,29 @@ impl Control {
     /// A vendor that is answered by commands is told by the call's task, or told here that the call is not for us; nobody
     /// waits for either.
     pub async fn incoming(&self, vendor: &'static Descriptor, update: CallUpdate) -> Result<Answer, Fault> {
+        self.answer_call(vendor, update, None).await
+    }
+
+    /// The same, for a call that arrived at a number's own path.
+    pub async fn incoming_to(&self, line: &Arc<Line>, update: CallUpdate) -> Result<Answer, Fault> {
+        self.answer_call(line.vendor, update, Some(line.clone())).await
+    }
+
+    async fn answer_call(
+        &self,
+        vendor: &'static Descriptor,
+        update: CallUpdate,
+        line: Option<Arc<Line>>,
+    ) -> Result<Answer, Fault> {
         let (directory, call_sid) = (&self.shared.directory, update.call_sid.clone());
         let known = directory.by_sid(vendor.name, &call_sid).is_some() || directory.has_ended(vendor.name, &call_sid);
-        let answer = self.announce(vendor, update, None).await?;
+        let called = line
+            .clone()
+            .or_else(|| self.shared.roster.called(vendor.name, &update.to));
+        let answer = self.announce(vendor, update, line, None).await?;
         if !known && !matches!(answer, Answer::Stream { .. }) {
-            self.shared.reject(vendor, &call_sid, answer == Answer::Busy);
+            self.shared
+                .reject(vendor, called.as_deref(), &call_sid, answer == Answer::Busy);
         }
         Ok(answer)
     }
@@ -227,17 +263,18 @@ impl Control {
         vendor: &'static Descriptor,
         update: CallUpdate,
     ) -> Result<Answer, Fault> {
-        self.announce(vendor, update, Some(tenant)).await
+        self.announce(vendor, update, None, Some(tenant)).await
     }
 
     async fn announce(
         &self,
         vendor: &'static Descriptor,
         update: CallUpdate,
+        line: Option<Arc<Line>>,
         simulated_for: Option<TenantId>,
     ) -> Result<Answer, Fault> {
         let called = update.to.clone();
-        let entry = match self.shared.find_or_begin(vendor, &update, simulated_for)? {
+        let entry = match self.shared.find_or_begin(vendor, &update, line, simulated_for)? {
             Begun::Entry(entry) => entry,
             Begun::Busy => return Ok(Answer::Busy),
             Begun::Nobody => {
@@ -258,11 +295,30 @@ impl Control {
 
     /// News of a call from its vendor. Repeated and late news change nothing.
     pub async fn update(&self, vendor: &'static Descriptor, update: CallUpdate) -> Result<(), Fault> {
+        self.news(vendor, update, None).await
+    }
+
+    /// The same, that came to a number's own path: it says nothing of other tenants' calls.
+    pub async fn update_of(&self, line: &Arc<Line>, update: CallUpdate) -> Result<(), Fault> {
+        self.news(line.vendor, update, Some(line.clone())).await
+    }
+
+    async fn news(
+        &self,
+        vendor: &'static Descriptor,
+        update: CallUpdate,
+        line: Option<Arc<Line>>,
+    ) -> Result<(), Fault> {
         let known = self.shared.known(vendor, &update);
+        let foreign = |e: &Arc<Entry>| line.as_ref().is_some_and(|l| l.row.tenant_id != e.tenant);
+        if known.as_ref().is_some_and(foreign) {
+            metrics::refused("update", "other_tenant");
+            return Ok(());
+        }
         let worth_a_record = update.inbound && !matches!(update.news, CallNews::Other | CallNews::StreamFailed);
         let entry = match known {
             Some(entry) => entry,
-            None if worth_a_record => match self.shared.find_or_begin(vendor, &update, None)? {
+            None if worth_a_record => match self.shared.find_or_begin(vendor, &update, line, None)? {
                 Begun::Entry(entry) => entry,
                 Begun::Busy | Begun::Nobody => return Ok(()),
             },
@@ -412,9 +468,10 @@ impl Control {
         self.shared.directory.of_tenant(tenant)
     }
 
-    /// Our account with a vendor.
-    pub fn trunk(&self, vendor: &Descriptor) -> Option<&dyn Trunk> {
-        self.shared.deps.trunks.get(vendor.name).map(|trunk| &**trunk)
+    /// The vendor of the call that a stream token is of, and the account that carries it.
+    pub fn awaited(&self, token: &str) -> Option<(&'static Descriptor, Option<Arc<dyn Trunk>>)> {
+        let entry = self.shared.directory.get(self.shared.pending.peek(token)?)?;
+        Some((entry.vendor, entry.carrier.trunk.clone()))
     }
 
     /// Where the shards report legs that began.
@@ -484,7 +541,7 @@ fn check_dialable(to: &str) -> Result<(), Fault> {
     if is_e164(to) || is_sip {
         return Ok(());
     }
-    let message = "to must be a number in E.164 format, such as +14155550100";
+    let message = "Destination number must be in E.164 format (e.g., +1234567890)";
     Err(Fault::client(Kind::Invalid, message))
 }
 

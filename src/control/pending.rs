@@ -98,6 +98,11 @@ impl Pending {
         }
     }
 
+    /// The call that a token is of, which it stays.
+    pub(super) fn peek(&self, token: &str) -> Option<CallId> {
+        self.lock().get(&hash(token)).map(|w| w.call)
+    }
+
     /// Uses a token up. A stream that names another call or vendor than was announced does not use it up.
     pub(super) fn take(&self, now: Mono, token: &str, vendor: &str, call_sid: &str) -> Result<CallId, Refused> {
         let token = hash(token);

@@ -557,11 +557,8 @@ impl Talk {
 
     fn ask(&mut self, now: Now, ask: Ask) {
         let deps = &self.shared.deps;
-        let trunk = deps
-            .trunks
-            .get(self.entry.vendor.name)
-            .filter(|t| t.can_dial())
-            .cloned();
+        let carrier = &self.entry.carrier;
+        let trunk = carrier.trunk.clone().filter(|t| t.can_dial());
         let sid = self.call.row().call_sid.clone();
         let request = trunk
             .as_ref()
@@ -573,7 +570,8 @@ impl Talk {
             self.shared
                 .await_stream(now.mono, &self.entry, Some(sid), Duration::ZERO);
         }
-        let (http, dial, offer) = (deps.http.clone(), self.dial.clone(), self.offer.clone());
+        let http = deps.client(carrier.own).clone();
+        let (dial, offer) = (self.dial.clone(), self.offer.clone());
         let job = async move {
             let repeatable = trunk.handling().repeatable;
             let result = rest::send(&http, request, repeatable).await.and_then(|reply| {

@@ -1,14 +1,16 @@
 //! Bodies of requests: bounded in bytes and time, and JSON that holds what was asked for and nothing else.
 
-use super::{Config, respond::Failure};
+use super::{Config, Shared, respond::Failure};
 use crate::{
+    access::Identity,
     base::fault::{Fault, Kind},
     wire::json,
 };
-use axum::body::Body;
+use axum::{body::Body, extract::Request};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -49,6 +51,42 @@ pub async fn read(headers: &HeaderMap, mut body: Body, max: usize, config: &Conf
                 return Err(Failure::with_status(StatusCode::REQUEST_TIMEOUT, message));
             }
         }
+    }
+}
+
+/// Reads who asks and the JSON object of the body.
+pub(super) async fn object(shared: &Shared, request: Request) -> Result<(Identity, Map<String, Value>), Failure> {
+    let (parts, body) = request.into_parts();
+    let who = parts.extensions.get::<Identity>().cloned();
+    let who = who.ok_or_else(|| Fault::internal("a route that acts has no gate"))?;
+    let config = &shared.config;
+    let body = read(&parts.headers, body, config.body_bytes, config).await?;
+    Ok((who, Fields::read(&parts.headers, &body)?.0))
+}
+
+/// A JSON object as a type, and as it came.
+pub(super) struct Typed<T> {
+    pub(super) value: T,
+    pub(super) fields: Map<String, Value>,
+}
+
+/// Reads an object as a type. What the type does not know, at any depth, is refused by name.
+pub(super) fn typed<T: DeserializeOwned>(fields: Map<String, Value>) -> Result<Typed<T>, Fault> {
+    let mut unknown = Fields(Map::new());
+    let value = serde_ignored::deserialize(Value::Object(fields.clone()), |path| {
+        // The path names the steps into an option, which are none in JSON.
+        unknown.0.insert(path.to_string().replace(".?", ""), Value::Null);
+    });
+    unknown.finish()?;
+    let value = value.map_err(|e| invalid(e.to_string()))?;
+    Ok(Typed { value, fields })
+}
+
+/// The id of what a request is about, from its query or its body.
+pub(super) fn one_id(in_query: Option<String>, in_body: Option<String>) -> Result<String, Fault> {
+    match (in_query, in_body) {
+        (Some(a), Some(b)) if a != b => Err(invalid("the ids of query and body differ".to_owned())),
+        (a, b) => a.or(b).ok_or_else(|| invalid("id is required".to_owned())),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{
     Shared, body,
+    called::Called,
     edge::{Client, vouch},
     respond::{Answer, Failure},
 };
@@ -14,22 +15,42 @@ use crate::{
     vendor::{Descriptor, Document, Hook, HookKind, HookRequest},
 };
 use axum::{
-    extract::{Request, State},
+    extract::{RawPathParams, Request, State},
     response::{IntoResponse, Response},
 };
-use http::{StatusCode, header};
+use http::{StatusCode, header, request::Parts};
 use std::time::Instant;
 
-/// Answers a webhook of `vendor`.
+/// Where a webhook came.
+enum At {
+    /// A vendor's own path.
+    Vendor(&'static Descriptor, HookKind),
+    /// A number's own path: its record says whose dialect it is. What follows the id says what it is about.
+    Number { id: String, what: Option<String> },
+}
+
+/// Answers a webhook at a path of `vendor`.
 pub(super) async fn answer(
     vendor: &'static Descriptor,
     kind: HookKind,
     State(shared): State<Shared>,
     request: Request,
 ) -> Answer {
+    in_time(&shared, vendor.name, At::Vendor(vendor, kind), request).await
+}
+
+/// Answers a webhook at a number's own path.
+pub(super) async fn answer_number(path: RawPathParams, State(shared): State<Shared>, request: Request) -> Answer {
+    let of = |name: &str| path.iter().find(|(n, _)| *n == name).map(|(_, text)| text.to_owned());
+    let (id, what) = (of("number").unwrap_or_default(), of("what"));
+    let vendor = shared.control.line(&id).map_or("unknown", |line| line.vendor.name);
+    in_time(&shared, vendor, At::Number { id, what }, request).await
+}
+
+async fn in_time(shared: &Shared, vendor: &'static str, at: At, request: Request) -> Answer {
     let began = Instant::now();
     let patience = shared.config.hook_timeout;
-    let answer = tokio::time::timeout(patience, process(vendor, kind, &shared, request)).await;
+    let answer = tokio::time::timeout(patience, process(at, shared, request)).await;
     let answer = answer.unwrap_or_else(|_| Err(Fault::client(Kind::Unavailable, "not answered in time").into()));
     metrics::HOOK_TIME.record(began.elapsed());
     let outcome = match &answer {
@@ -38,27 +59,18 @@ pub(super) async fn answer(
             .status
             .map_or_else(|| super::respond::status(f.fault.kind).1, |_| "slow_body"),
     };
-    metrics::counter(metrics::hooks_total, &[("vendor", vendor.name), ("outcome", outcome)]).increment(1);
+    metrics::counter(metrics::hooks_total, &[("vendor", vendor), ("outcome", outcome)]).increment(1);
     if let Err(failure) = &answer {
-        tracing::warn!(vendor = vendor.name, outcome, fault = %failure.fault, "webhook refused");
+        tracing::warn!(vendor, outcome, fault = %failure.fault, "webhook refused");
     }
     answer
 }
 
-async fn process(
-    vendor: &'static Descriptor,
-    kind: HookKind,
-    shared: &Shared,
-    request: Request,
-) -> Result<Response, Failure> {
-    let trunk = shared
-        .trunks
-        .get(vendor.name)
-        .ok_or_else(|| Fault::not_found("account"))?;
+async fn process(at: At, shared: &Shared, request: Request) -> Result<Response, Failure> {
     let (parts, body) = request.into_parts();
     let config = &shared.config;
     let body = body::read(&parts.headers, body, config.hook_bytes, config).await?;
-    let hook = HookRequest {
+    let mut hook = HookRequest {
         method: parts.method.as_str(),
         path_and_query: parts.uri.path_and_query().map_or("", |p| p.as_str()),
         headers: &parts.headers,
@@ -67,28 +79,51 @@ async fn process(
         by_number: false,
         received_at: Wall::now(),
     };
+    let (called, kind) = match at {
+        At::Vendor(vendor, kind) => (Called::vendor(shared, vendor)?, kind),
+        At::Number { id, what } => {
+            let called = Called::number(shared, &id, &hook).map_err(|fault| strike(shared, &parts, fault))?;
+            let kind = match what.as_deref() {
+                Some("status") => HookKind::Status,
+                _ => called.vendor.number_hook,
+            };
+            (called, kind)
+        }
+    };
+    let Called { vendor, trunk, line } = called;
+    hook.by_number = line.is_some();
     if !shared.dev
         && let Err(fault) = trunk.verify(&hook)
     {
-        // A vendor's valid requests are never held up by somebody else's bad ones from the same address.
-        return Err(match shared.access.strike(Client::of(&parts.extensions), Mono::now()) {
-            None => fault.into(),
-            Some(wait) => Failure {
-                retry_after: Some(wait.as_secs().max(1)),
-                ..Fault::client(Kind::TooMany, "too many bad signatures from this address").into()
-            },
-        });
+        return Err(strike(shared, &parts, fault));
     }
     vouch(&parts.extensions);
-    let document = match trunk.parse(kind, &hook)? {
-        Hook::Call(update) => trunk.answer(&hook, &shared.control.incoming(vendor, update).await?),
-        Hook::News(update) => {
-            shared.control.update(vendor, update).await?;
+    let control = &shared.control;
+    let document = match (trunk.parse(kind, &hook)?, &line) {
+        (Hook::Call(update), Some(line)) => trunk.answer(&hook, &control.incoming_to(line, update).await?),
+        (Hook::Call(update), None) => trunk.answer(&hook, &control.incoming(vendor, update).await?),
+        (Hook::News(update), line) => {
+            match line {
+                Some(line) => control.update_of(line, update).await?,
+                None => control.update(vendor, update).await?,
+            }
             trunk.receipt(&hook)
         }
-        Hook::Probe => trunk.receipt(&hook),
+        (Hook::Probe, _) => trunk.receipt(&hook),
     };
     Ok(written(document))
+}
+
+/// Counts a request that proves nothing against its address. A vendor's valid requests are never held up by somebody
+/// else's bad ones from the same address.
+fn strike(shared: &Shared, parts: &Parts, fault: Fault) -> Failure {
+    match shared.access.strike(Client::of(&parts.extensions), Mono::now()) {
+        None => fault.into(),
+        Some(wait) => Failure {
+            retry_after: Some(wait.as_secs().max(1)),
+            ..Fault::client(Kind::TooMany, "too many bad signatures from this address").into()
+        },
+    }
 }
 
 fn written(document: Document) -> Response {

@@ -3,8 +3,10 @@
 //! The listener and the media threads are others'; they are reached through [`serve::connection`] and [`MediaDoor`].
 //! [`routes`] is the list of all routes with what each asks for; [`edge`] is what happens to every request.
 
+mod agents;
 pub mod auth;
 pub mod body;
+mod called;
 mod calls;
 mod config;
 pub mod edge;
@@ -13,6 +15,7 @@ mod frontends;
 pub mod guard;
 pub mod health;
 mod hooks;
+mod numbers;
 mod place;
 mod recording;
 pub mod respond;

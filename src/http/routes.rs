@@ -1,6 +1,12 @@
 //! Every route: method, path, and what it asks for before it answers. Vendors' routes come from their descriptors.
 
-use super::{Deps, Shared, auth, calls, edge, frontends, health, hooks, place, recording, respond::Failure, upgrade};
+use super::{
+    Deps, Shared, agents, auth,
+    called::STREAMS,
+    calls, edge, frontends, health, hooks, numbers, place, recording,
+    respond::Failure,
+    upgrade::{self, At},
+};
 use crate::{access::Role, vendor};
 use axum::{
     Router,
@@ -46,10 +52,11 @@ where
     H: Handler<T, Shared>,
     T: 'static,
 {
-    let filter = if *method == Method::POST {
-        MethodFilter::POST
-    } else {
-        MethodFilter::GET
+    let filter = match *method {
+        Method::POST => MethodFilter::POST,
+        Method::PUT => MethodFilter::PUT,
+        Method::DELETE => MethodFilter::DELETE,
+        _ => MethodFilter::GET,
     };
     Route {
         method: method.clone(),
@@ -75,7 +82,8 @@ impl std::error::Error for Collision {}
 pub fn table(deps: &Deps) -> Vec<Route> {
     const VIEW: Gate = Gate::Role(Role::Viewer);
     const ACT: Gate = Gate::Role(Role::Agent);
-    let (get, post) = (&Method::GET, &Method::POST);
+    const OWN: Gate = Gate::Role(Role::Admin);
+    let (get, post, put, delete) = (&Method::GET, &Method::POST, &Method::PUT, &Method::DELETE);
     let mut all = vec![
         route(get, "/health", Gate::Open, health::health),
         route(get, "/ready", Gate::Open, health::ready),
@@ -91,6 +99,15 @@ pub fn table(deps: &Deps) -> Vec<Route> {
         route(get, "/api/calls/{id}/recording", VIEW, recording::recording),
         route(post, "/api/calls/initiate", ACT, place::initiate),
         route(post, "/api/calls/simulate", ACT, place::simulate),
+        // Whoever knows a number's id can pass for a vendor that signs nothing.
+        route(get, "/api/phone-numbers", ACT, numbers::list),
+        route(post, "/api/phone-numbers", OWN, numbers::add),
+        route(put, "/api/phone-numbers", OWN, numbers::change),
+        route(delete, "/api/phone-numbers", OWN, numbers::remove),
+        route(get, "/api/agents", VIEW, agents::list),
+        route(post, "/api/agents", OWN, agents::add),
+        route(put, "/api/agents", OWN, agents::change),
+        route(delete, "/api/agents", OWN, agents::remove),
     ];
     for vendor in vendor::all()
         .iter()
@@ -119,12 +136,30 @@ pub fn table(deps: &Deps) -> Vec<Route> {
                 all.push(route(method, hook.path, Gate::Vendor, answer));
             }
         }
-        for path in [
-            vendor.stream_path.to_owned(),
-            format!("{}/{{token}}", vendor.stream_path),
-        ] {
-            let upgrade = move |p, s, r| upgrade::media(vendor, p, s, r);
-            all.push(route(get, path, Gate::Vendor, upgrade));
+        let upgrade = move |p, s, r| upgrade::media(At::Vendor(vendor), p, s, r);
+        if !vendor.stream_path.is_empty() {
+            all.push(route(get, vendor.stream_path, Gate::Vendor, upgrade));
+        }
+        // Behind a number's alias a token is told from a number.
+        if !vendor.stream_path.is_empty() && !STREAMS.contains(&vendor.stream_path) {
+            all.push(route(
+                get,
+                format!("{}/{{token}}", vendor.stream_path),
+                Gate::Vendor,
+                upgrade,
+            ));
+        }
+    }
+    for rest in ["{number}", "{number}/{what}"] {
+        for method in [get, post] {
+            let path = format!("{}/{rest}", vendor::NUMBER_HOOK);
+            all.push(route(method, path, Gate::Vendor, hooks::answer_number));
+        }
+    }
+    for prefix in STREAMS {
+        for rest in ["{number}", "{number}/{token}"] {
+            let upgrade = move |p, s, r| upgrade::media(At::Number(prefix), p, s, r);
+            all.push(route(get, format!("{prefix}/{rest}"), Gate::Vendor, upgrade));
         }
     }
     all

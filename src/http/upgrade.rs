@@ -4,6 +4,7 @@
 
 use super::{
     Shared,
+    called::Called,
     edge::{Peer, vouch},
     respond::Failure,
 };
@@ -97,21 +98,25 @@ pub(super) fn switching(accept: HeaderValue, protocol: Option<&'static str>) -> 
     response
 }
 
-/// Upgrades a media socket of `vendor` and hands it to the media threads.
-pub(super) async fn media(
-    vendor: &'static Descriptor,
-    path: RawPathParams,
-    State(shared): State<Shared>,
-    mut request: Request,
-) -> Response {
+/// Where a media socket came.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum At {
+    /// A vendor's own path.
+    Vendor(&'static Descriptor),
+    /// A number's own path, which begins so.
+    Number(&'static str),
+}
+
+/// Upgrades a media socket and hands it to the media threads.
+pub(super) async fn media(at: At, path: RawPathParams, State(shared): State<Shared>, mut request: Request) -> Response {
     let accept = match handshake(&request) {
         Ok(accept) => accept,
         Err(refusal) => return refusal.into_response(),
     };
-    let upgrade = match admit(vendor, &path, &shared, &request) {
-        Ok(upgrade) => upgrade,
+    let (vendor, upgrade) = match admit(at, &path, &shared, &request) {
+        Ok(admitted) => admitted,
         Err(fault) => {
-            tracing::warn!(vendor = vendor.name, %fault, "media socket refused");
+            tracing::warn!(?at, %fault, "media socket refused");
             return Failure::from(fault).into_response();
         }
     };
@@ -128,16 +133,16 @@ pub(super) async fn media(
 }
 
 fn admit(
-    vendor: &'static Descriptor,
+    at: At,
     path: &RawPathParams,
     shared: &Shared,
     request: &Request,
-) -> Result<Upgrade, Fault> {
-    let trunk = shared
-        .trunks
-        .get(vendor.name)
-        .ok_or_else(|| Fault::not_found("account"))?;
-    let hook = HookRequest {
+) -> Result<(&'static Descriptor, Upgrade), Fault> {
+    let query = Form::parse(request.uri().query().unwrap_or_default().as_bytes());
+    let query = query.map_err(|e| Fault::client(Kind::Malformed, e.to_string()))?;
+    let in_path = |name: &str| path.iter().find(|(n, _)| *n == name).map(|(_, text)| text);
+    let token = in_path("token").or_else(|| query.get("token")).map(str::to_owned);
+    let mut hook = HookRequest {
         method: request.method().as_str(),
         path_and_query: request.uri().path_and_query().map_or("", |p| p.as_str()),
         headers: request.headers(),
@@ -146,30 +151,36 @@ fn admit(
         by_number: false,
         received_at: Wall::now(),
     };
+    let (called, path_token) = match at {
+        At::Vendor(vendor) => (Called::vendor(shared, vendor)?, token),
+        At::Number(prefix) => {
+            let id = in_path("number").unwrap_or_default();
+            Called::stream(shared, prefix, id, token, &hook)
+                .inspect_err(|_| metrics::refused("media_socket", "unknown_number"))?
+        }
+    };
+    hook.by_number = called.line.is_some();
     let proven = !shared.dev
-        && trunk
+        && called
+            .trunk
             .verify_upgrade(&hook)
             .inspect_err(|_| metrics::refused("media_socket", "signature"))?
             == Admit::Proven;
     vouch(request.extensions());
-    let query = Form::parse(request.uri().query().unwrap_or_default().as_bytes());
-    let query = query.map_err(|e| Fault::client(Kind::Malformed, e.to_string()))?;
     shared.media.admit()?;
-    let in_path = path.iter().find(|(name, _)| *name == "token");
-    Ok(Upgrade {
-        path_token: in_path
-            .map(|(_, token)| token.to_owned())
-            .or_else(|| query.get("token").map(str::to_owned)),
+    let upgrade = Upgrade {
+        path_token,
         query: query
             .0
             .into_iter()
             .map(|(n, v)| (n.into_owned(), v.into_owned()))
             .collect(),
-        number: None,
+        number: called.line.map(|l| l.row.id.to_string()),
         proven,
         headers: request.headers().clone(),
-        agreed: trunk.agreed(),
-    })
+        agreed: called.trunk.agreed(),
+    };
+    Ok((called.vendor, upgrade))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! caller's knowledge, and [`ClientError::was_sent`] tells what it needs for that. Error texts name the host and the cause,
 //! never a path, query or header.
 
+use super::public::{Resolver, is_public};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -13,7 +14,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use rustls::{ClientConfig, crypto::ring};
-use std::{error::Error, fmt, sync::Arc, time::Duration};
+use std::{error::Error, fmt, net::IpAddr, sync::Arc, time::Duration};
 
 /// Longest reply body that is read.
 pub const MAX_BODY: usize = 1024 * 1024;
@@ -63,6 +64,11 @@ pub enum ClientError {
         /// The operating system's or the TLS library's word for it.
         cause: String,
     },
+    /// A tenant's URL without TLS, or to an address that is not public. Nothing was sent.
+    NotPublic {
+        /// Host and port asked for.
+        host: String,
+    },
     /// No whole reply within the request's time. What the server did is unknown.
     Timeout {
         /// Host and port asked for.
@@ -85,7 +91,7 @@ pub enum ClientError {
 impl ClientError {
     /// Whether the server may have acted on the request.
     pub const fn was_sent(&self) -> bool {
-        !matches!(self, Self::Url | Self::Connect { .. })
+        !matches!(self, Self::Url | Self::Connect { .. } | Self::NotPublic { .. })
     }
 }
 
@@ -94,6 +100,7 @@ impl fmt::Display for ClientError {
         match self {
             Self::Url => f.write_str("not an http:// or https:// URL"),
             Self::Connect { host, cause } => write!(f, "no connection to {host}: {cause}"),
+            Self::NotPublic { host } => write!(f, "{host} is no public address with https"),
             Self::Timeout { host } => write!(f, "no reply from {host} in time"),
             Self::Broken { host, cause } => write!(f, "connection to {host} broke: {cause}"),
             Self::TooLarge { host } => write!(f, "reply from {host} is larger than {MAX_BODY} bytes"),
@@ -105,7 +112,10 @@ impl Error for ClientError {}
 
 /// Sends requests. Cheap to clone; clones share the connections.
 #[derive(Clone, Debug)]
-pub struct HttpClient(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+pub struct HttpClient {
+    client: Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>,
+    public_only: bool,
+}
 
 impl Default for HttpClient {
     fn default() -> Self {
@@ -119,17 +129,32 @@ impl HttpClient {
     /// # Panics
     /// Never: `ring` has the cipher suites of TLS 1.2 and 1.3.
     pub fn new() -> Self {
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        Self::with_tls(Self::mozilla())
+    }
+
+    /// The same for URLs that a tenant wrote: it goes to public addresses alone, and nowhere without TLS.
+    ///
+    /// # Panics
+    /// Never, as [`HttpClient::new`].
+    pub fn to_public_addresses() -> Self {
+        Self::build(Self::mozilla(), true)
+    }
+
+    fn mozilla() -> ClientConfig {
+        ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .expect("ring speaks TLS 1.2 and 1.3")
             .with_webpki_roots()
-            .with_no_client_auth();
-        Self::with_tls(config)
+            .with_no_client_auth()
     }
 
     /// A client with TLS rules of the caller's: another authority, a client certificate.
     pub fn with_tls(config: ClientConfig) -> Self {
-        let mut tcp = HttpConnector::new();
+        Self::build(config, false)
+    }
+
+    fn build(config: ClientConfig, public_only: bool) -> Self {
+        let mut tcp = HttpConnector::new_with_resolver(Resolver::new(public_only));
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
@@ -145,7 +170,7 @@ impl HttpClient {
             .pool_max_idle_per_host(POOL_PER_HOST)
             .http1_max_buf_size(MAX_HEAD)
             .build(connector);
-        Self(client)
+        Self { client, public_only }
     }
 
     /// Sends a request and reads the whole reply.
@@ -158,6 +183,9 @@ impl HttpClient {
             }
             _ => return Err(ClientError::Url),
         };
+        if self.public_only && !may_be_public(&uri) {
+            return Err(ClientError::NotPublic { host });
+        }
         let timeout = request.timeout;
         let mut message = Request::new(Full::new(request.body));
         *message.method_mut() = request.method;
@@ -171,7 +199,7 @@ impl HttpClient {
 
     async fn exchange(&self, message: Request<Full<Bytes>>, host: &str) -> Result<ApiReply, ClientError> {
         let host = || host.to_owned();
-        let reply = self.0.request(message).await.map_err(|e| {
+        let reply = self.client.request(message).await.map_err(|e| {
             let cause = root(&e);
             if e.is_connect() {
                 ClientError::Connect { host: host(), cause }
@@ -194,6 +222,16 @@ impl HttpClient {
             retry_after: head.headers.get(header::RETRY_AFTER).and_then(retry_after),
         })
     }
+}
+
+/// Whether a tenant's URL may be tried; the resolver has the last word on names.
+fn may_be_public(uri: &Uri) -> bool {
+    let host = uri
+        .host()
+        .unwrap_or_default()
+        .trim_start_matches('[')
+        .trim_end_matches(']');
+    uri.scheme_str() == Some("https") && host.parse::<IpAddr>().map_or(true, is_public)
 }
 
 /// The innermost error's text. The outer ones say "client error (Connect)"; none of them knows the URL.

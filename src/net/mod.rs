@@ -3,5 +3,6 @@
 pub mod client;
 pub mod conn;
 pub mod listen;
+pub mod public;
 pub mod tls;
 pub mod websocket;

@@ -146,14 +146,15 @@ impl Inner {
             Answer::Busy => return Err(unavailable("no more calls are taken now")),
             Answer::HangUp => return Err(unavailable("the call was not taken")),
         };
-        let trunk = self.control.trunk(vendor);
+        // Its account may be the number's own.
+        let trunk = self.control.awaited(&token).and_then(|(_, trunk)| trunk);
         let plan = Plan {
             vendor,
             daemon: self.daemon.clone(),
             opening: Opening::Announced {
                 call_sid: call_sid.clone(),
                 token,
-                account: trunk.and_then(|t| t.account().map(str::to_owned)),
+                account: trunk.as_ref().and_then(|t| t.account().map(str::to_owned)),
                 signature: trunk.map_or_else(Vec::new, |t| t.sign_upgrade(&url)),
                 url,
             },

@@ -83,6 +83,8 @@ pub struct Descriptor {
     /// Whether a request to a number's own path is of this dialect. Asked only where no number has the path's id, which
     /// `--dev` lets in.
     pub claims: fn(&HookRequest<'_>) -> Claim,
+    /// Whether it places the calls whose request names neither a vendor nor a number of ours. At most one does.
+    pub dials_by_default: bool,
     /// Builds the codec of one media socket from its upgrade request.
     pub codec: fn(&Upgrade) -> Box<dyn StreamCodec>,
     /// Reads the vendor account from its configuration section.
@@ -142,6 +144,13 @@ pub enum HookKind {
     Status,
     /// Both: the request says which.
     Mixed,
+}
+
+/// The vendor with the greatest claim to a request, if any has one.
+pub fn claimed(request: &HookRequest<'_>) -> Option<&'static Descriptor> {
+    let claims = all().iter().map(|v| ((v.claims)(request), *v));
+    let greatest = claims.max_by_key(|(claim, _)| *claim)?;
+    (greatest.0 > Claim::No).then_some(greatest.1)
 }
 
 /// Whether a request is of a dialect. The greatest claim has it.

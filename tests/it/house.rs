@@ -11,6 +11,7 @@ use sidetone::{
     base::{
         fault::{Fault, Kind, Origin},
         ids::TenantId,
+        secret::Secret,
         time::Wall,
     },
     bus::{Bus, local::LocalBus},
@@ -24,7 +25,7 @@ use sidetone::{
     net::client::HttpClient,
     record::Recorder,
     speech::Speech,
-    store::{Store, sqlite::SqliteStore},
+    store::{Store, seal::Seal, sqlite::SqliteStore},
     vendor::{Descriptor, Upgrade},
 };
 use std::{
@@ -82,6 +83,9 @@ impl MediaDoor for Door {
         self.adopted.lock().unwrap().push(upgrade);
     }
 }
+
+/// Seals secrets: 32 bytes in base64.
+const SEAL_KEY: &str = "c2VjcmV0cyBhdCByZXN0LCBmb3IgdGVzdHMgb25seSE=";
 
 /// What every test's daemon is configured with: a key, and numbers of two tenants.
 const BASICS: &str = r#"
@@ -147,7 +151,10 @@ impl House {
             data_root: config.state_dir.clone(),
             trunks: config.trunks(),
             http: HttpClient::new(),
+            tenant_http: HttpClient::new(),
+            seal: Seal::new(Some(&Secret::new(SEAL_KEY)), None),
         })
+        .await
         .unwrap();
         let hub = Hub::new(
             config.frontends.clone(),
@@ -259,6 +266,20 @@ impl House {
             .builder("POST", path, token)
             .header("content-type", "application/json");
         json_of(self.request(builder.body(body.to_string()).unwrap()).await)
+    }
+
+    /// Status and JSON of a `PUT` of JSON.
+    pub(crate) async fn put(&self, path: &str, token: Option<&str>, body: &Value) -> (u16, Value) {
+        let builder = self
+            .builder("PUT", path, token)
+            .header("content-type", "application/json");
+        json_of(self.request(builder.body(body.to_string()).unwrap()).await)
+    }
+
+    /// Status and JSON of a `DELETE`.
+    pub(crate) async fn delete(&self, path: &str, token: Option<&str>) -> (u16, Value) {
+        let request = self.builder("DELETE", path, token).body(String::new()).unwrap();
+        json_of(self.request(request).await)
     }
 
     /// What came back for a form, as vendors post them.

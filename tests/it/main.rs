@@ -9,6 +9,7 @@ mod house;
 mod listening;
 mod process;
 mod rest;
+mod roster;
 mod shard;
 mod speech;
 mod stores;

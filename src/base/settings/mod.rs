@@ -4,6 +4,7 @@
 //! A module takes its values from a [`Section`]; what it does not take by [`Section::finish`] is an unknown key.
 //! A [`Catalogue`] learns every key and default as it is taken. Nothing here knows TOML or any key.
 
+pub mod json;
 mod section;
 mod words;
 
@@ -98,12 +99,14 @@ pub enum Place {
     Flag(String),
     /// In a file of its own, as secrets are.
     File(String),
+    /// In the JSON of a request.
+    Request,
 }
 
 impl Place {
     /// Whether only text can be written there, so that a number is text that reads as one.
     const fn is_text(&self) -> bool {
-        !matches!(self, Self::Line(_))
+        !matches!(self, Self::Line(_) | Self::Request)
     }
 }
 
@@ -114,6 +117,7 @@ impl fmt::Display for Place {
             Self::Env(name) => write!(f, "environment variable {name}"),
             Self::Flag(flag) => f.write_str(flag),
             Self::File(path) => write!(f, "file {path}"),
+            Self::Request => f.write_str("request"),
         }
     }
 }

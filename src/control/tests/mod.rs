@@ -354,7 +354,10 @@ impl World {
             recordings: "recordings".into(),
             trunks: HashMap::from([(vendor().name, trunk)]),
             http: HttpClient::new(),
+            tenant_http: HttpClient::new(),
+            seal: Seal::new(None, None),
         })
+        .await
         .unwrap();
         Self {
             control,

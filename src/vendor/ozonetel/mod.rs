@@ -39,6 +39,7 @@ pub static OZONETEL: Descriptor = Descriptor {
         Ok(params) if params.get(&["event"]).is_some() && params.get(&["sid", "cid"]).is_some() => Claim::Yes,
         _ => Claim::No,
     },
+    dials_by_default: false,
     codec: |upgrade| Box::new(stream::Codec::new(upgrade)),
     trunk: |section| Arc::new(Account::new(Config::read(section))),
     peer: |call| Box::new(peer::Peer::new(call)),

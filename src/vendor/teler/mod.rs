@@ -47,6 +47,7 @@ pub static TELER: Descriptor = Descriptor {
         true => Claim::Yes,
         false => Claim::No,
     },
+    dials_by_default: true,
     codec: |upgrade| Box::new(stream::Codec::new(upgrade)),
     trunk: |section| Arc::new(Account::new(Config::read(section))),
     peer: |call| Box::new(peer::Peer::new(call)),

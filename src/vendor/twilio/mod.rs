@@ -45,6 +45,7 @@ pub static TWILIO: Descriptor = Descriptor {
         true => Claim::Yes,
         false => Claim::No,
     },
+    dials_by_default: false,
     codec: |_| Box::new(stream::Codec::new()),
     trunk: |section| Arc::new(Account::new(Config::read(section))),
     peer: |call| Box::new(peer::Peer::new(call)),

@@ -1,0 +1,206 @@
+//! What a tenant does with its agents.
+
+use super::{Agent, MAX_PER_TENANT, account::normal, changeable, conflict, invalid, label};
+use crate::{
+    agent::Profile,
+    base::{
+        fault::Fault,
+        ids::{AgentId, TenantId},
+        settings::{self, Faults, Section, json::camel_case, show_duration},
+        time::Wall,
+    },
+    control::{Control, Shared},
+    store::{AgentRow, Source, Write},
+};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// Longest prompt, in bytes.
+const MAX_PROMPT: usize = 32 * 1024;
+
+/// What is wanted of an agent; `None` leaves it as it is.
+#[derive(Clone, Debug, Default)]
+pub struct AgentSpec {
+    /// Its name.
+    pub name: Option<String>,
+    /// Everything else, in the words of `[agents.NAME]`, in `camelCase` or not, and `recording` for `record`; beside them
+    /// `prompt`, `llm` and `extraction_schema`. When an agent is changed, keys left out stay and `null` removes.
+    pub settings: Map<String, Value>,
+}
+
+impl Control {
+    /// The agents that a tenant may use in the order in which they were made.
+    pub fn agents(&self, tenant: TenantId) -> Vec<Arc<Agent>> {
+        self.shared.roster.agents(tenant)
+    }
+
+    /// An agent that a tenant may use, by id or name.
+    pub fn agent(&self, tenant: TenantId, id: &str) -> Result<Arc<Agent>, Fault> {
+        let agent = self.shared.roster.agent(tenant, id);
+        agent.ok_or_else(|| Fault::not_found("agent"))
+    }
+
+    /// Takes an agent in.
+    pub async fn add_agent(&self, tenant: TenantId, spec: AgentSpec) -> Result<Arc<Agent>, Fault> {
+        let shared = &*self.shared;
+        let _one_at_a_time = shared.roster.changing.lock().await;
+        if shared.roster.agents(tenant).len() >= MAX_PER_TENANT {
+            return Err(conflict(format!("a tenant has at most {MAX_PER_TENANT} agents")));
+        }
+        let now = Wall::now();
+        let row = AgentRow {
+            id: AgentId::new(),
+            tenant_id: Some(tenant),
+            source: Source::Api,
+            name: String::new(),
+            settings: json!({}),
+            created_at: now,
+            updated_at: now,
+        };
+        shared.keep_agent(row, tenant, spec).await
+    }
+
+    /// Changes an agent; the next call notices.
+    pub async fn change_agent(&self, tenant: TenantId, id: &str, spec: AgentSpec) -> Result<Arc<Agent>, Fault> {
+        let shared = &*self.shared;
+        let _one_at_a_time = shared.roster.changing.lock().await;
+        let agent = self.agent(tenant, id)?;
+        changeable(agent.row.source, "agent")?;
+        let row = AgentRow {
+            updated_at: Wall::now(),
+            ..agent.row.clone()
+        };
+        shared.keep_agent(row, tenant, spec).await
+    }
+
+    /// Removes an agent that no number is linked to.
+    pub async fn remove_agent(&self, tenant: TenantId, id: &str) -> Result<Arc<Agent>, Fault> {
+        let shared = &*self.shared;
+        let _one_at_a_time = shared.roster.changing.lock().await;
+        let agent = self.agent(tenant, id)?;
+        changeable(agent.row.source, "agent")?;
+        let lines = shared.roster.lines(tenant);
+        let linked = lines.iter().filter(|l| l.row.agent_id == Some(agent.row.id));
+        let numbers: Vec<_> = linked.map(|l| l.row.number.as_str()).take(8).collect();
+        if !numbers.is_empty() {
+            let message = format!("numbers are linked to the agent: {}", numbers.join(", "));
+            return Err(conflict(message));
+        }
+        shared.store_roster(vec![Write::AgentGone(agent.row.id)]).await?;
+        shared.roster.drop_agent(agent.row.id);
+        Ok(agent)
+    }
+}
+
+impl Shared {
+    async fn keep_agent(&self, mut row: AgentRow, tenant: TenantId, spec: AgentSpec) -> Result<Arc<Agent>, Fault> {
+        if let Some(name) = &spec.name {
+            row.name = label("name", name, 64)?;
+        }
+        if row.name.is_empty() {
+            return Err(invalid("name is required"));
+        }
+        let namesake = self.roster.agent(tenant, &row.name);
+        if namesake.is_some_and(|other| other.row.id != row.id) {
+            return Err(conflict(format!("there is an agent {:?} already", row.name)));
+        }
+        let mut settings = row.settings.as_object().cloned().unwrap_or_default();
+        settings.extend(normal(spec.settings));
+        settings.retain(|_, value| !value.is_null());
+        let profile = profile(&row.name, &settings)?;
+        self.check_backends(&profile)?;
+        row.settings = Value::Object(settings);
+        self.store_roster(vec![Write::Agent(Box::new(row.clone()))]).await?;
+        Ok(self.roster.put_agent(Agent {
+            row,
+            profile: Some(Arc::new(profile)),
+        }))
+    }
+
+    fn check_backends(&self, profile: &Profile) -> Result<(), Fault> {
+        let (stt, tts) = self.deps.speech.backends();
+        for (field, asked, known) in [
+            ("stt", profile.ear().map(|e| e.backend), stt),
+            ("tts", profile.mouth().map(|m| m.backend), tts),
+        ] {
+            if asked.is_some_and(|asked| !known.contains(&asked.as_str())) {
+                return Err(invalid(format!("{field} is one of {}", known.join(", "))));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads an agent from settings with keys as the configuration writes them. What later versions act on is checked alike.
+pub(super) fn profile(name: &str, settings: &Map<String, Value>) -> Result<Profile, Fault> {
+    let mut rest = settings.clone();
+    for (key, fits) in [
+        ("prompt", is_text(settings.get("prompt"), MAX_PROMPT)),
+        ("llm", is_text(settings.get("llm"), 128)),
+        (
+            "extraction_schema",
+            settings.get("extraction_schema").is_none_or(Value::is_object),
+        ),
+    ] {
+        rest.remove(key);
+        if !fits {
+            let wanted = match key {
+                "extraction_schema" => "a JSON object".to_owned(),
+                "prompt" => format!("text of at most {MAX_PROMPT} bytes"),
+                _ => "text of at most 128 bytes".to_owned(),
+            };
+            return Err(invalid(format!("{} is {wanted}", camel_case(key))));
+        }
+    }
+    if let Some(recording) = rest.remove("recording")
+        && rest.insert("record".to_owned(), recording).is_some()
+    {
+        return Err(invalid("recording and record are one setting"));
+    }
+    let table = settings::json::table(&rest).map_err(invalid)?;
+    let faults = Faults::default();
+    let section = Section::root(&table, &faults);
+    let profile = Profile::read(name, &section);
+    section.finish();
+    let faults: Vec<_> = faults
+        .take()
+        .into_iter()
+        .map(|fault| {
+            let hint = if fault.hint.is_empty() {
+                String::new()
+            } else {
+                format!(" ({})", fault.hint)
+            };
+            format!("{}: {}{hint}", camel_case(&fault.key), fault.what)
+        })
+        .collect();
+    if faults.is_empty() {
+        Ok(profile)
+    } else {
+        Err(invalid(faults.join("; ")))
+    }
+}
+
+fn is_text(value: Option<&Value>, max: usize) -> bool {
+    value.is_none_or(|v| v.as_str().is_some_and(|text| text.len() <= max))
+}
+
+/// An agent of the configuration as the settings that REST shows.
+pub(super) fn settings_of(profile: &Profile) -> Map<String, Value> {
+    let barge_in_after = profile.barge_in_after.unwrap_or_default();
+    let settings = json!({
+        "kind": profile.kind.as_str(),
+        "greeting": profile.greeting,
+        "language": profile.language,
+        "voice": profile.voice,
+        "stt": profile.stt,
+        "tts": profile.tts,
+        "barge_in_after": show_duration(barge_in_after),
+        "recording": profile.record,
+        "free_speech": profile.free_speech,
+    });
+    match settings {
+        Value::Object(settings) => settings,
+        _ => Map::new(),
+    }
+}

@@ -1,0 +1,249 @@
+//! What a tenant does with its phone numbers.
+
+use super::{
+    Line, MAX_PER_TENANT,
+    account::{self, Account, normal, own_account},
+    changeable, conflict, invalid, label,
+};
+use crate::{
+    base::{
+        fault::Fault,
+        ids::{AgentId, NumberId, TenantId},
+        phone::is_e164,
+        settings::json::camel_case,
+        time::Wall,
+    },
+    control::{Control, Shared},
+    store::{Batch, NumberRow, Source, Write},
+    vendor::{self, Descriptor, HookRequest, Trunk},
+};
+use http::HeaderMap;
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+/// What is wanted of a number; `None` leaves it as it is.
+#[derive(Clone, Debug, Default)]
+pub struct NumberSpec {
+    /// E.164. Given once, when the number is added.
+    pub number: Option<String>,
+    /// The vendor's name. Given once.
+    pub vendor: Option<String>,
+    /// What people call it.
+    pub display_name: Option<String>,
+    /// Id or name of the agent that answers; `Some(None)` unlinks it.
+    pub agent: Option<Option<String>>,
+    /// `active`, or a word for why not.
+    pub status: Option<String>,
+    /// Its own account at the vendor of that name, in the words of the vendor's section, in `camelCase` or not. When a
+    /// number is changed, keys left out stay and `null` removes.
+    pub account: Option<(&'static str, Map<String, Value>)>,
+}
+
+impl Control {
+    /// A tenant's numbers in the order in which they were made.
+    pub fn numbers(&self, tenant: TenantId) -> Vec<Arc<Line>> {
+        self.shared.roster.lines(tenant)
+    }
+
+    /// A tenant's number.
+    pub fn number(&self, tenant: TenantId, id: &str) -> Result<Arc<Line>, Fault> {
+        let line = self.shared.roster.line(id).filter(|l| l.row.tenant_id == tenant);
+        line.ok_or_else(|| Fault::not_found("phone number"))
+    }
+
+    /// The number of that id, whosever it is: a vendor asks.
+    pub fn line(&self, id: &str) -> Option<Arc<Line>> {
+        self.shared.roster.line(id)
+    }
+
+    /// Takes a number in.
+    pub async fn add_number(&self, tenant: TenantId, spec: NumberSpec) -> Result<Arc<Line>, Fault> {
+        let shared = &*self.shared;
+        let _one_at_a_time = shared.roster.changing.lock().await;
+        let number = spec.number.as_deref().unwrap_or_default().trim();
+        if !is_e164(number) {
+            return Err(invalid("Phone number must be in E.164 format (e.g., +1234567890)"));
+        }
+        let vendor = known_vendor(spec.vendor.as_deref())?;
+        if shared.roster.called(vendor.name, number).is_some() {
+            return Err(conflict(format!("{number} is here already with {}", vendor.name)));
+        }
+        if shared.roster.lines(tenant).len() >= MAX_PER_TENANT {
+            return Err(conflict(format!("a tenant has at most {MAX_PER_TENANT} numbers")));
+        }
+        let (id, now) = (NumberId::new(), Wall::now());
+        let row = NumberRow {
+            id,
+            tenant_id: tenant,
+            source: Source::Api,
+            number: number.to_owned(),
+            vendor: vendor.name.to_owned(),
+            display_name: number.to_owned(),
+            agent_id: None,
+            status: "active".to_owned(),
+            settings: Value::Null,
+            secrets: None,
+            created_at: now,
+            updated_at: now,
+        };
+        let account = account_for(vendor, &spec)?.map(normal);
+        shared.keep_number(row, vendor, account, spec).await
+    }
+
+    /// Changes a number.
+    pub async fn change_number(&self, tenant: TenantId, id: &str, spec: NumberSpec) -> Result<Arc<Line>, Fault> {
+        let shared = &*self.shared;
+        let _one_at_a_time = shared.roster.changing.lock().await;
+        let line = self.number(tenant, id)?;
+        changeable(line.row.source, "phone number")?;
+        for (field, asked, is) in [
+            ("phoneNumber", &spec.number, &line.row.number),
+            ("provider", &spec.vendor, &line.row.vendor),
+        ] {
+            if asked.as_ref().is_some_and(|asked| asked != is) {
+                let message = format!("{field} cannot be changed: delete the number and add the other");
+                return Err(invalid(message));
+            }
+        }
+        let account = match account_for(line.vendor, &spec)? {
+            None => None,
+            Some(change) => {
+                let mut all = line.row.settings.as_object().cloned().unwrap_or_default();
+                let kept = account::open(&shared.deps.seal, line.row.id, line.row.secrets.as_deref());
+                all.extend(kept.map_err(|e| conflict(e.to_string()))?);
+                all.extend(normal(change));
+                Some(all)
+            }
+        };
+        let row = NumberRow {
+            updated_at: Wall::now(),
+            ..line.row.clone()
+        };
+        shared.keep_number(row, line.vendor, account, spec).await
+    }
+
+    /// Lets a number go. Its live calls go on.
+    pub async fn remove_number(&self, tenant: TenantId, id: &str) -> Result<Arc<Line>, Fault> {
+        let shared = &*self.shared;
+        let _one_at_a_time = shared.roster.changing.lock().await;
+        let line = self.number(tenant, id)?;
+        changeable(line.row.source, "phone number")?;
+        shared.store_roster(vec![Write::NumberGone(line.row.id)]).await?;
+        shared.roster.drop_line(&line);
+        Ok(line)
+    }
+}
+
+impl Shared {
+    /// Stores a number as `spec` wants it, then serves it.
+    async fn keep_number(
+        &self,
+        mut row: NumberRow,
+        vendor: &'static Descriptor,
+        account: Option<Map<String, Value>>,
+        spec: NumberSpec,
+    ) -> Result<Arc<Line>, Fault> {
+        if let Some(name) = &spec.display_name {
+            row.display_name = label("displayName", name, 128)?;
+        }
+        if let Some(status) = &spec.status {
+            row.status = status_word(status)?;
+        }
+        if let Some(agent) = spec.agent {
+            row.agent_id = agent.map(|id| self.agent_id(row.tenant_id, &id)).transpose()?;
+        }
+        let before = self.roster.line(row.id.as_str());
+        let (mut own, mut secrets) = match &before {
+            Some(line) => (line.account.clone(), line.secrets.clone()),
+            None => (None, Vec::new()),
+        };
+        if let Some(settings) = account {
+            let Account { trunk, open, secret } = own_account(vendor, settings)?;
+            row.secrets = account::seal(&self.deps.seal, row.id, &secret)?;
+            row.settings = Value::Object(open);
+            secrets = secret.keys().map(|k| camel_case(k)).collect();
+            own = Some(trunk);
+        }
+        let line = Line {
+            row,
+            vendor,
+            account: own,
+            secrets,
+        };
+        self.check_account(&line)?;
+        self.store_roster(vec![Write::Number(Box::new(line.row.clone()))])
+            .await?;
+        Ok(self.roster.put_line(line))
+    }
+
+    /// A number has an account to be carried by, and its vendor can be told from anybody.
+    fn check_account(&self, line: &Line) -> Result<(), Fault> {
+        let config = &self.deps.config;
+        let (name, own) = (line.vendor.name, line.account.as_ref());
+        if line.row.settings.is_null() && line.row.tenant_id != config.default_tenant && !config.dev {
+            let message =
+                format!("{name}Config is required: the daemon's own account with {name} is not this tenant's");
+            return Err(invalid(message));
+        }
+        let trunk = own.or_else(|| self.deps.trunks.get(name));
+        let unguarded = trunk
+            .filter(|t| !config.dev && !believes_ids(&***t))
+            .and_then(|t| t.unguarded());
+        match unguarded {
+            None => Ok(()),
+            Some(needed) => {
+                let words = needed.split(' ').map(camel_case).collect::<Vec<_>>().join(" ");
+                Err(invalid(format!(
+                    "anybody could pass for {name}: {name}Config needs {words}, or insecure: true where a gateway has checked"
+                )))
+            }
+        }
+    }
+
+    fn agent_id(&self, tenant: TenantId, id: &str) -> Result<AgentId, Fault> {
+        let agent = self.roster.agent(tenant, id);
+        let shown: String = id.chars().filter(|c| !c.is_control()).take(64).collect();
+        agent
+            .map(|a| a.row.id)
+            .ok_or_else(|| invalid(format!("no agent {shown:?}")))
+    }
+
+    pub(super) async fn store_roster(&self, writes: Vec<Write>) -> Result<(), Fault> {
+        self.deps.store.commit(Batch { writes }).await.map(drop)
+    }
+}
+
+/// Whether it is enough for a request to come to the path of a number, whose id the vendor alone was told.
+fn believes_ids(trunk: &dyn Trunk) -> bool {
+    let request = HookRequest {
+        method: "POST",
+        path_and_query: "/",
+        headers: &HeaderMap::new(),
+        body: &[],
+        public_base: "",
+        by_number: true,
+        received_at: Wall::now(),
+    };
+    trunk.verify(&request).is_ok()
+}
+
+/// The account that is wanted, if it is one with the number's vendor.
+fn account_for(vendor: &Descriptor, spec: &NumberSpec) -> Result<Option<Map<String, Value>>, Fault> {
+    match &spec.account {
+        Some((name, _)) if *name != vendor.name => Err(invalid(format!("{name}Config is of another provider"))),
+        account => Ok(account.as_ref().map(|(_, account)| account.clone())),
+    }
+}
+
+fn known_vendor(name: Option<&str>) -> Result<&'static Descriptor, Fault> {
+    name.and_then(vendor::by_name).ok_or_else(|| {
+        let names: Vec<_> = vendor::all().iter().map(|v| v.name).collect();
+        invalid(format!("provider is one of {}", names.join(", ")))
+    })
+}
+
+fn status_word(status: &str) -> Result<String, Fault> {
+    let fits = (1..=32).contains(&status.len()) && status.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    fits.then(|| status.to_owned())
+        .ok_or_else(|| invalid("status is active, or another word of a-z and _"))
+}

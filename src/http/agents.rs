@@ -1,0 +1,251 @@
+//! Agents over REST: who answers calls, in the words of `[agents.NAME]` in `camelCase`.
+
+use super::{
+    Shared,
+    body::{self, Typed},
+    numbers::{Done, read_query},
+    respond::{Answer, Failure},
+};
+use crate::{
+    access::Identity,
+    base::{
+        fault::{Fault, Kind},
+        settings::show_duration,
+        time::Wall,
+    },
+    control::{Agent, AgentSpec},
+};
+use axum::{
+    Extension, Json,
+    extract::{RawQuery, Request, State},
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// An agent that the tenant may use.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ShownAgent {
+    /// Its id.
+    id: String,
+    /// Its name, as calls and messages hold it.
+    name: String,
+    /// How it deals with a call.
+    kind: String,
+    /// Said when the call is answered.
+    greeting: String,
+    /// What it hears and speaks, BCP 47, or `auto`.
+    language: String,
+    /// Voice as the synthesizer names it; empty chooses by language.
+    voice: String,
+    /// Speech recogniser.
+    stt: String,
+    /// Speech synthesizer.
+    tts: String,
+    /// Speech over the agent cuts it off after this long, such as `200ms`; `0ms` lets it finish.
+    barge_in_after: String,
+    /// Whether its calls are recorded.
+    recording: bool,
+    /// Whether speech outside the phrases is transcribed too.
+    free_speech: bool,
+    /// What a scripted agent answers to what.
+    rules: Value,
+    /// What it answers to anything else.
+    fallback: Value,
+    /// Kept for language models: what the agent is told about itself.
+    prompt: Option<String>,
+    /// Kept for language models: which one answers.
+    llm: Option<String>,
+    /// Kept for the extraction of data after the call: a JSON Schema.
+    extraction_schema: Value,
+    /// `config` where the operator wrote it, which cannot be changed here, else `api`.
+    source: &'static str,
+    /// When it was added.
+    created_at: Wall,
+    /// When it was last changed.
+    updated_at: Wall,
+}
+
+/// The agents that the tenant may use.
+#[derive(Debug, Serialize)]
+pub(super) struct Agents {
+    success: bool,
+    count: usize,
+    data: Vec<ShownAgent>,
+}
+
+/// An agent that was added or changed.
+#[derive(Debug, Serialize)]
+pub(super) struct OneAgent {
+    success: bool,
+    data: ShownAgent,
+    message: &'static str,
+}
+
+/// What is wanted of an agent. When one is changed, fields left out stay and null goes back to the default.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AgentBody {
+    /// Which agent, when one is changed.
+    id: Option<String>,
+    /// Its name; required when an agent is added.
+    name: Option<String>,
+    /// How it deals with a call: echo, listen, human, scripted.
+    kind: Option<String>,
+    /// Said when the call is answered.
+    greeting: Option<String>,
+    /// What it hears and speaks, BCP 47, or `auto`.
+    language: Option<String>,
+    /// Voice as the synthesizer names it; empty chooses by language.
+    voice: Option<String>,
+    /// Speech recogniser.
+    stt: Option<String>,
+    /// Speech synthesizer.
+    tts: Option<String>,
+    /// Speech over the agent cuts it off after this long, such as `200ms`; `0ms` lets it finish.
+    barge_in_after: Option<String>,
+    /// Whether its calls are recorded.
+    recording: Option<bool>,
+    /// Whether speech outside the phrases is transcribed too.
+    free_speech: Option<bool>,
+    /// What a scripted agent answers to what.
+    rules: Option<Vec<Rule>>,
+    /// What it answers to anything else.
+    fallback: Option<Fallback>,
+    /// Kept for language models: what the agent is told about itself.
+    prompt: Option<String>,
+    /// Kept for language models: which one answers.
+    llm: Option<String>,
+    /// Kept for the extraction of data after the call: a JSON Schema.
+    extraction_schema: Option<Map<String, Value>>,
+}
+
+/// What a scripted agent answers to what.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Rule {
+    /// What the caller may say; case and punctuation do not matter.
+    phrases: Vec<String>,
+    /// The answer.
+    reply: Option<String>,
+    /// Done once the answer was heard: `hang_up`, `handoff`, `transfer:NUMBER`, `digits:KEYS`.
+    action: Option<String>,
+}
+
+/// What a scripted agent answers to what it does not know.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Fallback {
+    /// The answer.
+    reply: String,
+    /// How often in a row.
+    max: Option<u32>,
+}
+
+/// `GET /api/agents`
+pub(super) async fn list(
+    State(shared): State<Shared>,
+    Extension(who): Extension<Identity>,
+    RawQuery(query): RawQuery,
+) -> Answer {
+    let agents = match read_query(query.as_deref())? {
+        Some(id) => vec![shared.control.agent(who.tenant, &id)?],
+        None => shared.control.agents(who.tenant),
+    };
+    let data: Vec<_> = agents.iter().map(|agent| shown(agent)).collect();
+    let count = data.len();
+    Ok(Json(Agents {
+        success: true,
+        count,
+        data,
+    })
+    .into_response())
+}
+
+/// `POST /api/agents`
+pub(super) async fn add(State(shared): State<Shared>, request: Request) -> Answer {
+    read_query(request.uri().query())?;
+    let (who, id, spec) = read(&shared, request).await?;
+    if id.is_some() {
+        return Err(Fault::client(
+            Kind::Invalid,
+            "id is given to an agent, not by it: leave it out, or PUT",
+        )
+        .into());
+    }
+    let agent = shared.control.add_agent(who.tenant, spec).await?;
+    Ok(one(&agent, "Agent added"))
+}
+
+/// `PUT /api/agents`
+pub(super) async fn change(State(shared): State<Shared>, request: Request) -> Answer {
+    let in_query = read_query(request.uri().query())?;
+    let (who, in_body, spec) = read(&shared, request).await?;
+    let id = body::one_id(in_query, in_body)?;
+    let agent = shared.control.change_agent(who.tenant, &id, spec).await?;
+    Ok(one(&agent, "Agent changed"))
+}
+
+/// `DELETE /api/agents?id=`
+pub(super) async fn remove(
+    State(shared): State<Shared>,
+    Extension(who): Extension<Identity>,
+    RawQuery(query): RawQuery,
+) -> Answer {
+    let id = body::one_id(read_query(query.as_deref())?, None)?;
+    shared.control.remove_agent(who.tenant, &id).await?;
+    Ok(Json(Done::new("Agent deleted")).into_response())
+}
+
+async fn read(shared: &Shared, request: Request) -> Result<(Identity, Option<String>, AgentSpec), Failure> {
+    let (who, mut fields) = body::object(shared, request).await?;
+    // The tenant is the credential's.
+    fields.remove("userId");
+    let Typed { value: body, fields } = body::typed::<AgentBody>(fields)?;
+    let (id, name) = (body.id.clone(), body.name.clone());
+    let Ok(Value::Object(mut settings)) = serde_json::to_value(body) else {
+        return Err(Fault::internal("an agent's body is no object").into());
+    };
+    // What was left out stays as it is; what is null goes back to its default.
+    settings.retain(|key, _| fields.contains_key(key));
+    for other in ["id", "name"] {
+        settings.remove(other);
+    }
+    Ok((who, id.filter(|id| !id.is_empty()), AgentSpec { name, settings }))
+}
+
+fn one(agent: &Agent, message: &'static str) -> Response {
+    Json(OneAgent {
+        success: true,
+        data: shown(agent),
+        message,
+    })
+    .into_response()
+}
+
+fn shown(agent: &Agent) -> ShownAgent {
+    let (row, profile) = (&agent.row, agent.profile.as_deref());
+    let kept = |key: &str| row.settings.get(key).cloned().unwrap_or_default();
+    let text = |key: &str| kept(key).as_str().map(str::to_owned);
+    let is = |value: Option<&String>, key: &str| value.cloned().or_else(|| text(key)).unwrap_or_default();
+    ShownAgent {
+        id: row.id.to_string(),
+        name: row.name.clone(),
+        kind: is(profile.map(|p| p.kind.as_str().to_owned()).as_ref(), "kind"),
+        greeting: is(profile.map(|p| &p.greeting), "greeting"),
+        language: is(profile.map(|p| &p.language), "language"),
+        voice: is(profile.map(|p| &p.voice), "voice"),
+        stt: is(profile.map(|p| &p.stt), "stt"),
+        tts: is(profile.map(|p| &p.tts), "tts"),
+        barge_in_after: show_duration(profile.and_then(|p| p.barge_in_after).unwrap_or_default()),
+        recording: profile.is_some_and(|p| p.record),
+        free_speech: profile.is_some_and(|p| p.free_speech),
+        rules: kept("rules"),
+        fallback: kept("fallback"),
+        prompt: text("prompt"),
+        llm: text("llm"),
+        extraction_schema: kept("extraction_schema"),
+        source: row.source.as_str(),
+        created_at: row.created_at,
+        updated_at: row.updated_at,
+    }
+}
