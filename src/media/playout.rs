@@ -180,10 +180,12 @@ impl Playout {
         if self.horizon.max(now) + self.ptime > now + self.lead {
             return Step::Nothing;
         }
-        let Some(last) = self.fill(accounts) else {
+        // With a resampler the frame is taken behind where it will stand.
+        let from = if self.resampler.is_some() { self.frame_out } else { 0 };
+        let Some((real, last)) = self.fill(&mut out[from..], accounts) else {
             return Step::Nothing;
         };
-        self.send(now, last, out, accounts, events)
+        self.send(now, (real, last), out, accounts, events)
     }
 
     /// Drops what lies below the floor.
@@ -228,34 +230,40 @@ impl Playout {
         }
     }
 
-    /// Takes samples of one utterance until a frame is whole. `Some(true)` when the utterance ends with it.
-    fn fill(&mut self, accounts: &mut Accounting) -> Option<bool> {
-        loop {
-            let span = self.ring.peek()?;
-            if self.partial.is_empty() {
+    /// Takes samples of one utterance into `out` until a frame is whole, and returns how many there are and whether the utterance
+    /// ends with them. What is not whole yet stays behind in `partial`.
+    fn fill(&mut self, out: &mut [i16], accounts: &mut Accounting) -> Option<(usize, bool)> {
+        let mut had = self.partial.len();
+        out[..had].copy_from_slice(&self.partial);
+        let filled = loop {
+            let Some(span) = self.ring.peek() else { break None };
+            if had == 0 {
                 self.partial_of = span.utterance;
             } else if span.utterance != self.partial_of {
                 // Its end was never said: the frame is padded, and the utterance is over.
-                return Some(true);
+                break Some((had, true));
             }
-            let had = self.partial.len();
-            self.partial.resize(self.frame, 0);
-            let (n, ended) = self.ring.pop(&mut self.partial[had..]);
-            self.partial.truncate(had + n);
+            let (n, ended) = self.ring.pop(&mut out[had..self.frame]);
+            had += n;
             accounts.out_samples += n as u64;
-            if ended || self.partial.len() == self.frame {
-                return Some(ended);
+            if ended || had == self.frame {
+                break Some((had, ended));
             }
             if n == 0 {
-                return None;
+                break None;
             }
+        };
+        self.partial.clear();
+        if filled.is_none() {
+            self.partial.extend_from_slice(&out[..had]);
         }
+        filled
     }
 
     fn send(
         &mut self,
         now: Mono,
-        last: bool,
+        (real, last): (usize, bool),
         out: &mut [i16],
         accounts: &mut Accounting,
         events: &mut VecDeque<LegEvent>,
@@ -264,7 +272,6 @@ impl Playout {
         if self.speaking.is_some_and(|s| s.utterance != utterance) {
             self.finish_speaking();
         }
-        let real = self.partial.len();
         let at = self.horizon.max(now);
         if real == 0 {
             // The end came alone: nothing more to send, but its mark is due.
@@ -278,20 +285,22 @@ impl Playout {
             return self.mark_due.take().map_or(Step::Nothing, Step::Mark);
         }
         // Only an utterance's last frame is not whole. It is padded as little as the vendor allows.
-        self.partial
-            .resize(real.next_multiple_of(self.quantum).min(self.frame), 0);
-        let ptime = self.ptime * self.partial.len() as u32 / self.frame as u32;
+        let padded = real.next_multiple_of(self.quantum).min(self.frame);
+        let ptime = self.ptime * padded as u32 / self.frame as u32;
         let samples = match &mut self.resampler {
             None => {
-                out[..self.partial.len()].copy_from_slice(&self.partial);
-                self.partial.len()
+                out[real..padded].fill(0);
+                padded
             }
-            Some(r) => r.process(&self.partial, out),
+            Some(r) => {
+                let (sent, taken) = out.split_at_mut(self.frame_out);
+                taken[real..padded].fill(0);
+                r.process(&taken[..padded], sent)
+            }
         };
         if self.muted {
             out[..samples].fill(0);
         }
-        self.partial.clear();
         accounts.out_sent += real as u64;
         accounts.out_frames += 1;
         self.horizon = at + ptime;
