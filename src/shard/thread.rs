@@ -14,8 +14,7 @@ use crate::{
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use rustix::time::{
-    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_create,
-    timerfd_settime,
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 use std::{
     cell::{Cell, RefCell},
@@ -443,7 +442,7 @@ impl Shard {
     }
 }
 
-/// One timerfd: absolute, a millisecond apart, armed only while there is work.
+/// One timerfd: a fixed grid of milliseconds, armed only while there is work.
 struct Ticker {
     fd: AsyncFd<OwnedFd>,
     armed: Cell<bool>,
@@ -475,21 +474,8 @@ impl Ticker {
     }
 
     fn arm(&self) {
-        let now = clock_gettime(ClockId::Monotonic);
-        let period = Timespec {
-            tv_sec: 0,
-            tv_nsec: Self::PERIOD.as_nanos() as i64,
-        };
-        let nsec = now.tv_nsec + period.tv_nsec;
-        let first = Timespec {
-            tv_sec: now.tv_sec + nsec / 1_000_000_000,
-            tv_nsec: nsec % 1_000_000_000,
-        };
-        let spec = Itimerspec {
-            it_interval: period,
-            it_value: first,
-        };
-        if timerfd_settime(self.fd.get_ref(), TimerfdTimerFlags::ABSTIME, &spec).is_ok() {
+        // The first expiry is relative; the kernel keeps all that follow on the grid it begins.
+        if self.set(Self::PERIOD) {
             self.armed.set(true);
             self.due.set(Mono::now() + Self::PERIOD);
         }
@@ -497,13 +483,21 @@ impl Ticker {
 
     fn disarm(&self) {
         if self.armed.replace(false) {
-            let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
-            let off = Itimerspec {
-                it_interval: zero,
-                it_value: zero,
-            };
-            let _ = timerfd_settime(self.fd.get_ref(), TimerfdTimerFlags::empty(), &off);
+            self.set(Duration::ZERO);
         }
+    }
+
+    /// Expires every `period` from now on; never when it is zero.
+    fn set(&self, period: Duration) -> bool {
+        let period = Timespec {
+            tv_sec: 0,
+            tv_nsec: i64::from(period.subsec_nanos()),
+        };
+        let spec = Itimerspec {
+            it_interval: period,
+            it_value: period,
+        };
+        timerfd_settime(self.fd.get_ref(), TimerfdTimerFlags::empty(), &spec).is_ok()
     }
 
     /// Waits for the next tick. Returns how many have passed and how late the latest of them runs.
