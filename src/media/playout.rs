@@ -180,12 +180,16 @@ impl Playout {
         if self.horizon.max(now) + self.ptime > now + self.lead {
             return Step::Nothing;
         }
-        // With a resampler the frame is taken behind where it will stand.
-        let from = if self.resampler.is_some() { self.frame_out } else { 0 };
+        let from = self.taken_at(out);
         let Some((real, last)) = self.fill(&mut out[from..], accounts) else {
             return Step::Nothing;
         };
         self.send(now, (real, last), out, accounts, events)
+    }
+
+    /// Where in `out` a frame is taken from the ring: in its place, or with a resampler in the other half.
+    fn taken_at(&self, out: &[i16]) -> usize {
+        if self.resampler.is_some() { out.len() / 2 } else { 0 }
     }
 
     /// Drops what lies below the floor.
@@ -287,13 +291,14 @@ impl Playout {
         // Only an utterance's last frame is not whole. It is padded as little as the vendor allows.
         let padded = real.next_multiple_of(self.quantum).min(self.frame);
         let ptime = self.ptime * padded as u32 / self.frame as u32;
+        let taken_at = self.taken_at(out);
         let samples = match &mut self.resampler {
             None => {
                 out[real..padded].fill(0);
                 padded
             }
             Some(r) => {
-                let (sent, taken) = out.split_at_mut(self.frame_out);
+                let (sent, taken) = out.split_at_mut(taken_at);
                 taken[real..padded].fill(0);
                 r.process(&taken[..padded], sent)
             }
