@@ -9,7 +9,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use serde::{Deserialize, Serialize};
 use sidetone::{
     vendor::{Payload, PeerCall, StreamCodec, StreamCommand, StreamEvent, VENDORS},
-    wire::base64 as ours,
+    wire::{base64 as ours, numbers as ours_numbers},
 };
 use std::hint::black_box;
 
@@ -144,5 +144,44 @@ fn base64(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, parse, format, base64);
+/// A 10 ms frame as a JSON array of 80 numbers, beside serde_json's own reading and writing of one.
+fn numbers(c: &mut Criterion) {
+    #[derive(Deserialize, Serialize)]
+    struct Samples {
+        samples: Vec<i16>,
+    }
+    // Speech-like lengths: from one digit to five, with signs.
+    let samples: Vec<i16> = (0..80_u32)
+        .map(|n| ((n.wrapping_mul(2_654_435_761) as i32 >> 16) >> (n % 4 * 3)) as i16)
+        .collect();
+    let pcm: Vec<u8> = samples.iter().flat_map(|s| s.to_le_bytes()).collect();
+    let owned = Samples { samples };
+    let json = serde_json::to_string(&owned).expect("JSON");
+    let text = json
+        .trim_start_matches("{\"samples\":[")
+        .trim_end_matches("]}")
+        .to_owned();
+    let mut group = c.benchmark_group("numbers/80");
+    let mut out = [0; 80];
+    group.bench_function("decode", |b| {
+        b.iter(|| ours_numbers::decode(black_box(text.as_bytes()), &mut out));
+    });
+    group.bench_function("decode serde", |b| {
+        b.iter(|| serde_json::from_str::<Samples>(black_box(&json)).expect("JSON"));
+    });
+    let mut arena = BytesMut::with_capacity(64 * 1024);
+    group.bench_function("append", |b| {
+        b.iter(|| {
+            arena.clear();
+            ours_numbers::append(black_box(&pcm), &mut arena);
+            arena.len()
+        });
+    });
+    group.bench_function("append serde", |b| {
+        b.iter(|| serde_json::to_string(black_box(&owned)).expect("JSON"));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, parse, format, base64, numbers);
 criterion_main!(benches);
