@@ -149,13 +149,13 @@ pub fn append(pcm: &[u8], out: &mut BytesMut) {
         let sample = i16::from_le_bytes(*sample);
         let value = u64::from(sample.unsigned_abs());
         // The five digits, one to a byte, the first lowest, and a comma behind them.
-        let digits = u64::from(b'0') + value / 10_000
-            | u64::from(PAIRS[(value / 100 % 100) as usize]) << 8
-            | u64::from(PAIRS[(value % 100) as usize]) << 24
-            | u64::from(b',') << 40;
+        let digits = (u64::from(b'0') + value / 10_000)
+            | (u64::from(PAIRS[(value / 100 % 100) as usize]) << 8)
+            | (u64::from(PAIRS[(value % 100) as usize]) << 24)
+            | (u64::from(b',') << 40);
         let zeros = [10, 100, 1000, 10_000].iter().filter(|n| value < **n).count();
         let sign = usize::from(sample < 0);
-        let number = digits >> (8 * zeros) << (8 * sign) | u64::from(b'-') * sign as u64;
+        let number = (digits >> (8 * zeros) << (8 * sign)) | (u64::from(b'-') * sign as u64);
         text[at..at + 8].copy_from_slice(&number.to_le_bytes());
         at += 6 - zeros + sign;
     }
