@@ -155,6 +155,15 @@ pub struct Say {
     pub sender_name: Option<String>,
 }
 
+/// What of the audio queued at the vendor is not to be played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// All of it.
+    Everything,
+    /// One of our messages, by its number; the last one when `None`.
+    Chunk(Option<u64>),
+}
+
 /// A piece of a frontend's microphone.
 #[derive(Clone, Debug)]
 pub struct Microphone {
@@ -353,6 +362,17 @@ impl Control {
         let (told, answer) = oneshot::channel();
         self.send(&entry, Command::Mute(mute, told)).await?;
         answer.await.map_err(|_| gone())
+    }
+
+    /// Drops what is queued at the vendor of the media socket of that id, or one chunk of it where the vendor can tell them apart.
+    pub async fn silence(&self, tenant: TenantId, connection: &str, what: Silence) -> Result<(), Fault> {
+        let calls = self.shared.directory.of_tenant(tenant);
+        let call = calls
+            .iter()
+            .find(|c| c.connection.is_some_and(|id| id.as_str() == connection));
+        let call = call.ok_or_else(|| Fault::not_found("stream"))?;
+        let entry = self.find(tenant, call.row.call_id.as_str())?;
+        self.send(&entry, Command::Silence(what)).await
     }
 
     /// Sends keys to the far end of a call: by the vendor's command, else as tones in the caller's ear.

@@ -3,7 +3,7 @@
 //! It never waits for anything but the next event: commits and requests run beside it and come back as events.
 
 use super::{
-    Listening, LiveCall, Microphone, Mute, Shared,
+    Listening, LiveCall, Microphone, Mute, Shared, Silence,
     call::{Ask, Call, Done, Effect, Now, Words},
     directory::{Entry, lock},
     microphone::Desk,
@@ -61,6 +61,8 @@ pub(super) enum Command {
     Language(String),
     /// Stop the audio, or let it pass again; told what is stopped then.
     Mute(Mute, oneshot::Sender<Mute>),
+    /// Drop what is queued at the vendor.
+    Silence(Silence),
     /// Send keys.
     Digits(String, Done),
     /// Hand the call to a number.
@@ -254,6 +256,10 @@ impl Talk {
                 self.mute(mute);
                 let _ = told.send(self.muted);
             }
+            Command::Silence(Silence::Chunk(chunk)) if self.entry.vendor.caps.interrupt => {
+                self.send_leg(LegCommand::Interrupt(chunk));
+            }
+            Command::Silence(_) => self.call.cut(now),
             Command::Digits(digits, done) => self.call.digits(digits, Some(done)),
             Command::Transfer(to, done) => self.call.transfer(to, Some(done)),
             Command::Listen(told) => {

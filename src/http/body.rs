@@ -148,6 +148,18 @@ impl Fields {
         text.ok_or_else(|| invalid(format!("{} is required", names[0])))
     }
 
+    /// Takes a whole number from 0, written as one or as text. `null` is none.
+    pub fn number(&mut self, name: &str) -> Result<Option<u64>, Fault> {
+        let number = match self.0.remove(name) {
+            None | Some(Value::Null) => return Ok(None),
+            Some(Value::Number(n)) => n.as_u64(),
+            Some(Value::String(s)) => s.parse().ok(),
+            Some(_) => None,
+        };
+        let none = || invalid(format!("{name} is not a whole number"));
+        number.map(Some).ok_or_else(none)
+    }
+
     /// Refuses what is left.
     pub fn finish(self) -> Result<(), Fault> {
         if self.0.is_empty() {

@@ -21,6 +21,7 @@ mod recording;
 pub mod respond;
 pub mod routes;
 pub mod serve;
+mod streams;
 mod upgrade;
 
 pub use config::{BadNetwork, Config, Network};

@@ -5,6 +5,7 @@ use super::{
     called::STREAMS,
     calls, edge, frontends, health, hooks, numbers, place, recording,
     respond::Failure,
+    streams,
     upgrade::{self, At},
 };
 use crate::{access::Role, vendor};
@@ -99,6 +100,14 @@ pub fn table(deps: &Deps) -> Vec<Route> {
         route(get, "/api/calls/{id}/recording", VIEW, recording::recording),
         route(post, "/api/calls/initiate", ACT, place::initiate),
         route(post, "/api/calls/simulate", ACT, place::simulate),
+        route(get, "/api/websocket/streams", VIEW, streams::all),
+        route(
+            post,
+            "/api/websocket/interrupt/{connection_id}",
+            ACT,
+            streams::interrupt,
+        ),
+        route(post, "/api/websocket/clear/{connection_id}", ACT, streams::clear),
         // Whoever knows a number's id can pass for a vendor that signs nothing.
         route(get, "/api/phone-numbers", ACT, numbers::list),
         route(post, "/api/phone-numbers", OWN, numbers::add),

@@ -102,6 +102,8 @@ pub enum LegCommand {
         /// The first utterance that may still be played.
         floor: UtteranceId,
     },
+    /// Ask the vendor not to play one of our messages, by its number; the last one when `None`.
+    Interrupt(Option<u64>),
     /// Stop or resume audio at the relay, each way.
     Mute {
         /// The caller is not heard.

@@ -493,6 +493,7 @@ mod tests {
         lead_ms: 100,
         mark: true,
         clear: true,
+        interrupt: false,
         stop: true,
         reconnects: false,
         close_ends_call: true,

@@ -146,6 +146,8 @@ struct Leg {
     end: Option<LegEnd>,
     /// The vendor is yet to be told that the call is over.
     hang_up: bool,
+    /// The vendor is yet to be told not to play this chunk.
+    interrupt: Option<Option<u64>>,
     wake_ear: bool,
 }
 
@@ -187,6 +189,7 @@ impl Session {
             bad: (now, 0),
             end: None,
             hang_up: false,
+            interrupt: None,
             wake_ear: false,
         };
         Self { codec, leg }
@@ -230,6 +233,7 @@ impl Session {
                     playout.cut(floor, now, &mut self.leg.accounts, &mut self.leg.events);
                 }
             }
+            LegCommand::Interrupt(chunk) => self.leg.interrupt = Some(chunk),
             LegCommand::Mute { uplink, downlink } => {
                 self.leg.muted_uplink = uplink;
                 if let Some(playout) = &mut self.leg.playout {
@@ -239,7 +243,7 @@ impl Session {
             LegCommand::Monitor(tx) => self.leg.monitor = Some(Monitor::new(*tx, self.leg.began)),
             LegCommand::Record(on) => {
                 if let Some(tap) = &mut self.leg.tap {
-                    tap.paused = !on;
+                    tap.pause(!on);
                 }
             }
         }
@@ -291,17 +295,23 @@ impl Session {
 
     /// The next thing to write; a text message is appended to `out`.
     pub fn poll_output(&mut self, now: Mono, scratch: &mut Scratch, out: &mut BytesMut) -> Option<Output> {
+        let before = out.len();
         if let State::Closing { code, reason, said } = &mut self.leg.state {
             if std::mem::take(&mut self.leg.hang_up) {
                 self.codec.format(StreamCommand::HangUp, out);
-                if !out.is_empty() {
+                if out.len() > before {
                     return Some(Output::Text);
                 }
             }
             return (!std::mem::replace(said, true)).then_some(Output::Close { code: *code, reason });
         }
+        if let Some(chunk) = self.leg.interrupt.take() {
+            self.codec.format(StreamCommand::Interrupt(chunk), out);
+            if out.len() > before {
+                return Some(Output::Text);
+            }
+        }
         let playout = self.leg.playout.as_mut()?;
-        let before = out.len();
         loop {
             match playout.poll(now, &mut scratch.samples, &mut self.leg.accounts, &mut self.leg.events) {
                 Step::Nothing => return None,
@@ -501,7 +511,7 @@ impl Leg {
             onset.retune(rate);
         }
         if let Some(tap) = &mut self.tap {
-            tap.caller.retune(rate);
+            tap.retune_caller(rate);
         }
     }
 

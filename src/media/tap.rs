@@ -1,4 +1,4 @@
-//! Copies of a leg's audio for the recording: each side at the recording's rate, in its place on the recording's clock.
+//! Copies of both sides for the recording, each on the recording's clock of 8 kHz.
 
 use crate::{
     audio::resample::Resampler,
@@ -6,19 +6,26 @@ use crate::{
     record::{Side, TapTx},
 };
 
-/// Copies both sides to the recording, each on the recording's clock of 8 kHz.
+/// Rate of recordings.
+const RATE: u32 = 8000;
+/// Samples brought to that rate at once.
+const PIECE: usize = 8000;
+/// A side is set right when it is this many samples away from its clock.
+const SLACK: u64 = 480;
+
+/// A leg's copies.
 #[derive(Debug)]
 pub(super) struct Tap {
     tx: TapTx,
     began: Mono,
-    pub(super) caller: TapSide,
-    agent: TapSide,
-    pub(super) paused: bool,
+    caller: Track,
+    agent: Track,
+    paused: bool,
 }
 
-/// One side of it.
+/// One side.
 #[derive(Debug)]
-pub(super) struct TapSide {
+struct Track {
     side: Side,
     /// Where the next sample belongs.
     next: u64,
@@ -27,68 +34,72 @@ pub(super) struct TapSide {
     buffer: Vec<i16>,
 }
 
-/// Rate of recordings.
-const TAP_RATE: u32 = 8000;
-/// Samples brought to that rate at once.
-const TAP_PIECE: usize = 8000;
-/// A side is set right when it is this many samples away from its clock.
-const TAP_SLACK: u64 = 480;
-
 impl Tap {
-    pub(super) fn new(began: Mono, tx: TapTx, rate_in: u32, rate_out: u32) -> Self {
-        let side = |side, rate: u32| TapSide {
-            side,
-            next: 0,
-            rate,
-            resampler: None,
-            buffer: Vec::new(),
-        };
-        let side = |s, rate| {
-            let mut side = side(s, rate);
-            side.retune(rate);
-            side
-        };
+    /// Copies audio of these rates from now on.
+    pub(super) fn new(began: Mono, tx: TapTx, caller_rate: u32, agent_rate: u32) -> Self {
         Self {
             tx,
             began,
-            caller: side(Side::Caller, rate_in),
-            agent: side(Side::Agent, rate_out),
+            caller: Track::new(Side::Caller, caller_rate),
+            agent: Track::new(Side::Agent, agent_rate),
             paused: false,
         }
     }
 
-    /// Caller audio ends now: what arrives has just been spoken.
+    /// Stops copying, or goes on.
+    pub(super) const fn pause(&mut self, paused: bool) {
+        self.paused = paused;
+    }
+
+    /// The caller's audio has another rate from now on.
+    pub(super) fn retune_caller(&mut self, rate: u32) {
+        self.caller.retune(rate);
+    }
+
+    /// Caller audio ends now, or begins at `at_ms` of the stream: what arrives has just been spoken.
     pub(super) fn caller(&mut self, now: Mono, at_ms: Option<u64>, samples: &[i16]) {
-        let spoken_in = samples.len() as u64 * 1000 / u64::from(self.caller.rate);
-        let ms = at_ms.unwrap_or_else(|| now.millis_since(self.began).saturating_sub(spoken_in));
+        let length_ms = samples.len() as u64 * 1000 / u64::from(self.caller.rate);
+        let ms = at_ms.unwrap_or_else(|| now.millis_since(self.began).saturating_sub(length_ms));
         self.caller
-            .push(&mut self.tx, ms * u64::from(TAP_RATE) / 1000, samples, self.paused);
+            .push(&mut self.tx, ms * u64::from(RATE) / 1000, samples, self.paused);
     }
 
     /// Agent audio begins to sound at `at`.
     pub(super) fn agent(&mut self, at: Mono, samples: &[i16]) {
         let ms = at.millis_since(self.began);
         self.agent
-            .push(&mut self.tx, ms * u64::from(TAP_RATE) / 1000, samples, self.paused);
+            .push(&mut self.tx, ms * u64::from(RATE) / 1000, samples, self.paused);
     }
 }
 
-impl TapSide {
+impl Track {
+    fn new(side: Side, rate: u32) -> Self {
+        let mut track = Self {
+            side,
+            next: 0,
+            rate,
+            resampler: None,
+            buffer: Vec::new(),
+        };
+        track.retune(rate);
+        track
+    }
+
     /// Takes samples of this rate from now on.
-    pub(super) fn retune(&mut self, rate: u32) {
+    fn retune(&mut self, rate: u32) {
         self.rate = rate;
-        self.resampler = Resampler::new(rate, TAP_RATE).ok().filter(|_| rate != TAP_RATE);
+        self.resampler = Resampler::new(rate, RATE).ok().filter(|_| rate != RATE);
         if self.resampler.is_some() {
-            self.buffer.resize(TAP_PIECE, 0);
+            self.buffer.resize(PIECE, 0);
         }
     }
 
     fn push(&mut self, tx: &mut TapTx, at: u64, samples: &[i16], paused: bool) {
-        if self.next.abs_diff(at) > TAP_SLACK {
+        if self.next.abs_diff(at) > SLACK {
             self.next = at;
         }
-        // Recordings never have more samples than their source.
-        for piece in samples.chunks(TAP_PIECE) {
+        // A recording never has more samples than its source.
+        for piece in samples.chunks(PIECE) {
             let piece = match &mut self.resampler {
                 None => piece,
                 Some(r) => {

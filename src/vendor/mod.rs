@@ -181,6 +181,8 @@ pub struct Caps {
     pub mark: bool,
     /// Whether the vendor drops its queue on command.
     pub clear: bool,
+    /// Whether the vendor drops one of our messages on command.
+    pub interrupt: bool,
     /// Whether a stream ends with a message of its own.
     pub stop: bool,
     /// Whether the vendor opens a new socket for the same call after a loss.

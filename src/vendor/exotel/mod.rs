@@ -64,6 +64,7 @@ static CAPS: Caps = Caps {
     lead_ms: 200,
     mark: true,
     clear: true,
+    interrupt: false,
     stop: true,
     reconnects: false,
     close_ends_call: true,

@@ -60,6 +60,7 @@ static CAPS: Caps = Caps {
     lead_ms: 200,
     mark: false,
     clear: true,
+    interrupt: false,
     stop: true,
     reconnects: false,
     close_ends_call: true,

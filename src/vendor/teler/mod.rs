@@ -68,6 +68,7 @@ static CAPS: Caps = Caps {
     lead_ms: 1000,
     mark: false,
     clear: true,
+    interrupt: true,
     stop: false,
     reconnects: false,
     close_ends_call: true,

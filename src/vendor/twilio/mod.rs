@@ -61,6 +61,7 @@ static CAPS: Caps = Caps {
     lead_ms: 240,
     mark: true,
     clear: true,
+    interrupt: false,
     stop: true,
     reconnects: false,
     close_ends_call: true,
