@@ -32,3 +32,4 @@ pub mod sim;
 
 pub mod app;
 pub mod cli;
+pub mod fuzzing;
