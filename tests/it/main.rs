@@ -3,6 +3,8 @@
 mod bad_input;
 mod browser;
 mod calls;
+mod conformance;
+mod corpus;
 mod daemon;
 mod frontends;
 mod house;
@@ -11,6 +13,7 @@ mod process;
 mod rest;
 mod roster;
 mod shard;
+mod sixth;
 mod speech;
 mod stores;
 mod telnyx;
