@@ -28,7 +28,8 @@ pub fn main(args: &Args) -> ExitCode {
 
 /// Prints all faults, or what was found to be in order.
 pub fn run(args: &Args, env: &Env, out: &mut impl Write) -> io::Result<ExitCode> {
-    match Config::load(args.config.as_deref(), env, &[]) {
+    let loaded = Config::load(args.config.as_deref(), env, &[]);
+    match loaded.and_then(|config| config.check_guarded().map(|()| config)) {
         Ok(config) => {
             summary(args.config.as_deref(), &config, out)?;
             Ok(ExitCode::SUCCESS)

@@ -89,8 +89,9 @@ fn load(args: &Args) -> Result<Config, Vec<Fault>> {
         })
         .collect();
     let mut config = Config::load(args.config.as_deref(), &config::environment(), &flags)?;
-    if args.dev {
-        config.open_for_dev()?;
+    match args.dev {
+        true => config.open_for_dev()?,
+        false => config.check_guarded()?,
     }
     Ok(config)
 }

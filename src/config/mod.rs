@@ -195,6 +195,22 @@ impl Config {
         }
     }
 
+    /// Refuses numbers whose vendor nobody could tell from anybody. `--dev` does not ask.
+    pub fn check_guarded(&self) -> Result<(), Vec<Fault>> {
+        let has_numbers = |vendor: &Descriptor| self.calls.numbers.iter().any(|n| n.vendor == vendor.name);
+        let lacking = |(vendor, trunk): &(&'static Descriptor, Arc<dyn Trunk>)| {
+            let lacks = vendor::lacks(&**trunk).filter(|_| has_numbers(vendor))?;
+            Some(Fault {
+                key: vendor.name.to_owned(),
+                place: None,
+                what: "its numbers could be called by anybody who passes for it".to_owned(),
+                hint: format!("set {lacks}, or insecure = true behind a gateway that has checked"),
+            })
+        };
+        let faults: Vec<_> = self.trunks.iter().filter_map(lacking).collect();
+        if faults.is_empty() { Ok(()) } else { Err(faults) }
+    }
+
     /// Where the database is.
     pub fn database(&self) -> PathBuf {
         self.state_dir.join(&self.store.path)

@@ -146,6 +146,21 @@ pub enum HookKind {
     Mixed,
 }
 
+/// What an account lacks for a number's requests to be told from anybody's ([`Trunk::unguarded`]); nothing where it is
+/// enough that a request comes to the path of a number, whose id the vendor alone was told.
+pub fn lacks(trunk: &dyn Trunk) -> Option<&'static str> {
+    let request = HookRequest {
+        method: "POST",
+        path_and_query: "/",
+        headers: &http::HeaderMap::new(),
+        body: &[],
+        public_base: "",
+        by_number: true,
+        received_at: Wall::now(),
+    };
+    trunk.unguarded().filter(|_| trunk.verify(&request).is_err())
+}
+
 /// The vendor with the greatest claim to a request, if any has one.
 pub fn claimed(request: &HookRequest<'_>) -> Option<&'static Descriptor> {
     let claims = all().iter().map(|v| ((v.claims)(request), *v));

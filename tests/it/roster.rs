@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use sidetone::{
     access::Role,
     base::secret::Secret,
+    config::{Config, Env},
     net::client::ApiRequest,
     vendor::{self, Answer, PeerCall},
 };
@@ -494,4 +495,87 @@ async fn in_development_any_id_will_do_and_the_request_shows_whose_it_is() {
         Some(token),
         "where a number may stand, a token is told from it"
     );
+}
+
+#[test]
+fn the_environment_that_set_ups_have_is_enough_for_their_accounts() {
+    let names = [
+        ("TELNYX_API_KEY", "KEY1"),
+        ("TELNYX_PUBLIC_KEY", "A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg="),
+        ("TELNYX_APPLICATION_ID", "1293384261075731499"),
+        ("TELNYX_STREAM_URL", "wss://relay.example.com/audio-stream"),
+        ("EXOTEL_API_KEY", "k"),
+        ("EXOTEL_API_TOKEN", "t"),
+        ("EXOTEL_SID", "s"),
+        ("TELER_ACCESS_TOKEN", "t"),
+        ("NEXT_PUBLIC_APP_URL", "https://relay.example.com"),
+        ("GEMINI_API_KEY", "of a later version"),
+        ("WS_CALL_EVENTS_PORT", "3001"),
+        ("PORT", "8000"),
+    ];
+    let env = names.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let config = Config::load(None, &env, &[]).unwrap_or_else(|faults| panic!("{faults:?}"));
+    let trunks = config.trunks();
+    for vendor in ["telnyx", "exotel", "teler"] {
+        assert!(trunks[vendor].can_dial(), "{vendor}");
+    }
+    assert_eq!(config.calls.public_url, "https://relay.example.com");
+    assert_eq!(config.listen.address.port(), 8000);
+}
+
+#[test]
+fn a_configured_number_whose_vendor_anybody_could_pass_for_is_refused() {
+    let load = |more: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("sidetone.toml");
+        let text = format!("[[numbers]]\nnumber = \"+15550100001\"\nvendor = \"twilio\"\n[twilio]\n{more}");
+        std::fs::write(&file, text).unwrap();
+        Config::load(Some(&file), &Env::new(), &[]).unwrap()
+    };
+    let refused = load("").check_guarded().unwrap_err();
+    let said = refused[0].to_string();
+    assert!(
+        said.contains("set auth_token or shared_keys, or insecure = true"),
+        "{said}"
+    );
+    assert!(load("insecure = true").check_guarded().is_ok());
+    let account = format!("account_sid = \"{ACCOUNT}\"\nauth_token = \"{AUTH}\"\n");
+    assert!(load(&account).check_guarded().is_ok());
+}
+
+#[tokio::test]
+async fn a_number_of_a_vendor_that_signs_nothing_is_believed_by_its_id() {
+    let house = House::strict().await;
+    let body = json!({
+        "phoneNumber": "+919876543210", "displayName": "Support Line", "provider": "exotel",
+        "exotelConfig": {"apiKey": "your_api_key", "apiToken": "your_api_token", "sid": "your_account_sid",
+            "appId": "optional_app_id", "domain": "api.in.exotel.com", "region": "in"},
+    });
+    let number = add(&house, 1, &body).await;
+    assert_eq!(number["secrets"], json!(["apiKey", "apiToken"]));
+    assert!(!number.to_string().contains("your_api_"), "{number}");
+    let form = "CallSid=c0ffee&From=%2B919876500000&To=09876543210&Status=in-progress";
+    let answer = house.hook(&path(&number["webhookUrl"]), form).await;
+    assert_eq!(answer.status(), 200, "{}", answer.body());
+    let stream = "<Stream url=\"ws://relay.test/api/telephony/ws/num_";
+    assert!(answer.body().contains(stream), "{}", answer.body());
+    let calls = active(&house, 1).await;
+    assert_eq!(
+        (&calls[0]["to"], &calls[0]["provider"]),
+        (&json!("+919876543210"), &json!("exotel"))
+    );
+    let shared_path = house.hook("/api/calls/exotel/webhook", form).await;
+    assert_eq!(shared_path.status(), 403);
+    assert_eq!(house.hook("/api/telephony/webhook/123", form).await.status(), 404);
+
+    for prefix in ["/api/telephony/ws", "/ws"] {
+        let url = format!("{prefix}/{}?sample-rate=16000", number["id"].as_str().unwrap());
+        let _socket = house.upgrade(&url, &[]).await.unwrap();
+        let upgrade = adopted(&house).await;
+        assert!(
+            upgrade.proven && upgrade.number.as_deref() == number["id"].as_str(),
+            "{prefix}"
+        );
+    }
+    assert_eq!(house.upgrade("/api/telephony/ws/123", &[]).await.unwrap_err().0, 404);
 }

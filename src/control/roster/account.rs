@@ -16,6 +16,9 @@ use crate::{
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
+/// Ends of names that are kept secret although an operator's file may hold them openly.
+const SECRETS: [&str; 4] = ["api_key", "token", "secret", "password"];
+
 /// An account as read.
 pub(super) struct Account {
     pub(super) trunk: Arc<dyn Trunk>,
@@ -43,19 +46,13 @@ pub(super) fn own_account(vendor: &'static Descriptor, mut settings: Map<String,
         return Err(invalid(faults.join("; ")));
     }
     settings.retain(|_, value| !value.is_null());
-    let mut secret = Map::new();
-    for known in catalogue.take().into_iter().filter(|k| k.secret) {
-        if let Some(Step::Key(key)) = known.path.first()
-            && let Some(value) = settings.remove(key)
-        {
-            secret.insert(key.clone(), value);
-        }
-    }
-    Ok(Account {
-        trunk,
-        open: settings,
-        secret,
-    })
+    let known = catalogue.take();
+    let is_secret = |key: &String| {
+        let first = |path: &[Step]| matches!(path.first(), Some(Step::Key(k)) if k == key);
+        SECRETS.iter().any(|end| key.ends_with(end)) || known.iter().any(|k| k.secret && first(&k.path))
+    };
+    let (secret, open) = settings.into_iter().partition(|(key, _)| is_secret(key));
+    Ok(Account { trunk, open, secret })
 }
 
 fn say(key: &str, fault: &settings::Fault) -> String {
