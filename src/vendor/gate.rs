@@ -110,7 +110,7 @@ pub(super) fn sealed(url: &str, secret: Option<&Secret>) -> String {
 }
 
 /// User and password as they stand in the header, decoded.
-fn basic(headers: &HeaderMap) -> Option<String> {
+pub(super) fn basic(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, code) = value.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {

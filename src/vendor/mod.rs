@@ -20,6 +20,7 @@ use std::{
 
 mod account;
 mod codec;
+mod desk;
 pub mod exotel;
 mod gate;
 pub mod ozonetel;

@@ -117,6 +117,11 @@ impl House {
         Self::build(&format!("{BASICS}\n{more}\n[twilio]\ninsecure = true\n"), false).await
     }
 
+    /// A daemon with these accounts and no other.
+    pub(crate) async fn bare(more: &str) -> Self {
+        Self::build(&format!("{BASICS}\n{more}"), false).await
+    }
+
     /// A daemon on `--dev`.
     pub(crate) async fn dev() -> Self {
         Self::build(BASICS, true).await

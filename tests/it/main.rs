@@ -9,6 +9,7 @@ mod daemon;
 mod frontends;
 mod house;
 mod listening;
+mod outbound;
 mod process;
 mod rest;
 mod roster;

@@ -1,10 +1,10 @@
 //! Exotel's end of the media socket and of the webhooks, spelled as it spells them, and what it could not play.
 
-use super::L16_8K;
+use super::{L16_8K, desk};
 use crate::{
     base::{format::AudioFormat, secret::Secret},
     vendor::{
-        self, Answer, ApiRequest, Payload, PeerCall, PeerEvent, WireError,
+        self, Answer, ApiRequest, HookRequest, Payload, PeerCall, PeerEvent, PeerReply, WireError,
         codec::{keep, quoted, read},
         gate::sealed,
         params::with_query,
@@ -230,6 +230,10 @@ impl vendor::Peer for Peer {
             body: body.into(),
             timeout: TIMEOUT,
         })
+    }
+
+    fn command(&mut self, request: &HookRequest<'_>, key: Option<&Secret>) -> Option<PeerReply> {
+        Some(desk::command(&self.call, request, key))
     }
 
     fn read<'a>(&'a mut self, message: &'a [u8]) -> Result<PeerEvent<'a>, WireError> {

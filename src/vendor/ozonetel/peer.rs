@@ -1,10 +1,10 @@
 //! Ozonetel's end of the media socket and of the call flow, spelled as it spells them, and what it would drop.
 
-use super::L16_8K;
+use super::{L16_8K, desk};
 use crate::{
     base::{format::AudioFormat, secret::Secret},
     vendor::{
-        self, Answer, ApiRequest, Payload, PeerCall, PeerEvent, WireError,
+        self, Answer, ApiRequest, HookRequest, Payload, PeerCall, PeerEvent, PeerReply, WireError,
         codec::{quoted, read},
         gate::sealed,
         params::with_query,
@@ -176,6 +176,10 @@ impl vendor::Peer for Peer {
             ("process", "stream"),
         ];
         Some(self.hook(url, secret, &parameters))
+    }
+
+    fn command(&mut self, request: &HookRequest<'_>, key: Option<&Secret>) -> Option<PeerReply> {
+        Some(desk::command(&self.call, request, key))
     }
 
     fn read<'a>(&'a mut self, message: &'a [u8]) -> Result<PeerEvent<'a>, WireError> {

@@ -6,6 +6,7 @@
 
 mod api;
 mod config;
+mod desk;
 mod hooks;
 mod message;
 mod peer;

@@ -1,10 +1,10 @@
 //! Teler's end of the media socket, the flow and the webhooks, spelled as it spells them, and what it would ignore.
 
-use super::{L16_8K, verify};
+use super::{L16_8K, desk, verify};
 use crate::{
     base::{format::AudioFormat, secret::Secret, time::Wall},
     vendor::{
-        self, Answer, ApiRequest, Payload, PeerCall, PeerEvent, WireError,
+        self, Answer, ApiRequest, HookRequest, Payload, PeerCall, PeerEvent, PeerReply, WireError,
         codec::{quoted, read},
         gate::sealed,
     },
@@ -176,6 +176,10 @@ impl vendor::Peer for Peer {
         let mut request = self.post(url, secret, body);
         request.headers.extend(signature.into_iter().flatten());
         Some(request)
+    }
+
+    fn command(&mut self, request: &HookRequest<'_>, key: Option<&Secret>) -> Option<PeerReply> {
+        Some(desk::command(&self.call, request, key))
     }
 
     fn read<'a>(&'a mut self, message: &'a [u8]) -> Result<PeerEvent<'a>, WireError> {

@@ -1,9 +1,9 @@
 //! Twilio's end of the media socket: what it sends, spelled as it spells it, and what it refuses to read.
 
-use super::{ring, verify};
+use super::{desk, ring, verify};
 use crate::{
     base::{format::AudioFormat, secret::Secret},
-    vendor::{self, Answer, ApiRequest, Payload, PeerCall, PeerEvent, WireError},
+    vendor::{self, Answer, ApiRequest, HookRequest, Payload, PeerCall, PeerEvent, PeerReply, WireError},
     wire::{
         base64,
         form::Form,
@@ -153,6 +153,10 @@ impl vendor::Peer for Peer {
 
     fn answered(&self, document: &[u8]) -> Result<Answer, WireError> {
         ring::answered(document)
+    }
+
+    fn command(&mut self, request: &HookRequest<'_>, key: Option<&Secret>) -> Option<PeerReply> {
+        Some(desk::command(&self.call, request, key))
     }
 
     fn read<'a>(&'a mut self, message: &'a [u8]) -> Result<PeerEvent<'a>, WireError> {
