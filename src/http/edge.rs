@@ -137,11 +137,13 @@ fn is_encoded_text(path: &str) -> bool {
 }
 
 /// Where no credential is needed, a page may not come in by a name that its own server points at this machine: the host
-/// must be this machine's or that of the public URL. A request without one is no browser's.
+/// must be this machine's or that of the public URL, and so must the page's own origin, on vendors' routes too. A request without
+/// one is no browser's.
 fn check_host(shared: &Shared, request: &Request) -> Result<(), Failure> {
     if !shared.dev {
         return Ok(());
     }
+    check_origin(shared, request.headers())?;
     let public = shared.public_url.parse::<Uri>().ok();
     let public = public.as_ref().and_then(Uri::host);
     let named = request

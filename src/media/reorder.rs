@@ -59,7 +59,7 @@ impl Reorder {
         }
         if chunk == due {
             self.late = 0;
-            self.due = Some(due + 1);
+            self.due = Some(due.saturating_add(1));
             return Turn::Now;
         }
         let Some(slot) = self
@@ -97,7 +97,7 @@ impl Reorder {
             .held
             .iter_mut()
             .find(|h| h.as_ref().is_some_and(|h| h.chunk == due))?;
-        self.due = Some(due + 1);
+        self.due = Some(due.saturating_add(1));
         slot.take()
     }
 
@@ -143,6 +143,12 @@ mod tests {
             order.finish();
         }
         (out, late)
+    }
+
+    #[test]
+    fn the_greatest_number_of_all_is_a_number() {
+        assert_eq!(taken(&[u64::MAX]), (vec![u64::MAX], 0));
+        assert_eq!(taken(&[7, u64::MAX]), (vec![7, u64::MAX], 0));
     }
 
     #[test]

@@ -64,6 +64,9 @@ const ECHO_UPLINK_MS: u32 = 40;
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
 /// Complaints of the vendor that are passed on.
 const MAX_COMPLAINTS: u64 = 10;
+/// Pings and pongs from a peer: sustained a second, and at once.
+const CONTROLS_PER_S: u32 = 20;
+const CONTROLS_BURST: u32 = 200;
 /// Payload faults are forgiven after this long.
 const FAULT_WINDOW: Duration = Duration::from_secs(10);
 
@@ -141,6 +144,7 @@ struct Leg {
     events: VecDeque<LegEvent>,
     accounts: Accounting,
     rate: Rate,
+    controls: Rate,
     strikes: u32,
     bad: (Mono, u32),
     end: Option<LegEnd>,
@@ -166,7 +170,8 @@ impl Session {
         timers.set(Timer::Start, now + limits.start);
         let leg = Leg {
             caps,
-            rate: Rate::new(now, limits.messages_per_s),
+            rate: Rate::new(now, limits.messages_per_s, limits.messages_per_s * 2),
+            controls: Rate::new(now, CONTROLS_PER_S, CONTROLS_BURST),
             limits,
             state: State::Opening,
             timers,
@@ -220,6 +225,14 @@ impl Session {
             }
             Ok(StreamEvent::Hello | StreamEvent::Ignored | StreamEvent::Dtmf(_)) => {}
             Err(_) => leg.strike(now),
+        }
+    }
+
+    /// A ping or a pong arrived. They are free of meaning, so that more than a heartbeat needs is a flood.
+    pub fn handle_control(&mut self, now: Mono) {
+        if !matches!(self.leg.controls.take(now), Verdict::Pass) {
+            self.leg
+                .close(now, 1008, "too many control frames", LegEnd::Violation(1008));
         }
     }
 
@@ -681,7 +694,8 @@ fn read_mark(name: &str) -> Option<UtteranceId> {
 #[derive(Debug)]
 struct Rate {
     per_s: u64,
-    /// Thousandths of a message.
+    /// Thousandths of a message: at most, and now.
+    full: u64,
     tokens: u64,
     at: Mono,
     over_since: Option<Mono>,
@@ -694,10 +708,11 @@ enum Verdict {
 }
 
 impl Rate {
-    const fn new(now: Mono, per_s: u32) -> Self {
+    const fn new(now: Mono, per_s: u32, burst: u32) -> Self {
         Self {
             per_s: per_s as u64,
-            tokens: per_s as u64 * 2000,
+            full: burst as u64 * 1000,
+            tokens: burst as u64 * 1000,
             at: now,
             over_since: None,
         }
@@ -706,12 +721,12 @@ impl Rate {
     fn take(&mut self, now: Mono) -> Verdict {
         let ms = now.millis_since(self.at);
         if ms > 0 {
-            self.tokens = (self.tokens + ms * self.per_s).min(self.per_s * 2000);
+            self.tokens = (self.tokens + ms * self.per_s).min(self.full);
             self.at = now;
         }
         if self.tokens >= 1000 {
             self.tokens -= 1000;
-            if self.tokens > self.per_s * 1000 {
+            if self.tokens > self.full / 2 {
                 self.over_since = None;
             }
             return Verdict::Pass;

@@ -331,6 +331,17 @@ fn a_flood_is_dropped_and_counted_and_closes_after_ten_seconds() {
 }
 
 #[test]
+fn heartbeats_are_welcome_and_a_flood_of_them_closes() {
+    let mut d = Desk::echo();
+    for s in 0..60 {
+        (0..20).for_each(|_| d.session.handle_control(Mono::from_millis(s * 1000)));
+    }
+    assert!(d.drain().is_empty());
+    (0..201).for_each(|_| d.session.handle_control(Mono::from_millis(60_000)));
+    assert_eq!(d.drain(), [Sent::Close(1008)]);
+}
+
+#[test]
 fn unreadable_audio_is_forgiven_until_there_is_too_much_of_it() {
     let mut d = Desk::echo();
     let mut good = String::new();

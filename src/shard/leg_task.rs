@@ -126,7 +126,7 @@ impl Leg {
         }
         self.write(now, cx);
         self.report(now);
-        let waits = self.flushing.is_some() || self.arrival.is_some();
+        let waits = self.flushing.is_some() || self.arrival.is_some() || self.ws.is_gathering();
         self.seat
             .cell
             .quiet_until
@@ -167,7 +167,8 @@ impl Leg {
                     session.handle_message(now, text.as_bytes(), &mut scratch);
                 }
                 Message::Binary(_) => session.handle_violation(now, 1003, "text expected"),
-                Message::Ping(_) | Message::Pong | Message::Close(_) => {}
+                Message::Ping(_) | Message::Pong => session.handle_control(now),
+                Message::Close(_) => {}
             });
             match read {
                 Poll::Pending => return,
@@ -183,6 +184,8 @@ impl Leg {
     fn write(&mut self, now: Mono, cx: &mut Context<'_>) {
         let desk = &*self.seat.desk;
         let mut buffers = desk.buffers.borrow_mut();
+        // A leg that panicked while it wrote must not have written for this one.
+        buffers.outbox.clear();
         if self.flushing.is_none() {
             let mut scratch = desk.scratch.borrow_mut();
             for _ in 0..WRITES_PER_TURN {

@@ -293,6 +293,15 @@ async fn on_dev_only_this_machines_names_are_answered() {
     ] {
         assert!(!answered(host).await, "{host:?}");
     }
+    // No vendor is a page: its routes are no way in for one, though they ask for no credential.
+    for origin in ["http://evil.example", "null"] {
+        let hook = format!(
+            "POST /api/calls/twilio/webhook HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\n\
+             Content-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+        let said = house.raw(hook.as_bytes()).await;
+        assert!(said.starts_with("HTTP/1.1 403 "), "{origin}: {said}");
+    }
     let absolute = "GET http://evil.example/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     assert!(house.raw(absolute.as_bytes()).await.starts_with("HTTP/1.1 403"));
     let strict = House::new().await;

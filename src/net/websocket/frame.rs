@@ -29,7 +29,7 @@ pub const MAX_CONTROL: usize = 125;
 /// What the peer did that RFC 6455 forbids or that we do not take, and the code to close with (§7.4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// 1002 framing, 1003 binary, 1007 not UTF-8, 1009 too big.
+    /// 1002 framing, 1007 not UTF-8, 1008 too many fragments, 1009 too big.
     pub code: u16,
     /// For the peer's log.
     pub reason: &'static str,
@@ -250,6 +250,11 @@ impl Reader {
         }
     }
 
+    /// Whether the rest of a fragmented message is awaited.
+    pub const fn is_gathering(&self) -> bool {
+        self.gathering.is_some()
+    }
+
     /// Whether the rest of a fragmented message is overdue.
     pub fn is_overdue(&self, now: Mono) -> bool {
         self.gathering
@@ -309,7 +314,7 @@ impl Reader {
         }
         if fragments >= self.limits.fragments {
             return Err(Violation {
-                code: 1009,
+                code: 1008,
                 reason: "too many fragments",
             });
         }

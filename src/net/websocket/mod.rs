@@ -120,6 +120,11 @@ impl WebSocket {
         Poll::Ready(Ok(()))
     }
 
+    /// Whether the rest of a fragmented message is awaited, so that time must be watched.
+    pub fn is_gathering(&self) -> bool {
+        self.listener.reader.is_gathering()
+    }
+
     /// Whether the rest of a fragmented message is overdue.
     pub fn is_overdue(&self, now: Mono) -> bool {
         self.listener.reader.is_overdue(now)
@@ -150,24 +155,32 @@ impl WebSocket {
             self.flush = true;
         }
         self.listener.answer(&mut buffers.outbox);
-        let out = &mut buffers.outbox;
-        while !out.is_empty() {
-            match Pin::new(&mut self.conn).poll_write(cx, out)? {
-                Poll::Ready(n) => out.advance(n),
-                Poll::Pending => {
-                    self.unsent = BytesMut::from(&out[..]);
-                    out.clear();
-                    return Poll::Pending;
-                }
-            }
-            self.flush = true;
+        let written = self.write_out(cx, &buffers.outbox);
+        // Whatever became of it: what one socket leaves here the next would send to somebody else.
+        buffers.outbox.clear();
+        if written?.is_pending() {
+            return Poll::Pending;
         }
-        out.clear();
         if self.flush {
             ready!(Pin::new(&mut self.conn).poll_flush(cx))?;
             self.flush = false;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Gives the kernel what it takes of `out`, and keeps the rest.
+    fn write_out(&mut self, cx: &mut Context<'_>, mut out: &[u8]) -> io::Result<Poll<()>> {
+        while !out.is_empty() {
+            match Pin::new(&mut self.conn).poll_write(cx, out)? {
+                Poll::Ready(n) => out = &out[n..],
+                Poll::Pending => {
+                    self.unsent = BytesMut::from(out);
+                    return Ok(Poll::Pending);
+                }
+            }
+            self.flush = true;
+        }
+        Ok(Poll::Ready(()))
     }
 }
 
@@ -239,5 +252,42 @@ impl Listener {
             Answer::Close(Some(code)) => frame::put_close(out, code, ""),
             Answer::Close(None) => frame::put(out, opcode::CLOSE, &[], None),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{future::poll_fn, time::Duration};
+    use tokio::net::{TcpListener, TcpStream};
+
+    #[tokio::test]
+    async fn what_one_socket_could_not_write_never_reaches_another() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let limits = Limits {
+            frame: 1000,
+            message: 1000,
+            fragments: 4,
+            gather: Duration::from_secs(5),
+        };
+        let mut socket = WebSocket::new(Conn::plain(server), &[], limits);
+        let mut buffers = Buffers::default();
+        // A reset, as of a peer that vanished with bytes unread.
+        rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
+        drop(client);
+        let mut failed = false;
+        for _ in 0..1000 {
+            frame::put(&mut buffers.outbox, opcode::TEXT, b"for the first caller only", None);
+            let written = poll_fn(|cx| Poll::Ready(socket.poll_write(cx, &mut buffers))).await;
+            assert!(buffers.outbox.is_empty(), "{written:?}");
+            failed |= matches!(written, Poll::Ready(Err(_)));
+            if failed {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        assert!(failed, "the peer's reset was never seen");
     }
 }

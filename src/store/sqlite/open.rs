@@ -115,7 +115,7 @@ pub(super) fn open(path: &Path, config: &Config) -> Result<(Connection, DaemonLo
     // because closing any descriptor of a file drops the process's record locks on it.
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     match made {
-        Ok(_) => {}
+        Ok(file) => drop(file),
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
         Err(e) => return Err(unavailable(e.to_string())),
     }

@@ -363,3 +363,20 @@ async fn a_refusal_shows_neither_content_nor_schema() {
         assert!(!fault.message.contains(part), "{fault}");
     }
 }
+
+#[test]
+fn an_operators_tool_does_not_take_the_log_of_a_new_database_away() {
+    let file = File::new();
+    let store = file.try_open().unwrap();
+    let log = file.path().with_extension("db-wal");
+    assert!(log.exists(), "nothing is tested without a log");
+    // Another process, because locks are a process's: the tool believes itself the last user unless it sees ours.
+    let tool = std::process::Command::new("sqlite3")
+        .arg(file.path())
+        .arg("select count(*) from phone_calls")
+        .output()
+        .expect("scripts/setup installs sqlite3");
+    assert!(tool.status.success(), "{tool:?}");
+    assert!(log.exists(), "the tool has deleted the log that we write to");
+    drop(store);
+}
