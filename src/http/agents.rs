@@ -3,8 +3,8 @@
 use super::{
     Shared,
     body::{self, Typed},
-    numbers::{Done, read_query},
-    respond::{Answer, Failure},
+    numbers::read_query,
+    respond::{Answer, Failure, done, list as listed, told},
 };
 use crate::{
     access::Identity,
@@ -16,15 +16,15 @@ use crate::{
     control::{Agent, AgentSpec},
 };
 use axum::{
-    Extension, Json,
+    Extension,
     extract::{RawQuery, Request, State},
-    response::{IntoResponse, Response},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// An agent that the tenant may use.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ShownAgent {
     /// Its id.
@@ -62,29 +62,15 @@ pub(super) struct ShownAgent {
     /// `config` where the operator wrote it, which cannot be changed here, else `api`.
     source: &'static str,
     /// When it was added.
+    #[schemars(with = "String")]
     created_at: Wall,
     /// When it was last changed.
+    #[schemars(with = "String")]
     updated_at: Wall,
 }
 
-/// The agents that the tenant may use.
-#[derive(Debug, Serialize)]
-pub(super) struct Agents {
-    success: bool,
-    count: usize,
-    data: Vec<ShownAgent>,
-}
-
-/// An agent that was added or changed.
-#[derive(Debug, Serialize)]
-pub(super) struct OneAgent {
-    success: bool,
-    data: ShownAgent,
-    message: &'static str,
-}
-
 /// What is wanted of an agent. When one is changed, fields left out stay and null goes back to the default.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct AgentBody {
     /// Which agent, when one is changed.
@@ -122,7 +108,7 @@ pub(super) struct AgentBody {
 }
 
 /// What a scripted agent answers to what.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub(super) struct Rule {
     /// What the caller may say; case and punctuation do not matter.
     phrases: Vec<String>,
@@ -133,7 +119,7 @@ pub(super) struct Rule {
 }
 
 /// What a scripted agent answers to what it does not know.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub(super) struct Fallback {
     /// The answer.
     reply: String,
@@ -151,14 +137,7 @@ pub(super) async fn list(
         Some(id) => vec![shared.control.agent(who.tenant, &id)?],
         None => shared.control.agents(who.tenant),
     };
-    let data: Vec<_> = agents.iter().map(|agent| shown(agent)).collect();
-    let count = data.len();
-    Ok(Json(Agents {
-        success: true,
-        count,
-        data,
-    })
-    .into_response())
+    Ok(listed(agents.iter().map(|agent| shown(agent)).collect(), None))
 }
 
 /// `POST /api/agents`
@@ -173,7 +152,7 @@ pub(super) async fn add(State(shared): State<Shared>, request: Request) -> Answe
         .into());
     }
     let agent = shared.control.add_agent(who.tenant, spec).await?;
-    Ok(one(&agent, "Agent added"))
+    Ok(done(shown(&agent), "Agent added"))
 }
 
 /// `PUT /api/agents`
@@ -182,7 +161,7 @@ pub(super) async fn change(State(shared): State<Shared>, request: Request) -> An
     let (who, in_body, spec) = read(&shared, request).await?;
     let id = body::one_id(in_query, in_body)?;
     let agent = shared.control.change_agent(who.tenant, &id, spec).await?;
-    Ok(one(&agent, "Agent changed"))
+    Ok(done(shown(&agent), "Agent changed"))
 }
 
 /// `DELETE /api/agents?id=`
@@ -193,7 +172,7 @@ pub(super) async fn remove(
 ) -> Answer {
     let id = body::one_id(read_query(query.as_deref())?, None)?;
     shared.control.remove_agent(who.tenant, &id).await?;
-    Ok(Json(Done::new("Agent deleted")).into_response())
+    Ok(told("Agent deleted"))
 }
 
 async fn read(shared: &Shared, request: Request) -> Result<(Identity, Option<String>, AgentSpec), Failure> {
@@ -211,15 +190,6 @@ async fn read(shared: &Shared, request: Request) -> Result<(Identity, Option<Str
         settings.remove(other);
     }
     Ok((who, id.filter(|id| !id.is_empty()), AgentSpec { name, settings }))
-}
-
-fn one(agent: &Agent, message: &'static str) -> Response {
-    Json(OneAgent {
-        success: true,
-        data: shown(agent),
-        message,
-    })
-    .into_response()
 }
 
 fn shown(agent: &Agent) -> ShownAgent {

@@ -17,6 +17,8 @@ use tokio::time::{Instant, timeout_at};
 
 /// What a body may be late, before it is held to its rate.
 const GRACE: Duration = Duration::from_secs(2);
+/// Longest text in a field, in bytes.
+const MAX_TEXT: usize = 2048;
 
 /// Reads a body of at most `max` bytes, within the time and at the rate that `config` asks for.
 pub async fn read(headers: &HeaderMap, mut body: Body, max: usize, config: &Config) -> Result<Bytes, Failure> {
@@ -61,25 +63,65 @@ pub(super) async fn object(shared: &Shared, request: Request) -> Result<(Identit
     let who = who.ok_or_else(|| Fault::internal("a route that acts has no gate"))?;
     let config = &shared.config;
     let body = read(&parts.headers, body, config.body_bytes, config).await?;
-    Ok((who, Fields::read(&parts.headers, &body)?.0))
+    Ok((who, read_object(&parts.headers, &body)?))
 }
 
 /// A JSON object as a type, and as it came.
+#[derive(Debug)]
 pub(super) struct Typed<T> {
     pub(super) value: T,
     pub(super) fields: Map<String, Value>,
 }
 
-/// Reads an object as a type. What the type does not know, at any depth, is refused by name.
+/// Reads an object as a type whose fields are all optional. What the type does not know, at any depth, is refused by name,
+/// and so is what it knows as something else.
 pub(super) fn typed<T: DeserializeOwned>(fields: Map<String, Value>) -> Result<Typed<T>, Fault> {
-    let mut unknown = Fields(Map::new());
+    let mut unknown = Vec::new();
     let value = serde_ignored::deserialize(Value::Object(fields.clone()), |path| {
         // The path names the steps into an option, which are none in JSON.
-        unknown.0.insert(path.to_string().replace(".?", ""), Value::Null);
+        let name = path.to_string().replace(".?", "");
+        unknown.push(name.chars().filter(|c| !c.is_control()).take(64).collect::<String>());
     });
-    unknown.finish()?;
-    let value = value.map_err(|e| invalid(e.to_string()))?;
-    Ok(Typed { value, fields })
+    if !unknown.is_empty() {
+        let s = if unknown.len() == 1 { "" } else { "s" };
+        unknown.truncate(16);
+        return Err(invalid(format!("unknown field{s}: {}", unknown.join(", "))));
+    }
+    match value {
+        Ok(value) => Ok(Typed { value, fields }),
+        Err(e) => {
+            let mut alone = fields.into_iter().map(|(name, value)| {
+                let field = Map::from_iter([(name.clone(), value)]);
+                (name, T::deserialize(Value::Object(field)).err())
+            });
+            let of = alone.find_map(|(name, e)| e.map(|e| format!("{name}: {e}")));
+            Err(invalid(of.unwrap_or_else(|| e.to_string())))
+        }
+    }
+}
+
+/// The one text among fields that mean the same. An empty one is none.
+pub(super) fn either<const N: usize>(fields: [(&str, Option<String>); N]) -> Result<Option<String>, Fault> {
+    let names = fields.each_ref().map(|(name, _)| *name).join(" and ");
+    let mut found: Option<String> = None;
+    for (name, value) in fields {
+        let Some(value) = value.filter(|v| !v.is_empty()) else {
+            continue;
+        };
+        if value.len() > MAX_TEXT {
+            return Err(invalid(format!("{name} is longer than {MAX_TEXT} bytes")));
+        }
+        if found.as_ref().is_some_and(|f| *f != value) {
+            return Err(invalid(format!("{names} are names of one field and differ")));
+        }
+        found = Some(value);
+    }
+    Ok(found)
+}
+
+/// The same for a text that must be there, by its first name.
+pub(super) fn required<const N: usize>(name: &str, fields: [(&str, Option<String>); N]) -> Result<String, Fault> {
+    either(fields)?.ok_or_else(|| invalid(format!("{name} is required")))
 }
 
 /// The id of what a request is about, from its query or its body.
@@ -90,85 +132,27 @@ pub(super) fn one_id(in_query: Option<String>, in_body: Option<String>) -> Resul
     }
 }
 
-/// The fields of a JSON object, taken one by one; what nobody took is refused by name.
-#[derive(Debug)]
-pub struct Fields(Map<String, Value>);
-
-impl Fields {
-    /// Reads a body. No body is no fields.
-    pub fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, Failure> {
-        if body.is_empty() {
-            return Ok(Self(Map::new()));
-        }
-        // A form can be sent from any page without asking; JSON cannot.
-        let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
-        let kind = kind.and_then(|k| k.split(';').next()).unwrap_or_default().trim();
-        if !kind.eq_ignore_ascii_case("application/json") {
-            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-            return Err(Failure::with_status(status, "the body must be application/json"));
-        }
-        if !json::is_bounded(body) {
-            let (depth, keys) = (json::MAX_DEPTH, json::MAX_KEYS);
-            let message =
-                format!("the body is nested deeper than {depth} or has more than {keys} members in an object");
-            return Err(Fault::client(Kind::Malformed, message).into());
-        }
-        match serde_json::from_slice(body) {
-            Ok(Value::Object(fields)) => Ok(Self(fields)),
-            Ok(_) => Err(Fault::client(Kind::Malformed, "the body is not a JSON object").into()),
-            Err(e) => Err(Fault::client(Kind::Malformed, format!("the body is not JSON: {e}")).into()),
-        }
+/// Reads the JSON object of a body. No body is an object without members.
+fn read_object(headers: &HeaderMap, body: &[u8]) -> Result<Map<String, Value>, Failure> {
+    if body.is_empty() {
+        return Ok(Map::new());
     }
-
-    /// Takes the text under one of `names`, which mean the same. `null` and `""` are no text.
-    pub fn text(&mut self, names: &[&str]) -> Result<Option<String>, Fault> {
-        let mut found: Option<String> = None;
-        for name in names {
-            let value = match self.0.remove(*name) {
-                None | Some(Value::Null) => continue,
-                Some(Value::String(s)) if s.is_empty() => continue,
-                Some(Value::String(s)) if s.len() <= 2048 => s,
-                Some(Value::String(_)) => return Err(invalid(format!("{name} is longer than 2048 bytes"))),
-                Some(_) => return Err(invalid(format!("{name} is not text"))),
-            };
-            if found.as_ref().is_some_and(|f| *f != value) {
-                return Err(invalid(format!(
-                    "{} are names of one field and differ",
-                    names.join(" and ")
-                )));
-            }
-            found = Some(value);
-        }
-        Ok(found)
+    // A form can be sent from any page without asking; JSON cannot.
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    let kind = kind.and_then(|k| k.split(';').next()).unwrap_or_default().trim();
+    if !kind.eq_ignore_ascii_case("application/json") {
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        return Err(Failure::with_status(status, "the body must be application/json"));
     }
-
-    /// Takes a text that must be there.
-    pub fn required(&mut self, names: &[&str]) -> Result<String, Fault> {
-        let text = self.text(names)?;
-        text.ok_or_else(|| invalid(format!("{} is required", names[0])))
+    if !json::is_bounded(body) {
+        let (depth, keys) = (json::MAX_DEPTH, json::MAX_KEYS);
+        let message = format!("the body is nested deeper than {depth} or has more than {keys} members in an object");
+        return Err(Fault::client(Kind::Malformed, message).into());
     }
-
-    /// Takes a whole number from 0, written as one or as text. `null` is none.
-    pub fn number(&mut self, name: &str) -> Result<Option<u64>, Fault> {
-        let number = match self.0.remove(name) {
-            None | Some(Value::Null) => return Ok(None),
-            Some(Value::Number(n)) => n.as_u64(),
-            Some(Value::String(s)) => s.parse().ok(),
-            Some(_) => None,
-        };
-        let none = || invalid(format!("{name} is not a whole number"));
-        number.map(Some).ok_or_else(none)
-    }
-
-    /// Refuses what is left.
-    pub fn finish(self) -> Result<(), Fault> {
-        if self.0.is_empty() {
-            return Ok(());
-        }
-        let cut = |name: &String| name.chars().filter(|c| !c.is_control()).take(64).collect::<String>();
-        let names: Vec<_> = self.0.keys().take(16).map(cut).collect();
-        let s = if names.len() == 1 { "" } else { "s" };
-        Err(invalid(format!("unknown field{s}: {}", names.join(", "))))
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(_) => Err(Fault::client(Kind::Malformed, "the body is not a JSON object").into()),
+        Err(e) => Err(Fault::client(Kind::Malformed, format!("the body is not JSON: {e}")).into()),
     }
 }
 
@@ -181,26 +165,55 @@ mod tests {
     use super::*;
     use futures_util::stream;
 
-    fn json(body: &str) -> Result<Fields, Failure> {
+    fn json(body: &str) -> Result<Map<String, Value>, Failure> {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, "application/json; charset=utf-8".parse().unwrap());
-        Fields::read(&headers, body.as_bytes())
+        read_object(&headers, body.as_bytes())
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    struct Sent {
+        to: Option<String>,
+        to_number: Option<String>,
+        list: Option<Vec<Inner>>,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    struct Inner {
+        #[serde(rename = "a")]
+        _a: Option<u8>,
     }
 
     #[test]
-    fn fields_are_taken_by_any_of_their_names_and_the_rest_is_refused() {
-        let mut f = json(r#"{"to":"+1","tenant_id":2,"status":"ended","from_number":""}"#).unwrap();
-        assert_eq!(f.text(&["to_number", "to"]), Ok(Some("+1".into())));
-        assert_eq!(f.text(&["from_number", "from"]), Ok(None));
-        assert_eq!(f.finish().unwrap_err().message, "unknown fields: status, tenant_id");
-        let mut f = json(r#"{"to":"+1","to_number":"+2"}"#).unwrap();
-        assert!(f.text(&["to_number", "to"]).is_err());
-        let mut f = json(r#"{"to":1}"#).unwrap();
-        assert_eq!(f.text(&["to"]).unwrap_err().message, "to is not text");
+    fn a_body_holds_what_its_type_knows_and_nothing_else() {
+        let read = |body: &str| typed::<Sent>(json(body).unwrap());
+        let refused = |body: &str| read(body).unwrap_err().message.into_owned();
         assert_eq!(
-            json("").unwrap().required(&["to"]).unwrap_err().message,
-            "to is required"
+            refused(r#"{"to":"+1","tenant_id":2,"status":"ended","list":[{"b":1}]}"#),
+            "unknown fields: list.0.b, status, tenant_id"
         );
+        assert!(
+            refused(r#"{"to":1}"#).starts_with("to: invalid type"),
+            "{}",
+            refused(r#"{"to":1}"#)
+        );
+        let body = read(r#"{"to":"","to_number":"+1","list":[{"a":null}]}"#).unwrap().value;
+        assert_eq!(body.list.map(|l| l.len()), Some(1));
+        assert_eq!(
+            either([("to_number", body.to_number), ("to", body.to)]),
+            Ok(Some("+1".into()))
+        );
+    }
+
+    #[test]
+    fn fields_that_mean_the_same_may_not_differ() {
+        let some = |t: &str| Some(t.to_owned());
+        assert_eq!(either([("a", some("x")), ("b", some("x"))]), Ok(some("x")));
+        assert_eq!(either([("a", some("")), ("b", None)]), Ok(None));
+        let differ = either([("a", some("x")), ("b", some("y"))]).unwrap_err();
+        assert_eq!(differ.message, "a and b are names of one field and differ");
+        assert_eq!(required("a", [("a", None)]).unwrap_err().message, "a is required");
+        assert!(either([("a", some(&"x".repeat(2049)))]).is_err());
     }
 
     #[test]
@@ -208,7 +221,7 @@ mod tests {
         for body in ["[]", "{", "1", "nope"] {
             assert_eq!(json(body).unwrap_err().fault.kind, Kind::Malformed, "{body}");
         }
-        let plain = Fields::read(&HeaderMap::new(), b"{}").unwrap_err();
+        let plain = read_object(&HeaderMap::new(), b"{}").unwrap_err();
         assert_eq!(plain.status, Some(StatusCode::UNSUPPORTED_MEDIA_TYPE));
     }
 

@@ -6,7 +6,10 @@ use super::{
 };
 use crate::{
     access::Identity,
-    base::fault::{Fault, Kind},
+    base::{
+        fault::{Fault, Kind},
+        time::Wall,
+    },
     control::LiveCall,
     store::{CallFilter, CallRow, CallStatus, MessageRow, Sender},
     vendor,
@@ -16,15 +19,76 @@ use axum::{
     Extension,
     extract::{Path, RawQuery, State},
 };
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
 
 /// Calls on a page unless asked otherwise.
 const PAGE: usize = 50;
 /// Calls on a page at most.
 const MAX_PAGE: usize = 200;
 
-/// A call as REST shows it: the vendor's id as `call_id` and `callId`, ours as `id`.
-pub(super) fn shown(call: &LiveCall) -> Value {
+/// A call: the vendor's id as `call_id` and `callId`, ours as `id`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Call {
+    /// Our id.
+    pub(super) id: String,
+    /// The vendor's id.
+    pub(super) call_id: String,
+    /// The vendor's id.
+    #[serde(rename = "callId")]
+    call_id_too: String,
+    /// The vendor's id.
+    call_sid: String,
+    /// The one id of the call in logs, files and events.
+    session_id: String,
+    /// Who carries it.
+    pub(super) provider: String,
+    /// `inbound` or `outbound`.
+    pub(super) direction: &'static str,
+    /// The calling number.
+    pub(super) from: String,
+    /// The called number.
+    pub(super) to: String,
+    /// The far party.
+    customer_number: String,
+    /// Our number.
+    organization_number: String,
+    /// `active` for a call that is up, else as `call_status`.
+    pub(super) status: &'static str,
+    /// Where it stands: initiated, ringing, incoming, answered, in_progress, ended.
+    call_status: &'static str,
+    /// Why it ended.
+    end_reason: Option<&'static str>,
+    /// When it was announced or placed.
+    #[schemars(with = "String")]
+    pub(super) started_at: Wall,
+    /// When it was answered.
+    #[schemars(with = "Option<String>")]
+    answered_at: Option<Wall>,
+    /// When it ended.
+    #[schemars(with = "Option<String>")]
+    ended_at: Option<Wall>,
+    /// Seconds from answer to end.
+    duration: Option<i64>,
+    /// Who serves it.
+    agent: String,
+    /// Our id of its media socket, while it streams.
+    connection_id: Option<String>,
+    /// The vendor's id of its stream, while it streams.
+    pub(super) stream_id: Option<String>,
+    /// Encoding of the caller's audio.
+    pub(super) encoding: Option<&'static str>,
+    /// Its sample rate in Hz.
+    pub(super) sample_rate: Option<u32>,
+    /// Whether there is a recording.
+    has_recording: bool,
+    /// What else is on record: where every frame went, faults, flags.
+    metadata: Value,
+}
+
+/// A call as REST shows it.
+pub(super) fn shown(call: &LiveCall) -> Call {
     let row = &call.row;
     let (from, to) = match row.inbound {
         true => (&row.customer_number, &row.organization_number),
@@ -32,33 +96,118 @@ pub(super) fn shown(call: &LiveCall) -> Value {
     };
     let caps = vendor::by_name(&row.vendor).map(|v| v.caps);
     let format = call.stream.as_ref().map(|(_, f)| *f).or(caps.map(|c| c.inbound));
-    json!({
-        "id": row.call_id,
-        "call_id": row.call_sid,
-        "callId": row.call_sid,
-        "call_sid": row.call_sid,
-        "session_id": row.session_id,
-        "provider": row.vendor,
-        "direction": if row.inbound { "inbound" } else { "outbound" },
-        "from": from,
-        "to": to,
-        "customer_number": row.customer_number,
-        "organization_number": row.organization_number,
-        "status": status_word(row),
-        "call_status": row.status.as_str(),
-        "end_reason": row.end_reason.map(|r| r.as_str()),
-        "started_at": row.start_time,
-        "answered_at": row.answered_at,
-        "ended_at": row.end_time,
-        "duration": row.duration,
-        "agent": row.agent,
-        "connection_id": call.connection,
-        "stream_id": call.stream.as_ref().map(|(id, _)| id),
-        "encoding": format.map(|f| f.encoding.name()),
-        "sample_rate": format.map(|f| f.rate),
-        "has_recording": row.recording.is_some(),
-        "metadata": row.metadata,
-    })
+    Call {
+        id: row.call_id.to_string(),
+        call_id: row.call_sid.clone(),
+        call_id_too: row.call_sid.clone(),
+        call_sid: row.call_sid.clone(),
+        session_id: row.session_id.clone(),
+        provider: row.vendor.clone(),
+        direction: if row.inbound { "inbound" } else { "outbound" },
+        from: from.clone(),
+        to: to.clone(),
+        customer_number: row.customer_number.clone(),
+        organization_number: row.organization_number.clone(),
+        status: status_word(row),
+        call_status: row.status.as_str(),
+        end_reason: row.end_reason.map(|r| r.as_str()),
+        started_at: row.start_time,
+        answered_at: row.answered_at,
+        ended_at: row.end_time,
+        duration: row.duration,
+        agent: row.agent.clone(),
+        connection_id: call.connection.map(|c| c.to_string()),
+        stream_id: call.stream.as_ref().map(|(id, _)| id.clone()),
+        encoding: format.map(|f| f.encoding.name()),
+        sample_rate: format.map(|f| f.rate),
+        has_recording: row.recording.is_some(),
+        metadata: row.metadata.clone(),
+    }
+}
+
+/// Where a call stands.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Standing {
+    /// Our id.
+    id: String,
+    /// The vendor's id.
+    call_id: String,
+    /// The vendor's id.
+    #[serde(rename = "callId")]
+    call_id_too: String,
+    /// `active` for a call that is up, else as `call_status`.
+    status: &'static str,
+    /// Where it stands exactly.
+    call_status: &'static str,
+    /// Why it ended.
+    end_reason: Option<&'static str>,
+    /// When it was announced or placed.
+    #[schemars(with = "String")]
+    started_at: Wall,
+    /// When it was answered.
+    #[schemars(with = "Option<String>")]
+    answered_at: Option<Wall>,
+    /// When it ended.
+    #[schemars(with = "Option<String>")]
+    ended_at: Option<Wall>,
+    /// Seconds from answer to end.
+    duration: Option<i64>,
+}
+
+/// Something that was said on a call.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Said {
+    /// Our id.
+    id: String,
+    /// Our id.
+    message_id: String,
+    /// Our id of the call.
+    call_id: String,
+    /// Order within the call, from 1.
+    seq: i64,
+    /// `transcript` for what was heard, `tts_audio` for what was said.
+    message_type: &'static str,
+    /// The words.
+    content: String,
+    /// `customer` or `agent`.
+    sender_type: &'static str,
+    /// Who said it.
+    sender_name: Option<String>,
+    /// The recogniser's confidence from 0 to 1, where it means something.
+    confidence: Option<f64>,
+    /// The language that was detected.
+    detected_language: Option<String>,
+    /// Always true: interim transcripts are not kept.
+    is_final: bool,
+    /// What became of what was said: stored, heard, cut, failed.
+    delivery: Option<&'static str>,
+    /// How much of it the caller heard, in milliseconds.
+    heard_ms: Option<u32>,
+    /// When it was said.
+    #[schemars(with = "String")]
+    created_at: Wall,
+}
+
+/// Who said what.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Transcript {
+    /// Our id of the call.
+    id: String,
+    /// The vendor's id of the call.
+    call_id: String,
+    conversation: Vec<Turn>,
+    /// All of it, a line each.
+    text: String,
+}
+
+/// One thing that was said.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Turn {
+    /// `customer` or `agent`.
+    sender: &'static str,
+    text: String,
+    #[schemars(with = "String")]
+    timestamp: Wall,
 }
 
 /// `active` for a call that is up; `call_status` beside it says exactly where it stands.
@@ -143,18 +292,18 @@ pub(super) async fn status(
     Path(id): Path<String>,
 ) -> Answer {
     let row = shared.control.call(who.tenant, &id).await?.row;
-    Ok(data(json!({
-        "id": row.call_id,
-        "call_id": row.call_sid,
-        "callId": row.call_sid,
-        "status": status_word(&row),
-        "call_status": row.status.as_str(),
-        "end_reason": row.end_reason.map(|r| r.as_str()),
-        "started_at": row.start_time,
-        "answered_at": row.answered_at,
-        "ended_at": row.end_time,
-        "duration": row.duration,
-    })))
+    Ok(data(Standing {
+        id: row.call_id.to_string(),
+        call_id: row.call_sid.clone(),
+        call_id_too: row.call_sid.clone(),
+        status: status_word(&row),
+        call_status: row.status.as_str(),
+        end_reason: row.end_reason.map(|r| r.as_str()),
+        started_at: row.start_time,
+        answered_at: row.answered_at,
+        ended_at: row.end_time,
+        duration: row.duration,
+    }))
 }
 
 async fn messages_of(shared: &Shared, who: &Identity, id: &str) -> Result<(CallRow, Vec<MessageRow>), Fault> {
@@ -170,23 +319,21 @@ pub(super) async fn messages(
     Path(id): Path<String>,
 ) -> Answer {
     let (_, messages) = messages_of(&shared, &who, &id).await?;
-    let shown = messages.iter().map(|m| {
-        json!({
-            "id": m.message_id,
-            "message_id": m.message_id,
-            "call_id": m.call_id,
-            "seq": m.seq,
-            "message_type": m.message_type,
-            "content": m.content,
-            "sender_type": m.sender_type.as_str(),
-            "sender_name": m.sender_name,
-            "confidence": m.confidence.map(|c| (f64::from(c) * 1e4).round() / 1e4),
-            "detected_language": m.detected_language,
-            "is_final": true,
-            "delivery": m.delivery,
-            "heard_ms": m.heard_ms,
-            "created_at": m.created_at,
-        })
+    let shown = messages.into_iter().map(|m| Said {
+        id: m.message_id.to_string(),
+        message_id: m.message_id.to_string(),
+        call_id: m.call_id.to_string(),
+        seq: m.seq,
+        message_type: m.message_type,
+        content: m.content,
+        sender_type: m.sender_type.as_str(),
+        sender_name: m.sender_name,
+        confidence: m.confidence.map(|c| (f64::from(c) * 1e4).round() / 1e4),
+        detected_language: m.detected_language,
+        is_final: true,
+        delivery: m.delivery,
+        heard_ms: m.heard_ms,
+        created_at: m.created_at,
     });
     Ok(list(shown.collect(), None))
 }
@@ -205,14 +352,17 @@ pub(super) async fn transcript(
         };
         format!("{name}: {}", m.content)
     };
-    let turn =
-        |m: &MessageRow| json!({ "sender": m.sender_type.as_str(), "text": m.content, "timestamp": m.created_at });
-    Ok(data(json!({
-        "id": row.call_id,
-        "call_id": row.call_sid,
-        "conversation": messages.iter().map(turn).collect::<Vec<_>>(),
-        "text": messages.iter().map(line).collect::<Vec<_>>().join("\n"),
-    })))
+    let turn = |m: &MessageRow| Turn {
+        sender: m.sender_type.as_str(),
+        text: m.content.clone(),
+        timestamp: m.created_at,
+    };
+    Ok(data(Transcript {
+        id: row.call_id.to_string(),
+        call_id: row.call_sid,
+        conversation: messages.iter().map(turn).collect(),
+        text: messages.iter().map(line).collect::<Vec<_>>().join("\n"),
+    }))
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ use axum::{
     routing::get,
 };
 use http::{StatusCode, header};
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Whether the daemon is open for new calls. Set by whoever starts and stops it.
@@ -36,6 +37,23 @@ impl Readiness {
     }
 }
 
+/// Whether the process lives.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Alive {
+    /// `ok`, or `draining` while it takes no new calls and stops.
+    status: &'static str,
+}
+
+/// Whether new calls are welcome.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Ready {
+    /// `ready` or `unavailable`.
+    status: &'static str,
+    /// Why not: starting, draining, storage, late, memory, full.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasons: Option<Vec<&'static str>>,
+}
+
 /// `GET /health`: touches nothing, answers as long as the process does.
 pub(super) async fn health(State(shared): State<Shared>) -> Response {
     let status = if shared.readiness.is_draining() {
@@ -43,7 +61,7 @@ pub(super) async fn health(State(shared): State<Shared>) -> Response {
     } else {
         "ok"
     };
-    Json(json!({ "status": status })).into_response()
+    Json(Alive { status }).into_response()
 }
 
 /// `GET /ready`: 503 with the reasons while new calls are not welcome.
@@ -64,10 +82,16 @@ pub(super) async fn ready(State(shared): State<Shared>) -> Response {
         reasons.push("full");
     }
     match reasons.as_slice() {
-        [] => Json(json!({ "status": "ready" })).into_response(),
+        [] => {
+            let status = "ready";
+            Json(Ready { status, reasons: None }).into_response()
+        }
         _ => {
-            let body = Json(json!({ "status": "unavailable", "reasons": reasons }));
-            (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
+            let body = Ready {
+                status: "unavailable",
+                reasons: Some(reasons),
+            };
+            (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
         }
     }
 }
@@ -80,5 +104,5 @@ pub fn metrics_router(renderer: Renderer) -> Router {
     };
     Router::new()
         .route("/metrics", get(page))
-        .route("/health", get(async || Json(json!({ "status": "ok" }))))
+        .route("/health", get(async || Json(Alive { status: "ok" })))
 }

@@ -16,6 +16,7 @@ pub mod guard;
 pub mod health;
 mod hooks;
 mod numbers;
+mod openapi;
 mod place;
 mod recording;
 pub mod respond;

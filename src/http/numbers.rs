@@ -6,7 +6,7 @@
 use super::{
     Shared,
     body::{self, Typed},
-    respond::Answer,
+    respond::{Answer, told},
 };
 use crate::{
     access::Identity,
@@ -24,11 +24,12 @@ use axum::{
     extract::{RawQuery, Request, State},
     response::IntoResponse,
 };
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// A phone number of the tenant's.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct PhoneNumber {
     /// Its id: 128 random bits, because a vendor that signs nothing proves itself by knowing it.
@@ -52,8 +53,10 @@ pub(super) struct PhoneNumber {
     /// Names of the secrets of its account that are kept.
     secrets: Vec<String>,
     /// When it was added.
+    #[schemars(with = "String")]
     created_at: Wall,
     /// When it was last changed.
+    #[schemars(with = "String")]
     updated_at: Wall,
     /// Its own account at the vendor, without the secrets, under the vendor's name and `Config`.
     #[serde(flatten)]
@@ -61,7 +64,7 @@ pub(super) struct PhoneNumber {
 }
 
 /// The numbers of the tenant.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct PhoneNumbers {
     success: bool,
@@ -70,7 +73,7 @@ pub(super) struct PhoneNumbers {
 }
 
 /// A number that was added or changed.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct OnePhoneNumber {
     success: bool,
@@ -79,8 +82,9 @@ pub(super) struct OnePhoneNumber {
 }
 
 /// What is wanted of a number. Beside these fields its account, under the vendor's name and `Config`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = accounts)]
 pub(super) struct PhoneNumberBody {
     /// Which number, when one is changed.
     id: Option<String>,
@@ -96,16 +100,15 @@ pub(super) struct PhoneNumberBody {
     status: Option<String>,
 }
 
-/// Something was done and there is nothing to show.
-#[derive(Debug, Serialize)]
-pub(super) struct Done {
-    success: bool,
-    message: &'static str,
-}
-
-impl Done {
-    pub(super) const fn new(message: &'static str) -> Self {
-        Self { success: true, message }
+/// A vendor's account stands under the vendor's name and `Config`.
+fn accounts(schema: &mut Schema) {
+    let Some(Value::Object(properties)) = schema.get_mut("properties") else {
+        return;
+    };
+    for vendor in vendor::all() {
+        let text = format!("Its account, in the words of `[{}]` of the configuration.", vendor.name);
+        let account = serde_json::json!({ "type": ["object", "null"], "description": text });
+        properties.insert(account_key(vendor.name), account);
     }
 }
 
@@ -159,7 +162,7 @@ pub(super) async fn remove(
 ) -> Answer {
     let id = body::one_id(read_query(query.as_deref())?, None)?;
     shared.control.remove_number(who.tenant, &id).await?;
-    Ok(Json(Done::new("Phone number deleted")).into_response())
+    Ok(told("Phone number deleted"))
 }
 
 /// The `id` of a query. The frontends' `userId` is ignored, anything else refused.

@@ -2,12 +2,11 @@
 
 use super::{
     Shared, SimulateRequest,
-    body::{self, Fields},
-    calls::{shown, stored},
+    body::{self, either, required},
+    calls::{Call, shown, stored},
     respond::{Answer, Failure, data, done},
 };
 use crate::{
-    access::Identity,
     base::{
         fault::{Fault, Kind},
         ids::TenantId,
@@ -19,17 +18,9 @@ use crate::{
 };
 use axum::extract::{Path, Request, State};
 use http::StatusCode;
-use serde_json::json;
-
-/// Reads who asks and the fields of the body.
-async fn read(shared: &Shared, request: Request) -> Result<(Identity, Fields), Failure> {
-    let (parts, body) = request.into_parts();
-    let who = parts.extensions.get::<Identity>().cloned();
-    let who = who.ok_or_else(|| Fault::internal("a route that acts has no gate"))?;
-    let config = &shared.config;
-    let body = body::read(&parts.headers, body, config.body_bytes, config).await?;
-    Ok((who, Fields::read(&parts.headers, &body)?))
-}
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 struct Asked {
     dial: DialRequest,
@@ -37,28 +28,202 @@ struct Asked {
     callback: bool,
 }
 
-fn read_dial(mut fields: Fields, vendor: Option<&'static Descriptor>) -> Result<Asked, Fault> {
+/// A call to place. Fields that mean the same may not differ.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(super) struct DialBody {
+    /// Who is called: E.164, or `sip:` where the vendor takes it. Required, as this or `to`.
+    to_number: Option<String>,
+    /// As `to_number`.
+    to: Option<String>,
+    /// One of the tenant's numbers; without one, the first.
+    from_number: Option<String>,
+    /// As `from_number`.
+    from: Option<String>,
+    /// Who carries the call; without one, the vendor of `from_number`.
+    provider: Option<String>,
+    /// Id or name of the agent that serves it; without one, the number's.
+    #[serde(rename = "agentId")]
+    agent_id_too: Option<String>,
+    /// As `agentId`.
+    agent_id: Option<String>,
+    /// As `agentId`.
+    agent: Option<String>,
+    /// Taken and shown: the daemon's own flow serves the call.
+    flow_url: Option<String>,
+    /// Taken with a warning: it is not called.
+    status_callback_url: Option<String>,
+}
+
+fn read_dial(fields: Map<String, Value>, vendor: Option<&'static Descriptor>) -> Result<Asked, Fault> {
+    let b = body::typed::<DialBody>(fields)?.value;
+    if let Some(vendor) = vendor
+        && b.provider.as_ref().is_some_and(|p| p != vendor.name)
+    {
+        return Err(Fault::client(Kind::Invalid, "provider is another than the path's"));
+    }
     let dial = DialRequest {
-        to: fields.required(&["to_number", "to"])?,
-        from: fields.text(&["from_number", "from"])?.unwrap_or_default(),
+        to: required("to_number", [("to_number", b.to_number), ("to", b.to)])?,
+        from: either([("from_number", b.from_number), ("from", b.from)])?.unwrap_or_default(),
         vendor: match vendor {
             Some(vendor) => Some(vendor.name.to_owned()),
-            None => fields.text(&["provider"])?,
+            None => either([("provider", b.provider)])?,
         },
-        agent: fields.text(&["agentId", "agent_id", "agent"])?,
+        agent: either([
+            ("agentId", b.agent_id_too),
+            ("agent_id", b.agent_id),
+            ("agent", b.agent),
+        ])?,
     };
-    let flow_url = fields.text(&["flow_url"])?;
-    let callback = fields.text(&["status_callback_url"])?.is_some();
-    fields.finish()?;
     if let Some(name) = dial.vendor.as_ref().filter(|n| vendor::by_name(n).is_none()) {
         let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
         return Err(Fault::client(Kind::Invalid, format!("provider is not known: {name}")));
     }
     Ok(Asked {
         dial,
-        flow_url,
-        callback,
+        flow_url: either([("flow_url", b.flow_url)])?,
+        callback: either([("status_callback_url", b.status_callback_url)])?.is_some(),
     })
+}
+
+/// A call that was placed.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Placed {
+    /// Our id.
+    id: String,
+    /// The vendor's id.
+    call_id: String,
+    /// The vendor's id.
+    #[serde(rename = "callId")]
+    call_id_too: String,
+    /// Where it stands.
+    status: &'static str,
+    direction: &'static str,
+    /// Who carries it.
+    provider: String,
+    from_number: String,
+    to_number: String,
+    /// As it was given.
+    flow_url: Option<String>,
+    /// Where its audio is streamed to, without the token.
+    #[serde(rename = "streamUrl")]
+    stream_url: Option<String>,
+    #[schemars(with = "String")]
+    timestamp: Wall,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warnings: Option<Vec<&'static str>>,
+    /// Its record.
+    #[serde(rename = "dbRecord")]
+    db_record: Call,
+}
+
+/// Which call to end, by either id.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(super) struct EndBody {
+    call_control_id: Option<String>,
+    call_id: Option<String>,
+    #[serde(rename = "callId")]
+    call_id_too: Option<String>,
+    call_sid: Option<String>,
+    #[serde(rename = "callSid")]
+    call_sid_too: Option<String>,
+    id: Option<String>,
+}
+
+/// A call that has ended.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Ended {
+    /// Our id.
+    id: String,
+    /// The vendor's id.
+    call_id: String,
+    /// The vendor's id.
+    #[serde(rename = "callId")]
+    call_id_too: String,
+    status: &'static str,
+    /// Why it ended.
+    end_reason: Option<&'static str>,
+    /// Seconds from answer to end.
+    duration: Option<i64>,
+}
+
+/// A call that did as it was asked.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Named {
+    /// Our id.
+    id: String,
+    /// The vendor's id.
+    call_id: String,
+    /// The vendor's id.
+    #[serde(rename = "callId")]
+    call_id_too: String,
+    status: &'static str,
+}
+
+/// Which way to mute or unmute.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(super) struct MuteBody {
+    /// `inbound` (the caller is not heard), `outbound` (the caller hears silence) or `both`; without one, muting is of our
+    /// side and unmuting of both.
+    direction: Option<String>,
+}
+
+/// How a call is muted now.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Muted {
+    /// Our id.
+    id: String,
+    /// The vendor's id.
+    call_id: String,
+    /// The vendor's id.
+    #[serde(rename = "callId")]
+    call_id_too: String,
+    muted: Ways,
+}
+
+/// Each way of a call's audio.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Ways {
+    /// The caller is not heard.
+    inbound: Option<bool>,
+    /// The caller hears silence.
+    outbound: Option<bool>,
+}
+
+/// Keys for the far end.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(super) struct DigitsBody {
+    /// `0-9`, `*`, `#`, `A-D`. Required.
+    digits: Option<String>,
+}
+
+/// Where to transfer a call.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(super) struct TransferBody {
+    /// E.164, or `sip:` where the vendor takes it. Required, as this or `to`.
+    to_number: Option<String>,
+    /// As `to_number`.
+    to: Option<String>,
+}
+
+/// A simulated incoming call.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(super) struct SimulateBody {
+    /// Whose dialect is spoken; without one, the first's.
+    provider: Option<String>,
+    /// As `provider`.
+    vendor: Option<String>,
+    /// The caller's number; without one, one is made up.
+    from_number: Option<String>,
+    /// As `from_number`.
+    from: Option<String>,
+    /// The called number; without one, one is made up.
+    to_number: Option<String>,
+    /// As `to_number`.
+    to: Option<String>,
+    /// What the caller says; without words, a ringing tone.
+    text: Option<String>,
+    /// As `text`.
+    message: Option<String>,
 }
 
 /// `POST /api/calls/initiate`
@@ -72,38 +237,45 @@ pub(super) async fn initiate_by(vendor: &'static Descriptor, State(shared): Stat
 }
 
 async fn place(shared: &Shared, request: Request, vendor: Option<&'static Descriptor>) -> Answer {
-    let (who, fields) = read(shared, request).await?;
+    let (who, fields) = body::object(shared, request).await?;
     let asked = read_dial(fields, vendor)?;
     let row = shared.control.dial(who.tenant, asked.dial).await?;
     let stream_url = vendor::by_name(&row.vendor).map(|v| {
         // Without its token: whoever reads the answer needs to know where, not how to get in.
         format!("{}{}", shared.public_url.replacen("http", "ws", 1), v.stream_path)
     });
-    let mut answer = json!({
-        "id": row.call_id,
-        "call_id": row.call_sid,
-        "callId": row.call_sid,
-        "status": row.status.as_str(),
-        "direction": "outbound-dial",
-        "provider": row.vendor,
-        "from_number": row.organization_number,
-        "to_number": row.customer_number,
-        "flow_url": asked.flow_url,
-        "streamUrl": stream_url,
-        "timestamp": Wall::now(),
-    });
-    if asked.callback {
-        answer["warnings"] = json!(["status_callback_url is not called: watch the call over the frontend socket"]);
-    }
-    answer["dbRecord"] = shown(&stored(row));
+    let warning = "status_callback_url is not called: watch the call over the frontend socket";
+    let answer = Placed {
+        id: row.call_id.to_string(),
+        call_id: row.call_sid.clone(),
+        call_id_too: row.call_sid.clone(),
+        status: row.status.as_str(),
+        direction: "outbound-dial",
+        provider: row.vendor.clone(),
+        from_number: row.organization_number.clone(),
+        to_number: row.customer_number.clone(),
+        flow_url: asked.flow_url,
+        stream_url,
+        timestamp: Wall::now(),
+        warnings: asked.callback.then(|| vec![warning]),
+        db_record: shown(&stored(row)),
+    };
     Ok(done(answer, "Call initiated successfully"))
 }
 
 /// `POST /api/calls/{provider}/end`
 pub(super) async fn end(vendor: &'static Descriptor, State(shared): State<Shared>, request: Request) -> Answer {
-    let (who, mut fields) = read(&shared, request).await?;
-    let id = fields.required(&["call_control_id", "call_id", "callId", "call_sid", "callSid", "id"])?;
-    fields.finish()?;
+    let (who, fields) = body::object(&shared, request).await?;
+    let b = body::typed::<EndBody>(fields)?.value;
+    let names = [
+        ("call_control_id", b.call_control_id),
+        ("call_id", b.call_id),
+        ("callId", b.call_id_too),
+        ("call_sid", b.call_sid),
+        ("callSid", b.call_sid_too),
+        ("id", b.id),
+    ];
+    let id = required("call_control_id", names)?;
     of_vendor(&shared, who.tenant, vendor, &id).await?;
     let row = shared.control.hang_up(who.tenant, &id).await?;
     Ok(done(ended(&row), "Call ended"))
@@ -127,9 +299,9 @@ pub(super) async fn mute(
     State(shared): State<Shared>,
     request: Request,
 ) -> Answer {
-    let (who, mut fields) = read(&shared, request).await?;
-    let direction = fields.text(&["direction"])?;
-    fields.finish()?;
+    let (who, fields) = body::object(&shared, request).await?;
+    let b = body::typed::<MuteBody>(fields)?.value;
+    let direction = either([("direction", b.direction)])?;
     let way = |word: &str| match direction.as_deref() {
         None => (!on || word == "outbound").then_some(on),
         Some(direction) => (direction == word || direction == "both").then_some(on),
@@ -146,12 +318,15 @@ pub(super) async fn mute(
     };
     let row = of_vendor(&shared, who.tenant, vendor, &id).await?;
     let muted = shared.control.mute(who.tenant, &id, wanted).await?;
-    let answer = json!({
-        "id": row.call_id,
-        "call_id": row.call_sid,
-        "callId": row.call_sid,
-        "muted": { "inbound": muted.inbound, "outbound": muted.outbound },
-    });
+    let answer = Muted {
+        id: row.call_id.to_string(),
+        call_id: row.call_sid.clone(),
+        call_id_too: row.call_sid,
+        muted: Ways {
+            inbound: muted.inbound,
+            outbound: muted.outbound,
+        },
+    };
     Ok(done(answer, if on { "Call muted" } else { "Call unmuted" }))
 }
 
@@ -162,9 +337,9 @@ pub(super) async fn digits(
     State(shared): State<Shared>,
     request: Request,
 ) -> Answer {
-    let (who, mut fields) = read(&shared, request).await?;
-    let digits = fields.required(&["digits"])?.to_ascii_uppercase();
-    fields.finish()?;
+    let (who, fields) = body::object(&shared, request).await?;
+    let b = body::typed::<DigitsBody>(fields)?.value;
+    let digits = required("digits", [("digits", b.digits)])?.to_ascii_uppercase();
     let row = of_vendor(&shared, who.tenant, vendor, &id).await?;
     shared.control.digits(who.tenant, &id, digits).await?;
     Ok(done(named(&row), "Digits sent"))
@@ -177,39 +352,44 @@ pub(super) async fn transfer(
     State(shared): State<Shared>,
     request: Request,
 ) -> Answer {
-    let (who, mut fields) = read(&shared, request).await?;
-    let to = fields.required(&["to_number", "to"])?;
-    fields.finish()?;
+    let (who, fields) = body::object(&shared, request).await?;
+    let b = body::typed::<TransferBody>(fields)?.value;
+    let to = required("to_number", [("to_number", b.to_number), ("to", b.to)])?;
     let row = of_vendor(&shared, who.tenant, vendor, &id).await?;
     shared.control.transfer(who.tenant, &id, to).await?;
     Ok(done(named(&row), "Call transferred"))
 }
 
-fn named(row: &CallRow) -> serde_json::Value {
-    json!({ "id": row.call_id, "call_id": row.call_sid, "callId": row.call_sid, "status": row.status.as_str() })
+fn named(row: &CallRow) -> Named {
+    Named {
+        id: row.call_id.to_string(),
+        call_id: row.call_sid.clone(),
+        call_id_too: row.call_sid.clone(),
+        status: row.status.as_str(),
+    }
 }
 
-fn ended(row: &CallRow) -> serde_json::Value {
-    json!({
-        "id": row.call_id,
-        "call_id": row.call_sid,
-        "callId": row.call_sid,
-        "status": row.status.as_str(),
-        "end_reason": row.end_reason.map(|r| r.as_str()),
-        "duration": row.duration,
-    })
+fn ended(row: &CallRow) -> Ended {
+    Ended {
+        id: row.call_id.to_string(),
+        call_id: row.call_sid.clone(),
+        call_id_too: row.call_sid.clone(),
+        status: row.status.as_str(),
+        end_reason: row.end_reason.map(|r| r.as_str()),
+        duration: row.duration,
+    }
 }
 
 /// `POST /api/calls/simulate`
 pub(super) async fn simulate(State(shared): State<Shared>, request: Request) -> Answer {
-    let (who, mut fields) = read(&shared, request).await?;
+    let (who, fields) = body::object(&shared, request).await?;
+    let b = body::typed::<SimulateBody>(fields)?.value;
     let request = SimulateRequest {
-        vendor: fields.text(&["provider", "vendor"])?,
-        from: fields.text(&["from_number", "from"])?,
-        to: fields.text(&["to_number", "to"])?,
-        text: fields.text(&["text", "message"])?,
+        vendor: either([("provider", b.provider), ("vendor", b.vendor)])?,
+        from: either([("from_number", b.from_number), ("from", b.from)])?,
+        to: either([("to_number", b.to_number), ("to", b.to)])?,
+        text: either([("text", b.text), ("message", b.message)])?,
     };
-    fields.finish()?;
     let Some(simulate) = &shared.simulate else {
         return Err(Failure::with_status(
             StatusCode::NOT_FOUND,
@@ -223,12 +403,9 @@ pub(super) async fn simulate(State(shared): State<Shared>, request: Request) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderMap, header};
 
     fn asked(body: &str) -> Result<Asked, Fault> {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, "application/json".parse().unwrap());
-        read_dial(Fields::read(&headers, body.as_bytes()).unwrap(), None)
+        read_dial(serde_json::from_str(body).unwrap(), None)
     }
 
     #[test]

@@ -8,7 +8,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// What a handler returns.
 pub type Answer = Result<Response, Failure>;
@@ -38,7 +39,7 @@ impl Failure {
     /// The whole answer as bytes, closing the connection: for where no HTTP library stands.
     pub(super) fn to_http(&self) -> Vec<u8> {
         let (status, code) = self.shown();
-        let body = shape(code, &self.fault.message).to_string();
+        let body = serde_json::to_string(&shape(code, &self.fault.message)).unwrap_or_default();
         let reason = status.canonical_reason().unwrap_or_default();
         let headers = "content-type: application/json\r\nx-content-type-options: nosniff\r\ncache-control: no-store\r\nconnection: close";
         let length = body.len();
@@ -115,8 +116,14 @@ impl IntoResponse for Failure {
     }
 }
 
-fn shape(code: &str, message: &str) -> Value {
-    json!({ "success": false, "error": { "code": code, "message": message } })
+fn shape(code: &str, message: &str) -> Refused {
+    Refused {
+        success: false,
+        error: Error {
+            code: code.to_owned(),
+            message: message.to_owned(),
+        },
+    }
 }
 
 const fn word(status: StatusCode) -> &'static str {
@@ -140,28 +147,91 @@ fn jitter(least: u64, most: u64) -> u64 {
 }
 
 /// `200` with data.
-pub fn data(data: Value) -> Response {
-    Json(json!({ "success": true, "data": data })).into_response()
+pub fn data<T: Serialize>(data: T) -> Response {
+    Json(Data { success: true, data }).into_response()
 }
 
 /// `200` with a list, how many are in it, and the cursor of the next page where there is one.
-pub fn list(items: Vec<Value>, next: Option<String>) -> Response {
-    let mut body = json!({ "success": true, "count": items.len(), "data": items });
-    if let Some(cursor) = next {
-        body["next_cursor"] = cursor.into();
-    }
-    Json(body).into_response()
+pub fn list<T: Serialize>(data: Vec<T>, next_cursor: Option<String>) -> Response {
+    Json(List {
+        success: true,
+        count: data.len(),
+        data,
+        next_cursor,
+    })
+    .into_response()
 }
 
 /// `200` with data and a sentence.
-pub fn done(data: Value, message: &str) -> Response {
-    Json(json!({ "success": true, "data": data, "message": message })).into_response()
+pub fn done<T: Serialize>(data: T, message: &'static str) -> Response {
+    Json(Done {
+        success: true,
+        data,
+        message,
+    })
+    .into_response()
+}
+
+/// `200` with a sentence alone.
+pub fn told(message: &'static str) -> Response {
+    Json(Told { success: true, message }).into_response()
+}
+
+/// What was asked for.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Data<T> {
+    success: bool,
+    data: T,
+}
+
+/// A list of what was asked for.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct List<T> {
+    success: bool,
+    /// How many are in this answer.
+    count: usize,
+    data: Vec<T>,
+    /// Cursor of the next page, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+/// What became of it, with a sentence.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Done<T> {
+    success: bool,
+    data: T,
+    message: &'static str,
+}
+
+/// A sentence.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Told {
+    success: bool,
+    message: &'static str,
+}
+
+/// A refusal.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Refused {
+    success: bool,
+    error: Error,
+}
+
+/// Why something was refused.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Error {
+    /// One word for programs.
+    code: String,
+    /// A sentence for people.
+    message: String,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use http_body_util::BodyExt;
+    use serde_json::{Value, json};
 
     async fn shown(failure: Failure) -> (u16, Value, Option<String>) {
         let response = failure.into_response();

@@ -3,19 +3,24 @@
 use super::{
     Deps, Shared, agents, auth,
     called::STREAMS,
-    calls, edge, frontends, health, hooks, numbers, place, recording,
-    respond::Failure,
+    calls::{self, Call},
+    edge, frontends, health, hooks, numbers,
+    openapi::{self, Doc},
+    place, recording,
+    respond::{Data, Done, Failure, List, Told},
     streams,
     upgrade::{self, At},
 };
 use crate::{access::Role, vendor};
 use axum::{
-    Router,
+    Extension, Router,
     handler::Handler,
     middleware::from_fn_with_state,
     routing::{MethodFilter, MethodRouter, on},
 };
 use http::{Method, StatusCode};
+use schemars::{JsonSchema, SchemaGenerator};
+use serde_json::Value;
 use std::{fmt, sync::Arc};
 
 /// What a route asks for.
@@ -39,7 +44,48 @@ pub struct Route {
     pub path: String,
     /// What it asks for.
     pub gate: Gate,
+    /// What it is for, where it is part of the REST interface.
+    pub(super) doc: Option<Doc>,
     handler: MethodRouter<Shared>,
+}
+
+impl Route {
+    /// Part of the REST interface: what it does, and the type of its answer.
+    fn says<T: JsonSchema>(self, summary: &'static str) -> Self {
+        let doc = Doc {
+            summary,
+            query: &[],
+            takes: None,
+            answers: Some(SchemaGenerator::subschema_for::<T>),
+        };
+        Self { doc: Some(doc), ..self }
+    }
+
+    /// Part of the REST interface: a sound file.
+    fn plays(self, summary: &'static str) -> Self {
+        let doc = Doc {
+            summary,
+            query: &[],
+            takes: None,
+            answers: None,
+        };
+        Self { doc: Some(doc), ..self }
+    }
+
+    /// The type of its body.
+    fn takes<T: JsonSchema>(mut self) -> Self {
+        self.doc = self.doc.map(|doc| Doc {
+            takes: Some(SchemaGenerator::subschema_for::<T>),
+            ..doc
+        });
+        self
+    }
+
+    /// What may stand in its query, with what it means.
+    fn asks(mut self, query: &'static [(&'static str, &'static str)]) -> Self {
+        self.doc = self.doc.map(|doc| Doc { query, ..doc });
+        self
+    }
 }
 
 impl fmt::Debug for Route {
@@ -63,6 +109,7 @@ where
         method: method.clone(),
         path: path.into(),
         gate,
+        doc: None,
         handler: on(filter, handler),
     }
 }
@@ -85,38 +132,77 @@ pub fn table(deps: &Deps) -> Vec<Route> {
     const ACT: Gate = Gate::Role(Role::Agent);
     const OWN: Gate = Gate::Role(Role::Admin);
     let (get, post, put, delete) = (&Method::GET, &Method::POST, &Method::PUT, &Method::DELETE);
+    const USER: (&str, &str) = ("userId", "Taken and ignored: the tenant is the credential's.");
+    const ID: (&str, &str) = ("id", "Which one.");
     let mut all = vec![
-        route(get, "/health", Gate::Open, health::health),
-        route(get, "/ready", Gate::Open, health::ready),
+        route(get, "/health", Gate::Open, health::health).says::<health::Alive>("Whether the process lives"),
+        route(get, "/ready", Gate::Open, health::ready).says::<health::Ready>("Whether new calls are welcome"),
+        route(get, "/api/openapi.json", Gate::Open, openapi::openapi).says::<Value>("This document"),
         route(get, "/api/ws/telephony/stream", Gate::Frontend, frontends::telephony),
         route(get, "/call-events", Gate::Frontend, frontends::call_events),
         route(get, "/frontend-audio", Gate::Frontend, frontends::frontend_audio),
-        route(get, "/api/calls/active", VIEW, calls::active),
-        route(get, "/api/calls/history", VIEW, calls::history),
-        route(get, "/api/calls/{id}", VIEW, calls::one),
-        route(get, "/api/calls/{id}/status", VIEW, calls::status),
-        route(get, "/api/calls/{id}/messages", VIEW, calls::messages),
-        route(get, "/api/calls/{id}/transcript", VIEW, calls::transcript),
-        route(get, "/api/calls/{id}/recording", VIEW, recording::recording),
-        route(post, "/api/calls/initiate", ACT, place::initiate),
-        route(post, "/api/calls/simulate", ACT, place::simulate),
-        route(get, "/api/websocket/streams", VIEW, streams::all),
+        route(get, "/api/calls/active", VIEW, calls::active).says::<List<Call>>("Live calls, newest first"),
+        route(get, "/api/calls/history", VIEW, calls::history)
+            .says::<List<Call>>("Ended calls, newest first")
+            .asks(&[
+                ("status", "Another status, or `all`."),
+                ("limit", "Calls on a page, at most 200."),
+                ("cursor", "`next_cursor` of the page before."),
+                USER,
+            ]),
+        route(get, "/api/calls/{id}", VIEW, calls::one).says::<Data<Call>>("A call, by either id"),
+        route(get, "/api/calls/{id}/status", VIEW, calls::status).says::<Data<calls::Standing>>("Where a call stands"),
+        route(get, "/api/calls/{id}/messages", VIEW, calls::messages)
+            .says::<List<calls::Said>>("What was said on a call, in order"),
+        route(get, "/api/calls/{id}/transcript", VIEW, calls::transcript)
+            .says::<Data<calls::Transcript>>("Who said what on a call"),
+        route(get, "/api/calls/{id}/recording", VIEW, recording::recording).plays("The recording of a call"),
+        route(post, "/api/calls/initiate", ACT, place::initiate)
+            .says::<Done<place::Placed>>("Place a call")
+            .takes::<place::DialBody>(),
+        route(post, "/api/calls/simulate", ACT, place::simulate)
+            .says::<Data<Call>>("Simulate an incoming call")
+            .takes::<place::SimulateBody>(),
+        route(get, "/api/websocket/streams", VIEW, streams::all).says::<List<streams::Stream>>("Live media streams"),
         route(
             post,
             "/api/websocket/interrupt/{connection_id}",
             ACT,
             streams::interrupt,
-        ),
-        route(post, "/api/websocket/clear/{connection_id}", ACT, streams::clear),
+        )
+        .says::<Done<streams::Interrupted>>("Do not play a chunk of ours")
+        .asks(&[("chunk_id", "Which chunk, where the body names none.")])
+        .takes::<streams::InterruptBody>(),
+        route(post, "/api/websocket/clear/{connection_id}", ACT, streams::clear)
+            .says::<Done<streams::Cleared>>("Drop everything that is queued or playing"),
         // Whoever knows a number's id can pass for a vendor that signs nothing.
-        route(get, "/api/phone-numbers", ACT, numbers::list),
-        route(post, "/api/phone-numbers", OWN, numbers::add),
-        route(put, "/api/phone-numbers", OWN, numbers::change),
-        route(delete, "/api/phone-numbers", OWN, numbers::remove),
-        route(get, "/api/agents", VIEW, agents::list),
-        route(post, "/api/agents", OWN, agents::add),
-        route(put, "/api/agents", OWN, agents::change),
-        route(delete, "/api/agents", OWN, agents::remove),
+        route(get, "/api/phone-numbers", ACT, numbers::list)
+            .says::<numbers::PhoneNumbers>("Phone numbers")
+            .asks(&[USER]),
+        route(post, "/api/phone-numbers", OWN, numbers::add)
+            .says::<numbers::OnePhoneNumber>("Add a phone number")
+            .asks(&[USER])
+            .takes::<numbers::PhoneNumberBody>(),
+        route(put, "/api/phone-numbers", OWN, numbers::change)
+            .says::<numbers::OnePhoneNumber>("Change a phone number")
+            .asks(&[ID, USER])
+            .takes::<numbers::PhoneNumberBody>(),
+        route(delete, "/api/phone-numbers", OWN, numbers::remove)
+            .says::<Told>("Delete a phone number")
+            .asks(&[ID, USER]),
+        route(get, "/api/agents", VIEW, agents::list)
+            .says::<List<agents::ShownAgent>>("Agents")
+            .asks(&[ID, USER]),
+        route(post, "/api/agents", OWN, agents::add)
+            .says::<Done<agents::ShownAgent>>("Add an agent")
+            .takes::<agents::AgentBody>(),
+        route(put, "/api/agents", OWN, agents::change)
+            .says::<Done<agents::ShownAgent>>("Change an agent")
+            .asks(&[ID, USER])
+            .takes::<agents::AgentBody>(),
+        route(delete, "/api/agents", OWN, agents::remove)
+            .says::<Told>("Delete an agent that no number is linked to")
+            .asks(&[ID, USER]),
     ];
     for vendor in vendor::all()
         .iter()
@@ -124,21 +210,43 @@ pub fn table(deps: &Deps) -> Vec<Route> {
         .filter(|v| deps.trunks.contains_key(v.name))
     {
         let rest = |what| format!("/api/calls/{}/{what}", vendor.name);
-        all.push(route(post, rest("initiate"), ACT, move |s, r| {
-            place::initiate_by(vendor, s, r)
-        }));
-        all.push(route(post, rest("end"), ACT, move |s, r| place::end(vendor, s, r)));
-        for (what, on) in [("{id}/mute", true), ("{id}/unmute", false)] {
-            all.push(route(post, rest(what), ACT, move |p, s, r| {
-                place::mute(vendor, on, p, s, r)
-            }));
+        all.push(
+            route(post, rest("initiate"), ACT, move |s, r| {
+                place::initiate_by(vendor, s, r)
+            })
+            .says::<Done<place::Placed>>("Place a call with this vendor")
+            .takes::<place::DialBody>(),
+        );
+        all.push(
+            route(post, rest("end"), ACT, move |s, r| place::end(vendor, s, r))
+                .says::<Done<place::Ended>>("End a call")
+                .takes::<place::EndBody>(),
+        );
+        for (what, on, summary) in [
+            ("{id}/mute", true, "Mute a call at the relay"),
+            ("{id}/unmute", false, "Unmute a call"),
+        ] {
+            let mute = move |p, s, r| place::mute(vendor, on, p, s, r);
+            all.push(
+                route(post, rest(what), ACT, mute)
+                    .says::<Done<place::Muted>>(summary)
+                    .takes::<place::MuteBody>(),
+            );
         }
-        all.push(route(post, rest("{id}/digits"), ACT, move |p, s, r| {
-            place::digits(vendor, p, s, r)
-        }));
-        all.push(route(post, rest("{id}/transfer"), ACT, move |p, s, r| {
-            place::transfer(vendor, p, s, r)
-        }));
+        all.push(
+            route(post, rest("{id}/digits"), ACT, move |p, s, r| {
+                place::digits(vendor, p, s, r)
+            })
+            .says::<Done<place::Named>>("Send keys to the far end")
+            .takes::<place::DigitsBody>(),
+        );
+        all.push(
+            route(post, rest("{id}/transfer"), ACT, move |p, s, r| {
+                place::transfer(vendor, p, s, r)
+            })
+            .says::<Done<place::Named>>("Hand a call to a number")
+            .takes::<place::TransferBody>(),
+        );
         for hook in vendor.hook_paths {
             for method in [get, post] {
                 let answer = move |s, r| hooks::answer(vendor, hook.kind, s, r);
@@ -179,6 +287,7 @@ pub fn router(deps: Deps) -> Result<Router, Collision> {
     let shared: Shared = Arc::new(deps);
     let routes = table(&shared);
     collisions(&routes)?;
+    let described = Extension(openapi::Document::of(&routes, &shared.public_url));
     let mut router = Router::new();
     for Route {
         path, gate, handler, ..
@@ -195,6 +304,7 @@ pub fn router(deps: Deps) -> Result<Router, Collision> {
         .method_not_allowed_fallback(async || {
             Failure::with_status(StatusCode::METHOD_NOT_ALLOWED, "no such method here")
         })
+        .layer(described)
         .layer(from_fn_with_state(shared.clone(), edge::every_request))
         .with_state(shared))
 }

@@ -1,14 +1,16 @@
 //! Media streams by our id of their socket: which there are, and how to silence what is queued at the vendor.
 
 use super::{
-    Shared,
-    body::{self, Fields},
+    Shared, body,
     calls::shown,
     respond::{Answer, Failure, done, list},
 };
 use crate::{
     access::Identity,
-    base::fault::{Fault, Kind},
+    base::{
+        fault::{Fault, Kind},
+        time::Wall,
+    },
     control::{LiveCall, Silence},
     wire::form::Form,
 };
@@ -16,29 +18,87 @@ use axum::{
     Extension,
     extract::{Path, Request, State},
 };
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-/// A stream as REST shows it: what its call shows of it.
-fn stream(call: &LiveCall) -> Option<Value> {
+/// A stream, with what its call shows of it.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Stream {
+    /// Our id of its socket.
+    connection_id: String,
+    /// The vendor's id of it.
+    stream_id: Option<String>,
+    /// The vendor's id of its call.
+    call_id: String,
+    /// Our id of its call.
+    id: String,
+    /// Who carries it.
+    provider: String,
+    /// `inbound` or `outbound`.
+    direction: &'static str,
+    /// The calling number.
+    from: String,
+    /// The called number.
+    to: String,
+    /// Where its call stands.
+    status: &'static str,
+    /// When its call was announced or placed.
+    #[schemars(with = "String")]
+    started_at: Wall,
+    /// Encoding of the caller's audio.
+    encoding: Option<&'static str>,
+    /// Its sample rate in Hz.
+    sample_rate: Option<u32>,
+}
+
+fn stream(call: &LiveCall) -> Option<Stream> {
     let connection = call.connection?;
     let call = shown(call);
-    let mut stream = json!({ "connection_id": connection });
-    for key in [
-        "stream_id",
-        "call_id",
-        "id",
-        "provider",
-        "direction",
-        "from",
-        "to",
-        "status",
-        "started_at",
-        "encoding",
-        "sample_rate",
-    ] {
-        stream[key] = call[key].clone();
-    }
-    Some(stream)
+    Some(Stream {
+        connection_id: connection.to_string(),
+        stream_id: call.stream_id,
+        call_id: call.call_id,
+        id: call.id,
+        provider: call.provider,
+        direction: call.direction,
+        from: call.from,
+        to: call.to,
+        status: call.status,
+        started_at: call.started_at,
+        encoding: call.encoding,
+        sample_rate: call.sample_rate,
+    })
+}
+
+/// A stream whose queue was cleared.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Cleared {
+    /// Our id of its socket.
+    connection_id: String,
+}
+
+/// What is not to be played.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(super) struct InterruptBody {
+    /// Which chunk of ours; the last one when none is named.
+    chunk_id: Option<Chunk>,
+}
+
+/// A chunk's number, as a number or as text.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum Chunk {
+    Number(u64),
+    Text(String),
+}
+
+/// A stream of which something is not played.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Interrupted {
+    /// Our id of its socket.
+    connection_id: String,
+    /// Which chunk, if one was named.
+    chunk_id: Option<u64>,
 }
 
 /// `GET /api/websocket/streams`
@@ -52,29 +112,29 @@ pub(super) async fn clear(State(shared): State<Shared>, Path(id): Path<String>, 
     let (parts, _) = request.into_parts();
     let who = identity(&parts.extensions)?;
     shared.control.silence(who.tenant, &id, Silence::Everything).await?;
-    Ok(done(json!({ "connection_id": id }), "Clear message sent"))
+    Ok(done(Cleared { connection_id: id }, "Clear message sent"))
 }
 
 /// `POST /api/websocket/interrupt/{connection_id}`: one chunk of ours is not played, by its `chunk_id` in query or body; the last one
 /// when none is named. Where a vendor cannot tell chunks apart, everything is dropped.
 pub(super) async fn interrupt(State(shared): State<Shared>, Path(id): Path<String>, request: Request) -> Answer {
-    let (parts, body) = request.into_parts();
-    let who = identity(&parts.extensions)?;
-    let config = &shared.config;
-    let body = body::read(&parts.headers, body, config.body_bytes, config).await?;
-    let mut fields = Fields::read(&parts.headers, &body)?;
-    let query = Form::parse(parts.uri.query().unwrap_or_default().as_bytes()).unwrap_or_default();
-    let chunk = match fields.number("chunk_id")? {
-        Some(chunk) => Some(chunk),
-        None => match query.get("chunk_id").map(str::parse) {
-            Some(Err(_)) => return Err(Fault::client(Kind::Invalid, "chunk_id is not a whole number").into()),
-            Some(Ok(chunk)) => Some(chunk),
-            None => None,
-        },
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let query = Form::parse(query.as_bytes()).unwrap_or_default();
+    let (who, fields) = body::object(&shared, request).await?;
+    let number = |text: &str| {
+        let none = || Fault::client(Kind::Invalid, "chunk_id is not a whole number");
+        text.parse().map_err(|_| none())
     };
-    fields.finish()?;
+    let chunk: Option<u64> = match body::typed::<InterruptBody>(fields)?.value.chunk_id {
+        Some(Chunk::Number(chunk)) => Some(chunk),
+        Some(Chunk::Text(text)) => Some(number(&text)?),
+        None => query.get("chunk_id").map(number).transpose()?,
+    };
     shared.control.silence(who.tenant, &id, Silence::Chunk(chunk)).await?;
-    let answer = json!({ "connection_id": id, "chunk_id": chunk });
+    let answer = Interrupted {
+        connection_id: id,
+        chunk_id: chunk,
+    };
     Ok(done(answer, "Interrupt message sent"))
 }
 

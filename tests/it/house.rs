@@ -1,6 +1,7 @@
 //! The control plane of a daemon in this process, on a loopback socket: store, control, hub and router as `app` joins them,
 //! with a door to the media threads that only counts. And the clients that knock.
 
+use crate::openapi;
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Full};
 use hyper::upgrade::Upgraded;
@@ -60,6 +61,8 @@ pub(crate) struct House {
     pub(crate) readiness: Arc<Readiness>,
     pub(crate) door: Arc<Door>,
     pub(crate) folder: tempfile::TempDir,
+    /// What the daemon says of its REST interface: every answer is held to it.
+    pub(crate) openapi: Value,
     /// Method, path and gate of every route.
     pub(crate) routes: Vec<(String, String, Gate)>,
 }
@@ -203,7 +206,8 @@ impl House {
             }
         });
         readiness.start();
-        Self {
+        let mut house = Self {
+            openapi: Value::Null,
             address,
             config,
             store,
@@ -214,7 +218,11 @@ impl House {
             door,
             folder,
             routes,
-        }
+        };
+        let (status, openapi) = house.get("/api/openapi.json", None).await;
+        assert_eq!(status, 200);
+        house.openapi = openapi;
+        house
     }
 
     /// A token of this daemon.
@@ -259,32 +267,34 @@ impl House {
 
     /// Status and JSON of a `GET`.
     pub(crate) async fn get(&self, path: &str, token: Option<&str>) -> (u16, Value) {
-        json_of(
-            self.request(self.builder("GET", path, token).body(String::new()).unwrap())
-                .await,
-        )
+        self.rest("GET", path, token, None).await
     }
 
     /// Status and JSON of a `POST` of JSON.
     pub(crate) async fn post(&self, path: &str, token: Option<&str>, body: &Value) -> (u16, Value) {
-        let builder = self
-            .builder("POST", path, token)
-            .header("content-type", "application/json");
-        json_of(self.request(builder.body(body.to_string()).unwrap()).await)
+        self.rest("POST", path, token, Some(body)).await
     }
 
     /// Status and JSON of a `PUT` of JSON.
     pub(crate) async fn put(&self, path: &str, token: Option<&str>, body: &Value) -> (u16, Value) {
-        let builder = self
-            .builder("PUT", path, token)
-            .header("content-type", "application/json");
-        json_of(self.request(builder.body(body.to_string()).unwrap()).await)
+        self.rest("PUT", path, token, Some(body)).await
     }
 
     /// Status and JSON of a `DELETE`.
     pub(crate) async fn delete(&self, path: &str, token: Option<&str>) -> (u16, Value) {
-        let request = self.builder("DELETE", path, token).body(String::new()).unwrap();
-        json_of(self.request(request).await)
+        self.rest("DELETE", path, token, None).await
+    }
+
+    /// One request of the REST interface, held to its description.
+    async fn rest(&self, method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> (u16, Value) {
+        let mut builder = self.builder(method, path, token);
+        if body.is_some() {
+            builder = builder.header("content-type", "application/json");
+        }
+        let text = body.map_or_else(String::new, Value::to_string);
+        let (status, answer) = json_of(self.request(builder.body(text).unwrap()).await);
+        openapi::check(&self.openapi, method, path, body, status, &answer);
+        (status, answer)
     }
 
     /// What came back for a form, as vendors post them.

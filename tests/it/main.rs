@@ -9,6 +9,7 @@ mod daemon;
 mod frontends;
 mod house;
 mod listening;
+mod openapi;
 mod outbound;
 mod process;
 mod rest;

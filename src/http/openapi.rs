@@ -1,0 +1,120 @@
+//! `GET /api/openapi.json`: the REST interface, described (OpenAPI 3.1). Paths come from the table of routes, shapes from
+//! the types that the handlers read and write.
+
+use super::{
+    respond::Refused,
+    routes::{Gate, Route},
+};
+use axum::{
+    Extension,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use http::header;
+use schemars::{Schema, SchemaGenerator, generate::SchemaSettings};
+use serde_json::{Map, Value, json};
+
+/// What a route is for.
+#[derive(Clone, Copy)]
+pub(super) struct Doc {
+    pub(super) summary: &'static str,
+    /// Parameters of the query and what they mean.
+    pub(super) query: &'static [(&'static str, &'static str)],
+    /// The type of the body.
+    pub(super) takes: Option<fn(&mut SchemaGenerator) -> Schema>,
+    /// The type of the answer; a sound file when `None`.
+    pub(super) answers: Option<fn(&mut SchemaGenerator) -> Schema>,
+}
+
+/// The document as it is sent.
+#[derive(Clone, Debug)]
+pub(super) struct Document(Bytes);
+
+impl Document {
+    /// Describes the routes that are part of the REST interface.
+    pub(super) fn of(routes: &[Route], public_url: &str) -> Self {
+        Self(describe(routes, public_url).to_string().into())
+    }
+}
+
+/// `GET /api/openapi.json`
+pub(super) async fn openapi(Extension(Document(text)): Extension<Document>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+fn describe(routes: &[Route], public_url: &str) -> Value {
+    // What is read and what is written may differ: a field that may be left out of a body is always in an answer.
+    let settings = || {
+        SchemaSettings::draft2020_12().with(|s| {
+            s.definitions_path = "/components/schemas".into();
+            s.meta_schema = None;
+        })
+    };
+    let mut bodies = settings().into_generator();
+    let mut answers = settings().for_serialize().into_generator();
+    let mut paths = Map::new();
+    for route in routes {
+        let Some(doc) = &route.doc else { continue };
+        let operation = operation(route, doc, &mut bodies, &mut answers);
+        let path = paths.entry(route.path.clone()).or_insert_with(|| json!({}));
+        path[route.method.as_str().to_lowercase()] = operation;
+    }
+    let mut schemas = bodies.take_definitions(true);
+    schemas.extend(answers.take_definitions(true));
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "sidetone",
+            "version": env!("CARGO_PKG_VERSION"),
+            "summary": env!("CARGO_PKG_DESCRIPTION"),
+            "license": { "name": env!("CARGO_PKG_LICENSE"), "identifier": env!("CARGO_PKG_LICENSE") },
+        },
+        "servers": [{ "url": public_url }],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "bearer": { "type": "http", "scheme": "bearer", "description": "A JWT or an API key." },
+                "key": { "type": "apiKey", "in": "header", "name": "X-API-Key" },
+            },
+        },
+    })
+}
+
+fn operation(route: &Route, doc: &Doc, bodies: &mut SchemaGenerator, answers: &mut SchemaGenerator) -> Value {
+    let json_of = |schema: Schema| json!({ "application/json": { "schema": schema } });
+    let content = match doc.answers {
+        Some(answer) => json_of(answer(answers)),
+        None => json!({ "audio/wav": {} }),
+    };
+    let in_path = route
+        .path
+        .split('/')
+        .filter_map(|s| s.strip_prefix('{')?.strip_suffix('}'));
+    let text = json!({ "type": "string" });
+    let parameter = |(name, place, required, description): (&str, &str, bool, &str)| json!({ "name": name, "in": place, "required": required, "description": description, "schema": text });
+    let in_path = in_path.map(|name| (name, "path", true, "Which one, by any of its ids."));
+    let in_query = doc.query.iter().map(|(name, means)| (*name, "query", false, *means));
+    let parameters: Vec<_> = in_path.chain(in_query).map(parameter).collect();
+    let refused = json_of(answers.subschema_for::<Refused>());
+    let mut operation = json!({
+        "operationId": format!("{} {}", route.method, route.path),
+        "summary": doc.summary,
+        "parameters": parameters,
+        "responses": { "200": { "description": doc.summary, "content": content } },
+    });
+    // What is open refuses nobody, but may say in the same words that it is not so.
+    let (status, otherwise) = match route.gate {
+        Gate::Open => ("503", json!({ "description": "Not so", "content": content })),
+        _ => ("default", json!({ "description": "Refused", "content": refused })),
+    };
+    operation["responses"][status] = otherwise;
+    if let Some(body) = doc.takes {
+        operation["requestBody"] = json!({ "content": json_of(body(bodies)) });
+    }
+    if let Gate::Role(role) = route.gate {
+        operation["security"] = json!([{ "bearer": [] }, { "key": [] }]);
+        operation["description"] = format!("Needs the role {role}.").into();
+    }
+    operation
+}
