@@ -8,7 +8,10 @@ use metrics::{Counter, Gauge, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use std::{
     fmt::Write as _,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -240,18 +243,25 @@ impl Renderer {
     }
 }
 
-/// Installs the recorder for the whole process. The second call fails, as in tests that share one.
+/// Installs the recorder for the whole process, once; daemons that share a process share it. Fails where another one is installed.
 pub fn install() -> Result<Renderer, &'static str> {
-    let recorder = PrometheusBuilder::new().build_recorder();
-    let handle = recorder.handle();
-    metrics::set_global_recorder(recorder).map_err(|_| "a metrics recorder is installed already")?;
-    for m in TABLE {
-        match m.sort {
-            Sort::Counter => metrics::describe_counter!(m.name, m.unit, m.help),
-            Sort::Gauge => metrics::describe_gauge!(m.name, m.unit, m.help),
+    static INSTALLED: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+    let handle = INSTALLED.get_or_init(|| {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        metrics::set_global_recorder(recorder).ok()?;
+        for m in TABLE {
+            match m.sort {
+                Sort::Counter => metrics::describe_counter!(m.name, m.unit, m.help),
+                Sort::Gauge => metrics::describe_gauge!(m.name, m.unit, m.help),
+            }
         }
-    }
-    Ok(Renderer(handle))
+        Some(handle)
+    });
+    handle
+        .clone()
+        .map(Renderer)
+        .ok_or("another metrics recorder is installed already")
 }
 
 #[cfg(test)]

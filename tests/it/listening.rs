@@ -5,7 +5,7 @@ use crate::{
     house::House,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use futures_util::StreamExt;
+use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use sidetone::{access::Role, audio::g711::ulaw_encode};
 use std::time::Duration;
@@ -16,6 +16,13 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 async fn connect(daemon: &Daemon, path: &str) -> Socket {
     connect_async(format!("ws://{}{path}", daemon.address)).await.unwrap().0
+}
+
+/// Waits until a ping is answered: the socket is subscribed by then. To be called while there is no news yet.
+async fn subscribed(socket: &mut Socket) {
+    socket.send(Message::Ping(Default::default())).await.unwrap();
+    let answer = tokio::time::timeout(PATIENCE, socket.next()).await;
+    assert!(matches!(&answer, Ok(Some(Ok(m))) if m.is_pong()), "{answer:?}");
 }
 
 /// Everything up to the message that `last` takes, each as JSON.
@@ -63,6 +70,7 @@ fn holds(long: &[u8], piece: &[u8]) -> bool {
 async fn a_call_is_told_in_order_and_what_was_missed_is_told_again() {
     let daemon = Daemon::dev(&["--agent", "echo"]).await;
     let mut events = connect(&daemon, "/call-events").await;
+    subscribed(&mut events).await;
     let call = place(daemon.plan("+15551230301", vec![0; 1600], Duration::from_millis(100)));
     let told = until(&mut events, |e| e["type"] == "call.hangup").await;
     let sid = call.await.unwrap().unwrap().report.call_sid;
@@ -154,6 +162,7 @@ async fn who_comes_late_hears_the_rest_and_a_port_of_its_own_serves_too() {
     let port = port.to_string();
     let daemon = Daemon::start(&["--dev", "--agent", "echo"], "", &[("WS_FRONTEND_AUDIO_PORT", &port)]).await;
     let mut events = connect(&daemon, "/call-events").await;
+    subscribed(&mut events).await;
     let call = place(daemon.plan("+15551230303", vec![5000; 16_000], Duration::from_millis(100)));
     let started = until(&mut events, |e| e["type"] == "streaming.started").await;
     let id = started[0]["payload"]["call_control_id"].as_str().unwrap();
