@@ -7,18 +7,19 @@
 use crate::{
     base::{
         backoff::Backoff,
-        fault::{Fault, Kind},
+        fault::Fault,
         ids::{CallId, UtteranceId},
         time::{Mono, Wall},
     },
-    bus::{Event, News},
-    control::cdr::{Facts, Handoff},
-    media::{LegEnd, LegEvent},
-    store::{Batch, CallChange, CallRow, CallStatus, Committed, Write},
-    vendor::{CallNews, CallUpdate, Handling},
+    bus::Event,
+    control::cdr::Facts,
+    store::{Batch, CallRow, CallStatus, Write},
+    vendor::Handling,
 };
 use std::{collections::VecDeque, time::Duration};
 
+mod arriving;
+mod durable;
 mod ending;
 mod ledger;
 mod outbox;
@@ -26,6 +27,7 @@ mod record;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod wishes;
 mod words;
 
 pub(super) use outbox::Done;
@@ -313,258 +315,9 @@ impl Call {
         }
     }
 
-    /// Tells `done` once all that happened so far is durable.
-    pub(super) fn when_durable(&mut self, done: Done) {
-        if self.void {
-            refuse(done, &seen_before());
-        } else {
-            self.outbox.push([], [Then::Tell(done)]);
-        }
-    }
-
-    /// What became of the batch of the last [`Effect::Commit`].
-    pub(super) fn committed(&mut self, now: Now, result: Result<Committed, Fault>) {
-        match result {
-            Ok(Committed::Done { event_ids }) => {
-                self.retry = retry_schedule();
-                let then = self.outbox.done(&event_ids);
-                self.follow(then);
-            }
-            Ok(Committed::Duplicate) => self.annul(&seen_before()),
-            Err(fault) if fault.retryable() => {
-                // The delays need no jitter: one call has one batch in the air. The budget only ends with the call's life.
-                let delay = self.retry.next(1.0).unwrap_or(Duration::from_secs(5));
-                self.timers.set(Timer::Retry, now.mono + delay);
-            }
-            Err(fault) => {
-                self.effects.push_back(Effect::StoreFault(fault.clone()));
-                if self.created {
-                    self.give_up(&fault);
-                } else {
-                    self.annul(&fault);
-                }
-            }
-        }
-    }
-
-    fn follow(&mut self, then: Vec<Then>) {
-        for step in then {
-            match step {
-                Then::Publish(event) => self.effects.push_back(Effect::Publish(event)),
-                Then::Tell(done) => self.effects.push_back(Effect::Tell(done)),
-                Then::Created => self.exists(),
-                Then::Released => self.effects.push_back(Effect::Released),
-            }
-        }
-    }
-
-    fn exists(&mut self) {
-        self.created = true;
-        self.effects.push_back(Effect::Created);
-        if self.row.inbound {
-            if self.terms.handling.by_command && self.row.status < CallStatus::Answered {
-                self.ask(Ask::Accept);
-            }
-            return;
-        }
-        if self.is_ended() {
-            let fault = Fault::client(Kind::Conflict, "the call was ended before it was placed");
-            return self.waiting_for_dial.drain(..).for_each(|done| refuse(done, &fault));
-        }
-        self.dialing = true;
-        self.ask(Ask::Dial);
-    }
-
-    /// One batch is lost: whoever waits for it learns why, nobody is told what it would have made true.
-    fn give_up(&mut self, fault: &Fault) {
-        for step in self.outbox.abandon() {
-            match step {
-                Then::Tell(done) => refuse(done, fault),
-                Then::Released => self.effects.push_back(Effect::Released),
-                Then::Publish(_) | Then::Created => {}
-            }
-        }
-    }
-
-    /// The call never was.
-    fn annul(&mut self, fault: &Fault) {
-        self.void = true;
-        self.give_up(fault);
-        while self.outbox.take().is_some() {
-            self.give_up(fault);
-        }
-        let waiting = self.outbox.free().into_iter().filter_map(|step| match step {
-            Then::Tell(done) => Some(done),
-            _ => None,
-        });
-        let waiting = waiting
-            .chain(self.waiting_for_dial.drain(..))
-            .chain(self.waiting_for_end.drain(..));
-        waiting.for_each(|done| refuse(done, fault));
-        if self.leg == Leg::Live {
-            self.effects.push_back(Effect::Close {
-                code: 1008,
-                reason: "the call is over",
-            });
-        }
-    }
-
-    /// News from the vendor. `done` is told when what it changed is durable; a repetition changes nothing.
-    pub(super) fn vendor(&mut self, now: Now, update: &CallUpdate, done: Done) {
-        self.learn_sid(&update.call_sid);
-        if self.is_first(&update.dedup_key) {
-            match update.news {
-                CallNews::Ringing => self.advance(now, CallStatus::Ringing),
-                CallNews::Answered => {
-                    self.advance(now, CallStatus::Answered);
-                    self.vendor_answered();
-                }
-                CallNews::Ended(reason) => self.vendor_ended(now, reason, update.duration_s),
-                CallNews::StreamFailed => self.stream_failed(now),
-                CallNews::Initiated | CallNews::Other => {}
-            }
-        }
-        self.when_durable(done);
-    }
-
-    /// Asks for the media stream of a call that was taken without one.
-    fn vendor_answered(&mut self) {
-        let wanted = self.terms.handling.stream_after_answer && self.row.inbound;
-        if wanted && self.leg == Leg::Awaited && !self.is_ended() {
-            self.ask(Ask::StartStream);
-        }
-    }
-
-    fn is_first(&mut self, key: &str) -> bool {
-        if self.seen.iter().any(|seen| seen == key) {
-            return false;
-        }
-        if self.seen.len() == MAX_SEEN {
-            self.seen.pop_front();
-        }
-        self.seen.push_back(key.to_owned());
-        true
-    }
-
-    /// A media socket carries the call from now on; `speaks` says whether words reach the caller over it.
-    pub(super) fn attached(&mut self, now: Now, call_sid: &str, stream_id: &str, speaks: bool) {
-        self.leg = Leg::Live;
-        self.facts.stream_id = Some(stream_id.to_owned());
-        self.learn_sid(call_sid);
-        self.timers.clear(Timer::Stream);
-        self.timers.set(Timer::Length, now.mono + self.terms.max_length);
-        if let Some(before) = self.terms.max_length.checked_sub(WARN_BEFORE).filter(|d| !d.is_zero()) {
-            self.timers.set(Timer::LengthWarning, now.mono + before);
-        }
-        self.advance(now, CallStatus::Answered);
-        self.advance(now, CallStatus::InProgress);
-        let held = self.held.take().unwrap_or_default();
-        if speaks {
-            let speak = |(utterance, text, language)| Effect::Speak {
-                utterance,
-                text,
-                language,
-            };
-            self.effects.extend(held.into_iter().map(speak));
-        } else {
-            self.settle_rest(now);
-        }
-    }
-
-    /// The file of the call's recording.
-    pub(super) fn recorded_to(&mut self, file: String) {
-        self.row.recording = Some(file.clone());
-        self.change(CallChange {
-            recording: Some(file),
-            ..CallChange::default()
-        });
-    }
-
-    /// News from the leg.
-    pub(super) fn leg(&mut self, now: Now, event: LegEvent) {
-        match event {
-            LegEvent::Dtmf(_) if self.outbox.is_full() => self.lose(),
-            LegEvent::Dtmf(digit) => self.keep(now, [], News::Dtmf(digit), []),
-            LegEvent::Complaint(code) => self.complained(now, code),
-            LegEvent::Playing(utterance) => self.ledger.playing(utterance),
-            LegEvent::Played {
-                utterance,
-                heard_ms,
-                whole,
-            } => {
-                let settled = self.ledger.played(utterance, heard_ms, whole);
-                self.over(now, utterance, whole, settled);
-            }
-            LegEvent::BargedIn => self.cut(now),
-            LegEvent::Ended { end, accounting } => {
-                self.facts.accounting = Some(*accounting);
-                self.facts.closed_without_stop = end == LegEnd::ClosedWithoutStop;
-                self.leg_ended(now, end);
-            }
-        }
-    }
-
     /// Whether an ear or a mouth may still send news; the call waits for the last of it.
     pub(super) const fn set_ears_open(&mut self, open: bool) {
         self.ears_open = open;
-    }
-
-    /// A person moves the call on.
-    pub(super) fn set_status(&mut self, now: Now, status: CallStatus, done: Done) {
-        match status {
-            CallStatus::Ended => self.hang_up(now, Some(done)),
-            CallStatus::Answered | CallStatus::InProgress => {
-                self.advance(now, status);
-                self.when_durable(done);
-            }
-            CallStatus::Initiated | CallStatus::Ringing | CallStatus::Incoming => {
-                let hint = "a call is moved to answered, in_progress or ended";
-                let _ = done.send(Err(Fault::client(Kind::Invalid, hint)));
-            }
-        }
-    }
-
-    /// Tells `done` when the vendor has taken a call of ours.
-    pub(super) fn when_dialed(&mut self, done: Done) {
-        self.waiting_for_dial.push(done);
-    }
-
-    /// Asks the vendor to hand the call to a number, and tells `done` what it said.
-    pub(super) fn transfer(&mut self, to: String, done: Option<Done>) {
-        self.ask_for(Ask::Transfer(to), done);
-    }
-
-    /// Asks the vendor to send keys, and tells `done` what it said.
-    pub(super) fn digits(&mut self, digits: String, done: Option<Done>) {
-        self.ask_for(Ask::Digits(digits), done);
-    }
-
-    fn ask_for(&mut self, ask: Ask, done: Option<Done>) {
-        if self.is_ended() || self.void {
-            let over = Fault::client(Kind::Conflict, "the call has ended");
-            return done.into_iter().for_each(|done| refuse(done, &over));
-        }
-        if let Some(done) = done {
-            self.waiting_for_ask.push((ask.clone(), done));
-        }
-        self.ask(ask);
-    }
-
-    /// Gives the call to another agent.
-    pub(super) fn hand_off(&mut self, now: Now, to: &str, why: &'static str) {
-        let from = std::mem::replace(&mut self.row.agent, to.to_owned());
-        self.facts.handoffs.push(Handoff {
-            at: now.wall,
-            from,
-            to: to.to_owned(),
-            why,
-        });
-        let write = self.changes(CallChange {
-            agent: Some(to.to_owned()),
-            metadata: Some(self.facts.to_json()),
-            ..CallChange::default()
-        });
-        self.keep(now, [write], News::Handoff { agent: to.to_owned() }, []);
     }
 
     /// Time has passed.
@@ -585,14 +338,6 @@ impl Call {
             }
         }
     }
-}
-
-fn seen_before() -> Fault {
-    Fault::client(Kind::Conflict, "the call was seen before and is over")
-}
-
-fn refuse(done: Done, fault: &Fault) {
-    let _ = done.send(Err(fault.clone()));
 }
 
 /// Tries of a failed commit: storage that is away for long is asked every five seconds.

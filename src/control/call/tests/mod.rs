@@ -2,11 +2,15 @@
 
 use super::*;
 use crate::{
-    base::ids::{TenantId, UtteranceId},
-    media::Accounting,
+    base::{
+        fault::Kind,
+        ids::{TenantId, UtteranceId},
+    },
+    bus::News,
+    media::{Accounting, LegEnd, LegEvent},
     speech::{SpeechEvent, Transcript},
-    store::Sender,
-    vendor::EndReason,
+    store::{Committed, Sender},
+    vendor::{CallNews, CallUpdate, EndReason},
 };
 use tokio::sync::oneshot::{self, Receiver};
 

@@ -1,0 +1,133 @@
+//! What a call asks of its vendor, and what is done here where the vendor has no command for it.
+
+use super::{Event, Talk};
+use crate::{
+    audio::tone::{Dtmf, DtmfKey},
+    base::{
+        fault::{Fault, Kind},
+        ids::CallId,
+    },
+    control::{
+        call::{Ask, Now},
+        rest,
+    },
+    metrics,
+    vendor::{Answer, CallAction},
+};
+use futures_util::FutureExt;
+use std::time::Duration;
+
+/// In-band keys: milliseconds of tone and of silence (ITU-T Q.24 asks for 40 of each at least).
+const KEY_MS: u32 = 100;
+
+/// How a call is placed.
+#[derive(Clone, Debug)]
+pub(in crate::control) struct Dial {
+    pub(in crate::control) to: String,
+    pub(in crate::control) from: String,
+    pub(in crate::control) answer_url: String,
+    pub(in crate::control) status_url: String,
+    pub(in crate::control) ring: Duration,
+}
+
+/// What the vendor is told about a call beside what it is to do.
+#[derive(Clone, Debug)]
+pub(super) struct Offer {
+    pub(super) call: CallId,
+    pub(super) agent: String,
+    pub(super) answer: Answer,
+}
+
+impl Talk {
+    pub(super) fn ask(&mut self, now: Now, ask: Ask) {
+        let deps = &self.shared.deps;
+        let carrier = &self.entry.carrier;
+        let trunk = carrier.trunk.clone().filter(|t| t.can_dial());
+        let sid = self.call.row().call_sid.clone();
+        let request = trunk
+            .as_ref()
+            .and_then(|t| t.request(&sid, &action(&ask, &self.offer, self.dial.as_deref())?));
+        let Some((trunk, request)) = trunk.zip(request) else {
+            return self.cannot_ask(now, ask);
+        };
+        if ask == Ask::StartStream {
+            self.shared
+                .await_stream(now.mono, &self.entry, Some(sid), Duration::ZERO);
+        }
+        let http = deps.client(carrier.own).clone();
+        let (dial, offer) = (self.dial.clone(), self.offer.clone());
+        let job = async move {
+            let repeatable = trunk.handling().repeatable;
+            let result = rest::send(&http, request, repeatable).await.and_then(|reply| {
+                let Some(action) = action(&ask, &offer, dial.as_deref()) else {
+                    return Ok(String::new());
+                };
+                trunk.reply(&action, reply.status, &reply.body)
+            });
+            Event::Asked(ask, result)
+        };
+        self.jobs.push(job.boxed());
+    }
+
+    /// What the vendor has no command for is done here where it can be.
+    pub(super) fn cannot_ask(&mut self, now: Now, ask: Ask) {
+        let no_command = "the vendor has no such command, or its REST credentials are missing";
+        let result = match &ask {
+            Ask::Digits(digits) => self.play_keys(digits),
+            Ask::Enhance(_) => Ok(()),
+            _ => Err(Fault::client(Kind::Conflict, no_command)),
+        };
+        match result {
+            Ok(()) => self.call.asked(now, ask, Ok(String::new())),
+            Err(fault) => self.asked(now, ask, Err(fault)),
+        }
+    }
+
+    /// Keys as tones, in the caller's ear.
+    pub(super) fn play_keys(&mut self, digits: &str) -> Result<(), Fault> {
+        const RATE: u32 = 8000;
+        let Some((mouth, utterance)) = self.mouth.as_ref().zip(self.call.sound()) else {
+            metrics::dropped("digits", "no_caller", 1);
+            let message = "the vendor sends no keys, and nothing can be played to the caller now";
+            return Err(Fault::client(Kind::Conflict, message));
+        };
+        let mut generator = Dtmf::new(RATE, KEY_MS, KEY_MS);
+        let mut samples = Vec::new();
+        for key in digits.chars().filter_map(DtmfKey::of) {
+            let mut tone = [0; (RATE * 2 * KEY_MS / 1000) as usize];
+            generator.press(key);
+            let n = generator.fill(&mut tone);
+            samples.extend_from_slice(&tone[..n]);
+        }
+        if mouth.play(utterance, samples, RATE, true) {
+            return Ok(());
+        }
+        metrics::dropped("digits", "mouth_full", 1);
+        Err(Fault::client(Kind::TooMany, "too much waits to be said on this call"))
+    }
+}
+
+fn action<'a>(ask: &'a Ask, offer: &'a Offer, dial: Option<&'a Dial>) -> Option<CallAction<'a>> {
+    let (call, agent, answer) = (offer.call.as_str(), offer.agent.as_str(), &offer.answer);
+    Some(match ask {
+        Ask::Dial => {
+            let dial = dial?;
+            CallAction::Dial {
+                call,
+                agent,
+                to: &dial.to,
+                from: &dial.from,
+                answer,
+                answer_url: &dial.answer_url,
+                status_url: &dial.status_url,
+                ring: dial.ring,
+            }
+        }
+        Ask::Accept => CallAction::Accept { call, agent, answer },
+        Ask::StartStream => CallAction::StartStream { answer },
+        Ask::Enhance(on) => CallAction::Enhance { on: *on },
+        Ask::HangUp => CallAction::HangUp,
+        Ask::Transfer(to) => CallAction::Transfer { to },
+        Ask::Digits(digits) => CallAction::Digits { digits },
+    })
+}

@@ -1,0 +1,157 @@
+//! The leg of a call as its task sees it: taken over when its socket arrives, told what to do, let go when it is over.
+
+use super::Talk;
+use crate::{
+    base::fault::{Fault, Kind},
+    control::{Listening, Mute, call::Now, directory::lock, plan},
+    media::{Arrival, LegCommand, LegEvent, LegHandle, LegSendError, monitor::monitor},
+    metrics,
+    record::TapTx,
+};
+use std::{collections::VecDeque, time::Duration};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+/// Commands to a leg whose shard is busy that wait to be tried again.
+const MAX_UNSENT: usize = 64;
+/// How soon they are tried again.
+pub(super) const RESEND: Duration = Duration::from_millis(10);
+/// What a listener may be behind: a second of the widest format, both ways, as base64.
+const MONITOR_BYTES: usize = 256 * 1024;
+const MONITOR_PIECES: usize = 512;
+
+/// The leg of a call.
+pub(super) struct Line {
+    pub(super) handle: LegHandle,
+    pub(super) shard: usize,
+    pub(super) events: Option<mpsc::Receiver<LegEvent>>,
+    pub(super) unsent: VecDeque<LegCommand>,
+}
+
+impl Talk {
+    pub(super) fn listen(&mut self) -> Result<Listening, Fault> {
+        let not_yet = || Fault::client(Kind::Conflict, "the call has no media stream now");
+        let (_, stream_id, inbound) = self
+            .stream
+            .clone()
+            .filter(|_| self.line.is_some())
+            .ok_or_else(not_yet)?;
+        let (tx, audio) = monitor(MONITOR_BYTES, MONITOR_PIECES);
+        self.send_leg(LegCommand::Monitor(Box::new(tx)));
+        Ok(Listening {
+            row: self.call.row().clone(),
+            stream_id,
+            inbound,
+            outbound: self.outbound,
+            audio,
+        })
+    }
+
+    pub(super) fn attach(&mut self, now: Now, arrival: Arrival) {
+        if !self.call.awaits_leg() {
+            return refuse_leg(arrival.leg, 1008, "the call has its media stream", "second_stream");
+        }
+        let tap = self.open_recording();
+        let laid = plan::lay(&self.shared.deps.speech, &self.profile, self.entry.call, &arrival, tap);
+        *lock(&self.entry.leg) = Some(arrival.leg.clone());
+        self.line = Some(Line {
+            handle: arrival.leg,
+            shard: arrival.shard,
+            events: Some(laid.leg),
+            unsent: VecDeque::new(),
+        });
+        self.send_leg(LegCommand::Plan(Box::new(laid.plan)));
+        if self.muted.inbound == Some(true) || self.muted.outbound == Some(true) {
+            self.mute(Mute::default());
+        }
+        self.speech = laid.speech;
+        self.mouth = laid.mouth;
+        self.ear = laid.ear;
+        if let Some((ear, language)) = self.ear.as_ref().zip(self.language.as_ref()) {
+            ear.listen_in(language);
+        }
+        self.outbound = arrival.start.outbound;
+        self.stream = Some((
+            arrival.connection,
+            arrival.start.stream_id.clone(),
+            arrival.start.inbound,
+        ));
+        info!(connection = %arrival.connection, stream = %arrival.start.stream_id, "media stream attached");
+        self.call.attached(
+            now,
+            &arrival.start.call_sid,
+            &arrival.start.stream_id,
+            self.mouth.is_some(),
+        );
+        self.turn.answered();
+    }
+
+    /// Stops the audio at the relay, or lets it pass again; a call without its stream yet begins so.
+    pub(super) fn mute(&mut self, mute: Mute) {
+        self.muted.inbound = mute.inbound.or(self.muted.inbound);
+        self.muted.outbound = mute.outbound.or(self.muted.outbound);
+        self.send_leg(LegCommand::Mute {
+            uplink: self.muted.inbound == Some(true),
+            downlink: self.muted.outbound == Some(true),
+        });
+    }
+
+    pub(super) fn open_recording(&mut self) -> Option<TapTx> {
+        if !self.profile.record {
+            return None;
+        }
+        let deps = &self.shared.deps;
+        let file = deps.recordings.join(format!("{}.wav", self.call.row().session_id));
+        match deps.recorder.open(&deps.data_root.join(&file)) {
+            Ok(tap) => {
+                self.call.recorded_to(file.to_string_lossy().into_owned());
+                Some(tap)
+            }
+            Err(cause) => {
+                warn!(%cause, "the call is not recorded");
+                None
+            }
+        }
+    }
+
+    pub(super) fn leg(&mut self, now: Now, event: Option<LegEvent>) {
+        let over = matches!(event, None | Some(LegEvent::Ended { .. }));
+        match event {
+            Some(event) => self.call.leg(now, event),
+            None => self.call.leg_lost(now),
+        }
+        if over {
+            *lock(&self.entry.leg) = None;
+            self.line = None;
+            self.mouth = None;
+            self.ear = None;
+        }
+    }
+
+    pub(super) fn send_leg(&mut self, command: LegCommand) {
+        let Some(line) = &mut self.line else { return };
+        if line.unsent.len() < MAX_UNSENT {
+            line.unsent.push_back(command);
+        } else {
+            metrics::dropped("leg_command", "shard_full", 1);
+        }
+        self.resend();
+    }
+
+    pub(super) fn resend(&mut self) {
+        let Some(line) = &mut self.line else { return };
+        while let Some(command) = line.unsent.pop_front() {
+            match line.handle.try_send(command) {
+                Ok(()) => {}
+                Err(LegSendError::Full(command)) => return line.unsent.push_front(command),
+                Err(LegSendError::Gone) => return line.unsent.clear(),
+            }
+        }
+    }
+}
+
+/// Closes a media socket that no call wants. A shard that is too busy to be told closes it at its opening deadline.
+pub(in crate::control) fn refuse_leg(leg: LegHandle, code: u16, reason: &'static str, why: &'static str) {
+    metrics::refused("stream", why);
+    let _ = leg.try_send(LegCommand::Close { code, reason });
+}

@@ -1,0 +1,354 @@
+//! The task of one call: takes one closed set of events in order, tells the call machine and its agent, and does what they ask for.
+//!
+//! It never waits for anything but the next event: commits and requests run beside it and come back as events.
+
+mod asking;
+mod clock;
+mod effects;
+mod line;
+
+pub(super) use asking::Dial;
+pub(super) use clock::Clock;
+pub(super) use line::refuse_leg;
+
+use super::{
+    Listening, LiveCall, Microphone, Mute, Shared, Silence,
+    call::{Ask, Call, Done, Now, Words},
+    directory::{Entry, lock},
+    microphone::Desk,
+};
+use crate::{
+    agent::{Profile, turn::Turn},
+    base::{
+        fault::{Fault, Kind},
+        format::AudioFormat,
+        ids::{ConnectionId, MessageId},
+    },
+    media::{Arrival, LegCommand, LegEvent},
+    metrics,
+    speech::{EarHandle, Mouth, SpeechEvent},
+    store::{CallStatus, Committed, Sender},
+    vendor::CallUpdate,
+};
+use asking::Offer;
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use line::{Line, RESEND};
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{info, warn};
+
+/// What others ask of a call.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// The vendor has news.
+    Vendor(CallUpdate, Done),
+    /// Tell when the vendor has taken the call.
+    WhenDialed(Done),
+    /// A media socket for the call; its token was used up.
+    Arrival(Box<Arrival>),
+    /// Words for the caller.
+    Say(Words, oneshot::Sender<Result<MessageId, Fault>>),
+    /// A person moves the call.
+    SetStatus(CallStatus, Done),
+    /// Listen in another language.
+    Language(String),
+    /// Stop the audio, or let it pass again; told what is stopped then.
+    Mute(Mute, oneshot::Sender<Mute>),
+    /// Drop what is queued at the vendor.
+    Silence(Silence),
+    /// Send keys.
+    Digits(String, Done),
+    /// Hand the call to a number.
+    Transfer(String, Done),
+    /// Listen in.
+    Listen(oneshot::Sender<Result<Listening, Fault>>),
+    /// End the call.
+    HangUp(Done),
+    /// The daemon stops.
+    Interrupt,
+}
+
+/// Everything that can happen to a call.
+#[derive(Debug)]
+enum Event {
+    Command(Command),
+    /// From the leg; `None` when its thread let go of it.
+    Leg(Option<LegEvent>),
+    /// From ear and mouth; `None` when both are closed.
+    Speech(Option<SpeechEvent>),
+    /// Audio of a frontend.
+    Microphone(Microphone),
+    /// From the ear of a frontend's microphone.
+    Overheard(Option<SpeechEvent>),
+    Committed(Result<Committed, Fault>),
+    Asked(Ask, Result<String, Fault>),
+    Timeout,
+}
+
+/// One call at work.
+pub(super) struct Talk {
+    shared: Arc<Shared>,
+    entry: Arc<Entry>,
+    call: Call,
+    profile: Arc<Profile>,
+    turn: Turn,
+    dial: Option<Arc<Dial>>,
+    offer: Arc<Offer>,
+    commands: mpsc::Receiver<Command>,
+    microphone: mpsc::Receiver<Microphone>,
+    line: Option<Line>,
+    /// The media socket: its id, the vendor's id of the stream, the format of the caller's audio.
+    stream: Option<(ConnectionId, String, AudioFormat)>,
+    /// How the vendor wants audio to the caller, once it streams.
+    outbound: AudioFormat,
+    mouth: Option<Mouth>,
+    ear: Option<EarHandle>,
+    /// The language that frontends asked for.
+    language: Option<String>,
+    speech: Option<mpsc::Receiver<SpeechEvent>>,
+    desk: Desk,
+    jobs: FuturesUnordered<BoxFuture<'static, Event>>,
+    muted: Mute,
+    ended: bool,
+}
+
+/// The receiving ends of an [`Entry`].
+pub(super) struct Inbox {
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) microphone: mpsc::Receiver<Microphone>,
+}
+
+impl Talk {
+    /// A call that is about to begin.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        entry: Arc<Entry>,
+        inbox: Inbox,
+        call: Call,
+        profile: Arc<Profile>,
+        dial: Option<Dial>,
+    ) -> Self {
+        let offer = Offer {
+            call: entry.call,
+            agent: profile.name.clone(),
+            answer: shared.stream_answer(&entry),
+        };
+        Self {
+            offer: Arc::new(offer),
+            shared,
+            entry,
+            call,
+            turn: Turn::new(&profile),
+            profile,
+            dial: dial.map(Arc::new),
+            commands: inbox.commands,
+            microphone: inbox.microphone,
+            line: None,
+            stream: None,
+            outbound: AudioFormat::ULAW_8K,
+            mouth: None,
+            ear: None,
+            language: None,
+            speech: None,
+            desk: Desk::new(),
+            jobs: FuturesUnordered::new(),
+            muted: Mute {
+                inbound: Some(false),
+                outbound: Some(false),
+            },
+            ended: false,
+        }
+    }
+
+    /// Lives until the call is over and all of it on record.
+    pub(super) async fn run(mut self) {
+        self.settle(self.shared.clock.now());
+        while !self.call.is_over() {
+            let event = self.next().await;
+            let now = self.shared.clock.now();
+            self.handle(now, event);
+            self.settle(now);
+        }
+    }
+
+    async fn next(&mut self) -> Event {
+        let resend = self.line.as_ref().is_some_and(|l| !l.unsent.is_empty());
+        let resend = resend.then(|| self.shared.clock.now().mono + RESEND);
+        let timeouts = [
+            self.call.next_timeout(),
+            self.turn.next_timeout(),
+            self.desk.next_timeout(),
+            resend,
+        ];
+        let due = timeouts.into_iter().flatten().min();
+        let clock = self.shared.clock;
+        let leg = self.line.as_mut().and_then(|l| l.events.as_mut());
+        tokio::select! {
+            Some(command) = self.commands.recv() => Event::Command(command),
+            event = receive(leg) => Event::Leg(event),
+            event = receive(self.speech.as_mut()) => Event::Speech(event),
+            Some(audio) = self.microphone.recv() => Event::Microphone(audio),
+            event = receive(self.desk.news.as_mut()) => Event::Overheard(event),
+            Some(event) = self.jobs.next() => event,
+            () = clock.sleep_until(due.unwrap_or_default()), if due.is_some() => Event::Timeout,
+        }
+    }
+
+    fn handle(&mut self, now: Now, event: Event) {
+        match event {
+            Event::Command(command) => self.command(now, command),
+            Event::Leg(event) => self.leg(now, event),
+            Event::Speech(Some(event)) => self.heard(now, Sender::Customer, event),
+            Event::Speech(None) => self.speech = None,
+            Event::Microphone(audio) => self.hear_frontend(now, audio),
+            Event::Overheard(Some(event)) => self.heard(now, self.desk.sender, event),
+            Event::Overheard(None) => self.desk.news = None,
+            Event::Committed(result) => self.call.committed(now, result),
+            Event::Asked(ask, result) => self.asked(now, ask, result),
+            Event::Timeout => self.timeout(now),
+        }
+    }
+
+    fn command(&mut self, now: Now, command: Command) {
+        match command {
+            Command::Vendor(update, done) => self.call.vendor(now, &update, done),
+            Command::WhenDialed(done) => self.call.when_dialed(done),
+            Command::Arrival(arrival) => self.attach(now, *arrival),
+            Command::Say(words, told) => {
+                let _ = told.send(self.say(now, words));
+            }
+            Command::SetStatus(status, done) => self.call.set_status(now, status, done),
+            Command::Language(language) => self.listen_in(&language),
+            Command::Mute(mute, told) => {
+                self.mute(mute);
+                let _ = told.send(self.muted);
+            }
+            Command::Silence(Silence::Chunk(chunk)) if self.entry.vendor.caps.interrupt => {
+                self.send_leg(LegCommand::Interrupt(chunk));
+            }
+            Command::Silence(_) => self.call.cut(now),
+            Command::Digits(digits, done) => self.call.digits(digits, Some(done)),
+            Command::Transfer(to, done) => self.call.transfer(to, Some(done)),
+            Command::Listen(told) => {
+                let _ = told.send(self.listen());
+            }
+            Command::HangUp(done) => self.call.hang_up(now, Some(done)),
+            Command::Interrupt => self.call.interrupt(now),
+        }
+    }
+
+    fn say(&mut self, now: Now, words: Words) -> Result<MessageId, Fault> {
+        if !self.profile.kind.speaks() {
+            let message = format!(
+                "agent {} has no voice: the caller cannot be spoken to",
+                self.profile.name
+            );
+            return Err(Fault::client(Kind::Conflict, message));
+        }
+        self.call.say(now, words).map(|(message, _)| message)
+    }
+
+    fn listen_in(&mut self, language: &str) {
+        self.language = Some(language.to_owned());
+        self.desk.listen_in(language);
+        if let Some(ear) = &self.ear {
+            ear.listen_in(language);
+        }
+    }
+
+    fn heard(&mut self, now: Now, sender: Sender, event: SpeechEvent) {
+        let words = match &event {
+            SpeechEvent::Transcript(t) if t.is_final && sender == Sender::Customer => Some(t.text.clone()),
+            _ => None,
+        };
+        self.call.speech(now, sender, event);
+        if let Some(words) = words {
+            self.turn.heard(now.mono, &words);
+        }
+    }
+
+    fn hear_frontend(&mut self, now: Now, audio: Microphone) {
+        if audio.to_caller {
+            return self.desk.play(now, &mut self.call, self.mouth.as_ref(), audio);
+        }
+        let shard = self.line.as_ref().map_or(0, |l| l.shard);
+        let speech = &self.shared.deps.speech;
+        self.desk
+            .hear(now, speech, shard, &self.profile, self.call.has_leg(), &audio);
+    }
+
+    fn asked(&mut self, now: Now, ask: Ask, result: Result<String, Fault>) {
+        if let Err(fault) = &result {
+            warn!(ask = ask.as_str(), kind = ?fault.kind, "the vendor did not do as asked");
+            if matches!(ask, Ask::Transfer(_)) {
+                self.turn.resume();
+            }
+        }
+        self.call.asked(now, ask, result);
+    }
+
+    fn timeout(&mut self, now: Now) {
+        self.call.timeout(now);
+        self.turn.timeout(now.mono);
+        self.desk.timeout(now, self.mouth.as_ref());
+        self.resend();
+    }
+
+    /// Does what machine and agent ask for until they ask for nothing.
+    fn settle(&mut self, now: Now) {
+        loop {
+            if self.call.take_changed() {
+                self.show();
+            }
+            if let Some(effect) = self.call.poll() {
+                self.perform(now, effect);
+            } else if let Some(act) = self.turn.poll() {
+                self.act(now, act);
+            } else {
+                break;
+            }
+        }
+        self.call
+            .set_ears_open(self.speech.is_some() || self.desk.news.is_some());
+        if self.call.is_ended() && !std::mem::replace(&mut self.ended, true) {
+            self.close();
+        }
+    }
+
+    /// The call has ended: what still comes is written down, and nothing is answered.
+    fn close(&mut self) {
+        let row = self.call.row();
+        let reason = row.end_reason.map_or("", |r| r.as_str());
+        info!(reason, duration_s = row.duration, "call ended");
+        metrics::counter(
+            metrics::calls_ended_total,
+            &[("vendor", self.entry.vendor.name), ("reason", reason)],
+        )
+        .increment(1);
+        self.shared.pending.revoke(self.entry.call);
+        self.turn.silence();
+        self.desk.close();
+    }
+
+    fn show(&self) {
+        if let Some(shown) = lock(&self.entry.shown).as_mut() {
+            *shown = self.live();
+        }
+    }
+
+    fn live(&self) -> LiveCall {
+        let stream = self.stream.as_ref();
+        LiveCall {
+            row: self.call.row().clone(),
+            connection: stream.map(|(connection, ..)| *connection),
+            stream: stream.map(|(_, id, format)| (id.clone(), *format)),
+        }
+    }
+}
+
+async fn receive<T>(from: Option<&mut mpsc::Receiver<T>>) -> Option<T> {
+    match from {
+        Some(from) => from.recv().await,
+        None => std::future::pending().await,
+    }
+}
