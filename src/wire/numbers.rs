@@ -138,39 +138,117 @@ fn number(text: &[u8]) -> Option<(i16, &[u8])> {
 }
 
 /// Appends little-endian samples as numbers parted by commas. Allocates only if `out` lacks the room.
+///
+/// A number is its sign and thousands out of one table and its last three digits out of another, side by side in one word of eight
+/// bytes. All arithmetic is done for sixteen numbers at once, in a form that compilers vectorise; what is left for each is two
+/// lookups, a shift and a store.
 pub fn append(pcm: &[u8], out: &mut BytesMut) {
     let (samples, _) = pcm.as_chunks::<2>();
     let begin = out.len();
-    // A sign, five digits and a comma each; eight bytes are written where at most six are meant.
+    // A sign, five digits and a comma each; eight bytes are written where fewer are meant.
     out.put_bytes(0, samples.len() * 7 + 8);
     let text = &mut out[begin..];
     let mut at = 0;
-    for sample in samples {
-        let sample = i16::from_le_bytes(*sample);
-        let value = u64::from(sample.unsigned_abs());
-        // The five digits, one to a byte, the first lowest, and a comma behind them.
-        let digits = (u64::from(b'0') + value / 10_000)
-            | (u64::from(PAIRS[(value / 100 % 100) as usize]) << 8)
-            | (u64::from(PAIRS[(value % 100) as usize]) << 24)
-            | (u64::from(b',') << 40);
-        let zeros = [10, 100, 1000, 10_000].iter().filter(|n| value < **n).count();
-        let sign = usize::from(sample < 0);
-        let number = (digits >> (8 * zeros) << (8 * sign)) | (u64::from(b'-') * sign as u64);
-        text[at..at + 8].copy_from_slice(&number.to_le_bytes());
-        at += 6 - zeros + sign;
+    let (batches, rest) = samples.as_chunks();
+    for samples in batches {
+        at += Batch::of(samples).write(Batch::SIZE, &mut text[at..]);
     }
+    let mut last = [[0; 2]; Batch::SIZE];
+    last[..rest.len()].copy_from_slice(rest);
+    at += Batch::of(&last).write(rest.len(), &mut text[at..]);
     out.truncate(begin + at.saturating_sub(1));
 }
 
-/// The two digits of 0 to 99, the tens in the lower byte.
-static PAIRS: [u16; 100] = {
-    let mut pairs = [0; 100];
+/// What the text of some numbers is made of.
+struct Batch {
+    /// Entries of [`HEADS`].
+    head: [u16; Self::SIZE],
+    /// Entries of [`TAILS`].
+    tail: [u16; Self::SIZE],
+    /// Lengths of the heads in bits.
+    head_bits: [u16; Self::SIZE],
+    /// Lengths of the numbers in bytes, their commas included.
+    len: [u16; Self::SIZE],
+}
+
+impl Batch {
+    const SIZE: usize = 16;
+
+    /// Of little-endian samples.
+    #[inline]
+    fn of(samples: &[[u8; 2]; Self::SIZE]) -> Self {
+        let mut batch = Self {
+            head: [0; Self::SIZE],
+            tail: [0; Self::SIZE],
+            head_bits: [0; Self::SIZE],
+            len: [0; Self::SIZE],
+        };
+        for (i, sample) in samples.iter().enumerate() {
+            let sample = i16::from_le_bytes(*sample);
+            let negative = u16::from(sample < 0);
+            let value = sample.unsigned_abs();
+            let (thousands, rest) = (value / 1000, value % 1000);
+            let digits = 1 + u16::from(value >= 10) + u16::from(value >= 100);
+            let head = negative + u16::from(thousands > 0) + u16::from(thousands >= 10);
+            batch.head[i] = thousands | negative << 6;
+            // Behind thousands the zeros in front stay, and `digits` is three.
+            batch.tail[i] = rest | u16::from(thousands > 0) << 10;
+            batch.head_bits[i] = head * 8;
+            batch.len[i] = head + digits + 1;
+        }
+        batch
+    }
+
+    /// Writes the first `n` numbers, eight bytes each where fewer are meant. Returns the length of what is meant.
+    #[inline]
+    fn write(&self, n: usize, text: &mut [u8]) -> usize {
+        let mut at = 0;
+        for i in 0..n.min(Self::SIZE) {
+            let head = u64::from(HEADS[usize::from(self.head[i] & 127)]);
+            let tail = u64::from(TAILS[usize::from(self.tail[i] & 2047)]);
+            let number = head | tail << (self.head_bits[i] & 63);
+            text[at..at + 8].copy_from_slice(&number.to_le_bytes());
+            at += usize::from(self.len[i]);
+        }
+        at
+    }
+}
+
+/// The sign and the thousands, the first character lowest; entry 64 and those behind it are of negative numbers.
+static HEADS: [u32; 128] = {
+    let mut heads = [0; 128];
     let mut n = 0;
-    while n < 100 {
-        pairs[n] = u16::from_le_bytes([b'0' + (n / 10) as u8, b'0' + (n % 10) as u8]);
+    while n < 128 {
+        let thousands = n & 63;
+        let (mut text, mut bits) = if n < 64 { (0, 0) } else { (b'-' as u32, 8) };
+        if thousands >= 10 {
+            text |= (b'0' as u32 + thousands / 10) << bits;
+            bits += 8;
+        }
+        if thousands > 0 {
+            text |= (b'0' as u32 + thousands % 10) << bits;
+        }
+        heads[n as usize] = text;
         n += 1;
     }
-    pairs
+    heads
+};
+
+/// The last three digits of a number and a comma, the first character lowest: without zeros in front, and from entry 1024 on with
+/// them.
+static TAILS: [u32; 2048] = {
+    let mut tails = [0; 2048];
+    let mut n = 0;
+    while n < 1000 {
+        let (hundreds, tens, ones) = (n / 100, n / 10 % 10, n % 10);
+        let digits =
+            (b'0' as u32 + hundreds) | (b'0' as u32 + tens) << 8 | (b'0' as u32 + ones) << 16 | (b',' as u32) << 24;
+        let zeros = (n < 10) as u32 + (n < 100) as u32;
+        tails[n as usize] = digits >> (8 * zeros);
+        tails[n as usize + 1024] = digits;
+        n += 1;
+    }
+    tails
 };
 
 #[cfg(test)]
