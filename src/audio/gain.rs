@@ -1,6 +1,6 @@
 //! Louder, softer, mixed and measured. Everything saturates; nothing wraps.
 
-use std::iter::zip;
+use super::simd::Loops;
 
 /// A factor on amplitudes, exact at unity and silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,22 +32,14 @@ impl Gain {
         match self {
             Self::UNITY => {}
             Self::SILENCE => samples.fill(0),
-            Self { q12 } => {
-                for x in samples {
-                    // The ends, −2¹⁵ × 2¹⁶ and (2¹⁵ − 1) × 2¹⁶ + 2¹¹, just fit.
-                    let y = (i32::from(*x) * q12 + (1 << 11)) >> 12;
-                    *x = y.clamp(i16::MIN.into(), i16::MAX.into()) as i16;
-                }
-            }
+            Self { q12 } => Loops::best().amplify(samples, q12),
         }
     }
 }
 
 /// Adds `other` to `samples`, as far as both go.
 pub fn mix(samples: &mut [i16], other: &[i16]) {
-    for (x, &y) in zip(samples, other) {
-        *x = x.saturating_add(y);
-    }
+    Loops::best().mix(samples, other);
 }
 
 /// Root mean square in dBFS: 0 for a full-scale square wave, −3 for a full-scale sine, [`SILENCE_DBFS`] for silence or nothing.
@@ -64,11 +56,7 @@ pub const SILENCE_DBFS: f32 = -120.0;
 
 /// Sum of squares.
 pub(super) fn energy(samples: &[i16]) -> u64 {
-    // A square has 31 bits at most: two of them would overflow an i32.
-    samples
-        .iter()
-        .map(|&x| u64::from((i32::from(x) * i32::from(x)) as u32))
-        .sum()
+    Loops::best().energy(samples)
 }
 
 /// A mean square in dBFS.

@@ -3,6 +3,7 @@
 //! Decoding refuses an odd number of bytes, as half a sample is lost data somebody must know of; both directions convert as
 //! many samples as both slices hold and return that number.
 
+use super::simd::Loops;
 use std::{fmt, iter::zip};
 
 /// Half a sample at the end: the bytes given are an odd number.
@@ -19,44 +20,42 @@ impl std::error::Error for OddLength {}
 
 /// Reads little-endian samples.
 pub fn decode_le(bytes: &[u8], pcm: &mut [i16]) -> Result<usize, OddLength> {
-    decode(bytes, pcm, i16::from_le_bytes)
-}
-
-/// Reads big-endian samples (network order, RFC 3551).
-pub fn decode_be(bytes: &[u8], pcm: &mut [i16]) -> Result<usize, OddLength> {
-    decode(bytes, pcm, i16::from_be_bytes)
-}
-
-/// Writes little-endian samples.
-pub fn encode_le(pcm: &[i16], bytes: &mut [u8]) -> usize {
-    encode(pcm, bytes, i16::to_le_bytes)
-}
-
-/// Writes big-endian samples (network order, RFC 3551).
-pub fn encode_be(pcm: &[i16], bytes: &mut [u8]) -> usize {
-    encode(pcm, bytes, i16::to_be_bytes)
-}
-
-#[inline(always)]
-fn decode(bytes: &[u8], pcm: &mut [i16], read: fn([u8; 2]) -> i16) -> Result<usize, OddLength> {
-    let (pairs, rest) = bytes.as_chunks::<2>();
-    if !rest.is_empty() {
-        return Err(OddLength(bytes.len()));
-    }
+    let pairs = pairs(bytes)?;
     for (&pair, sample) in zip(pairs, &mut *pcm) {
-        *sample = read(pair);
+        *sample = i16::from_le_bytes(pair);
     }
     Ok(pairs.len().min(pcm.len()))
 }
 
-#[inline(always)]
-fn encode(pcm: &[i16], bytes: &mut [u8], write: fn(i16) -> [u8; 2]) -> usize {
+/// Reads big-endian samples (network order, RFC 3551).
+pub fn decode_be(bytes: &[u8], pcm: &mut [i16]) -> Result<usize, OddLength> {
+    let pairs = pairs(bytes)?;
+    Loops::best().read_be(pairs, pcm);
+    Ok(pairs.len().min(pcm.len()))
+}
+
+/// Writes little-endian samples.
+pub fn encode_le(pcm: &[i16], bytes: &mut [u8]) -> usize {
     let (pairs, _) = bytes.as_chunks_mut::<2>();
     let n = pairs.len().min(pcm.len());
     for (&sample, pair) in zip(pcm, pairs) {
-        *pair = write(sample);
+        *pair = sample.to_le_bytes();
     }
     n
+}
+
+/// Writes big-endian samples (network order, RFC 3551).
+pub fn encode_be(pcm: &[i16], bytes: &mut [u8]) -> usize {
+    let (pairs, _) = bytes.as_chunks_mut::<2>();
+    Loops::best().write_be(pcm, pairs);
+    pairs.len().min(pcm.len())
+}
+
+fn pairs(bytes: &[u8]) -> Result<&[[u8; 2]], OddLength> {
+    match bytes.as_chunks::<2>() {
+        (pairs, []) => Ok(pairs),
+        _ => Err(OddLength(bytes.len())),
+    }
 }
 
 #[cfg(test)]

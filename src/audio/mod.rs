@@ -13,6 +13,7 @@ pub mod opus;
 pub mod order;
 pub mod resample;
 pub mod ring;
+pub mod simd;
 pub mod tone;
 pub mod vad;
 pub mod wav;

@@ -1,6 +1,7 @@
-//! G.711 thirty-two samples at a time with AVX-512: a shift count per lane, tables of 32 words, masks for what is left over.
+//! G.711 with AVX-512, thirty-two samples at a time: a shift count per lane, tables of 32 words, masks for what is left over.
 //!
-//! With VBMI one lookup in 128 bytes finds the segment; without it, two in 32 words.
+//! With VBMI one lookup in 128 bytes finds the segment, and two of them decode sixty-four codes; without it, there are two
+//! lookups in 32 words.
 #![allow(unsafe_code)]
 
 use super::{
@@ -20,8 +21,8 @@ pub(super) const KERNELS: G711 = G711::new(
 /// For a CPU with F, BW, VL and VBMI.
 pub(super) const VBMI_KERNELS: G711 = G711::new(
     Isa::Avx512,
-    (encode_vbmi::<Ulaw>, decode::<Ulaw>),
-    (encode_vbmi::<Alaw>, decode::<Alaw>),
+    (encode_vbmi::<Ulaw>, decode_vbmi::<Ulaw>),
+    (encode_vbmi::<Alaw>, decode_vbmi::<Alaw>),
 );
 
 const WIDTH: usize = 32;
@@ -45,14 +46,7 @@ fn encode<L: Law>(pcm: &[i16], codes: &mut [u8]) {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi")]
 fn encode_vbmi<L: Law>(pcm: &[i16], codes: &mut [u8]) {
-    let table = const { shifts::<L>() };
-    // SAFETY: each half is sixty-four bytes.
-    let (low, high) = unsafe {
-        (
-            _mm512_loadu_epi8(table.as_ptr().cast()),
-            _mm512_loadu_epi8(table.as_ptr().add(64).cast()),
-        )
-    };
+    let [low, high] = bytes(&const { shifts::<L>() });
     encode_with::<L>(pcm, codes, |biased| {
         _mm512_permutex2var_epi8(low, _mm512_srli_epi16(biased, 8), high)
     });
@@ -108,6 +102,60 @@ fn decode<L: Law>(codes: &[u8], pcm: &mut [i16]) {
     }
 }
 
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi")]
+fn decode_vbmi<L: Law>(codes: &[u8], pcm: &mut [i16]) {
+    const WIDTH: usize = 64;
+    let n = pcm.len().min(codes.len());
+    let Some(last) = n.checked_sub(WIDTH) else {
+        return decode::<L>(codes, pcm);
+    };
+    let (low, high) = const { negatives::<L>() };
+    let (low, high) = (bytes(&low), bytes(&high));
+    let mut i = 0;
+    while i <= last {
+        // SAFETY: `i` is at most `last`, so `WIDTH` codes from `i` lie within `codes`.
+        let code = unsafe { _mm512_loadu_epi8(codes.as_ptr().add(i).cast()) };
+        let [first, second] = decode_block_vbmi(code, low, high);
+        // SAFETY: `i` is at most `last`, so `WIDTH` samples from `i` lie within `pcm`.
+        unsafe {
+            _mm512_storeu_epi16(pcm.as_mut_ptr().add(i), first);
+            _mm512_storeu_epi16(pcm.as_mut_ptr().add(i + WIDTH / 2), second);
+        }
+        i += WIDTH;
+    }
+    if i < n {
+        // SAFETY: `last` codes stand before the last `WIDTH` ones.
+        let code = unsafe { _mm512_loadu_epi8(codes.as_ptr().add(last).cast()) };
+        let [first, second] = decode_block_vbmi(code, low, high);
+        // SAFETY: as many samples as codes.
+        unsafe {
+            if n - i > WIDTH / 2 {
+                _mm512_storeu_epi16(pcm.as_mut_ptr().add(last), first);
+            }
+            _mm512_storeu_epi16(pcm.as_mut_ptr().add(last + WIDTH / 2), second);
+        }
+    }
+}
+
+/// Sixty-four codes to twice thirty-two samples: the bytes of the negative sample are looked up by the lower seven bits, and
+/// the upper bit, set in both laws where the sample is not negative, inverts the sign.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi")]
+fn decode_block_vbmi(codes: __m512i, low: [__m512i; 2], high: [__m512i; 2]) -> [__m512i; 2] {
+    let positive = _mm512_movepi8_mask(codes);
+    // Unpacking takes the lower halves of 128 bits first: each gets one eighth of the first half there.
+    let dealt = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), codes);
+    let low = _mm512_permutex2var_epi8(low[0], dealt, low[1]);
+    let high = _mm512_permutex2var_epi8(high[0], dealt, high[1]);
+    let zero = _mm512_setzero_si512();
+    let first = _mm512_unpacklo_epi8(low, high);
+    let second = _mm512_unpackhi_epi8(low, high);
+    [
+        _mm512_mask_sub_epi16(first, positive as __mmask32, zero, first),
+        _mm512_mask_sub_epi16(second, (positive >> 32) as __mmask32, zero, second),
+    ]
+}
+
 /// Thirty-two samples to codes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
@@ -133,6 +181,22 @@ fn decode_block<L: Law>(codes: __m256i, base: __m512i, step: __m512i) -> __m512i
         _mm512_mullo_epi16(code, _mm512_permutexvar_epi16(line, step)),
         _mm512_permutexvar_epi16(line, base),
     )
+}
+
+/// The low and the high bytes of the samples of the codes below 128.
+const fn negatives<L: Law>() -> ([u8; 128], [u8; 128]) {
+    let (mut low, mut high) = ([0; 128], [0; 128]);
+    let mut code = 0;
+    while code < 128 {
+        let flipped = code as u8 ^ L::FLIP;
+        let line = (flipped >> 4) as usize;
+        let sample = (flipped as i16)
+            .wrapping_mul(L::LINES.step[line])
+            .wrapping_add(L::LINES.base[line]);
+        [low[code], high[code]] = sample.to_le_bytes();
+        code += 1;
+    }
+    (low, high)
 }
 
 /// Segment + 3 for each high byte of a biased magnitude.
@@ -177,6 +241,19 @@ const fn twice(words: &[i16; 16]) -> [i16; 32] {
         i += 1;
     }
     table
+}
+
+/// A lookup table of 128 bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn bytes(table: &[u8; 128]) -> [__m512i; 2] {
+    // SAFETY: each half is sixty-four bytes.
+    unsafe {
+        [
+            _mm512_loadu_epi8(table.as_ptr().cast()),
+            _mm512_loadu_epi8(table.as_ptr().add(64).cast()),
+        ]
+    }
 }
 
 /// A lookup table of words.
