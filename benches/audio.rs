@@ -1,4 +1,4 @@
-//! The signal kernels alone: G.711 by instruction set beside the usual table loops, resampling beside rubato, voice activity.
+//! The signal kernels alone: G.711 by instruction set beside the usual table loops, plain loops by instruction set, resampling beside rubato, voice activity.
 //!
 //! One frame is 20 ms. Each measurement walks through [`INPUTS`] different frames, so that branches and tables meet varied samples.
 //! Compare ratios within one run: absolute figures are the machine's.
@@ -10,7 +10,8 @@ use sidetone::audio::{
     g722,
     gain::{Gain, mix},
     isa::Isa,
-    resample::Resampler,
+    resample::{Quality, Resampler},
+    simd::Loops,
     tone::{Noise, Sine},
     vad::{Vad, VadConfig},
 };
@@ -123,6 +124,33 @@ fn g711(c: &mut Criterion) {
     }
 }
 
+/// Byte order, gain, mix and energy of 160 samples. `scalar` is the same loop for the target's baseline.
+fn loops(c: &mut Criterion) {
+    let frames = speech(8000);
+    let coded: Vec<Vec<[u8; 2]>> = frames
+        .iter()
+        .map(|frame| frame.iter().map(|x| x.to_be_bytes()).collect())
+        .collect();
+    let mut pcm = vec![0; 160];
+    for isa in Isa::available() {
+        let loops = Loops::on(isa).unwrap();
+        let mut inputs = Rotation::new(&coded);
+        c.bench_function(&format!("l16_be_decode_160/{isa}"), |b| {
+            b.iter(|| loops.read_be(black_box(inputs.turn()), black_box(&mut pcm)));
+        });
+        let mut inputs = Rotation::new(&frames);
+        c.bench_function(&format!("gain_160/{isa}"), |b| {
+            b.iter(|| loops.amplify(black_box(&mut pcm), black_box(3000)));
+        });
+        c.bench_function(&format!("mix_160/{isa}"), |b| {
+            b.iter(|| loops.mix(black_box(&mut pcm), black_box(inputs.turn())));
+        });
+        c.bench_function(&format!("energy_160/{isa}"), |b| {
+            b.iter(|| loops.energy(black_box(inputs.turn())));
+        });
+    }
+}
+
 fn resample(c: &mut Criterion) {
     for (from, to) in [
         (8000, 16000),
@@ -139,11 +167,15 @@ fn resample(c: &mut Criterion) {
         let mut inputs = Rotation::new(&frames);
         let mut out = vec![0; to as usize / 50];
         for isa in Isa::available() {
-            let mut resampler = Resampler::on(isa, from, to).unwrap().unwrap();
+            let mut resampler = Resampler::on(isa, from, to, Quality::Path).unwrap().unwrap();
             group.bench_function(BenchmarkId::from_parameter(isa), |b| {
                 b.iter(|| resampler.process(black_box(inputs.turn()), black_box(&mut out)));
             });
         }
+        let mut fine = Resampler::fine(from, to).unwrap();
+        group.bench_function("fine", |b| {
+            b.iter(|| fine.process(black_box(inputs.turn()), black_box(&mut out)));
+        });
         // rubato at its best for telephony: a Hann window and 5 ms blocks, here without the conversion to and from i16.
         let (frames_in, frames_out) = (from as usize / 50, to as usize / 50);
         let window = WindowFunction::Hann;
@@ -211,5 +243,5 @@ fn g722(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, g711, g722, resample, vad);
+criterion_group!(benches, g711, loops, g722, resample, vad);
 criterion_main!(benches);

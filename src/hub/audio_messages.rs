@@ -204,7 +204,7 @@ impl Writer {
     pub fn new(rate: u32, to: AudioFormat) -> Self {
         Self {
             to,
-            resampler: Resampler::new(rate, to.rate).ok().filter(|_| rate != to.rate),
+            resampler: Resampler::fine(rate, to.rate).ok().filter(|_| rate != to.rate),
             resampled: Vec::new(),
             bytes: Vec::new(),
         }

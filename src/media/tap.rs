@@ -88,7 +88,7 @@ impl Track {
     /// Takes samples of this rate from now on.
     fn retune(&mut self, rate: u32) {
         self.rate = rate;
-        self.resampler = Resampler::new(rate, RATE).ok().filter(|_| rate != RATE);
+        self.resampler = Resampler::fine(rate, RATE).ok().filter(|_| rate != RATE);
         if self.resampler.is_some() {
             self.buffer.resize(PIECE, 0);
         }

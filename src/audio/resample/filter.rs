@@ -3,17 +3,38 @@
 //! With `up` outputs for `down` inputs, output `up·t + j` lies at `(up·t + j)·down` on the grid both rates share. The
 //! prototype's tap at distance `k` meets the input samples that lie on multiples of `up` there; which ones repeats with `t`.
 
-use super::kernel::{HISTORY, STRIDE};
+use super::{
+    Quality,
+    kernel::{HISTORY, STRIDE},
+};
 use std::{
     f64::consts::PI,
     sync::{Arc, OnceLock},
 };
 
-/// Half the filter's length, in samples of the lower rate.
-const HALF_LENGTH: usize = 16;
+/// How long and how steep a filter is.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    /// Half the filter's length, in samples of the lower rate: its delay.
+    half_length: usize,
+    /// Shape of the Kaiser window.
+    kaiser_beta: f64,
+}
 
-/// Shape of the Kaiser window: 74.6 dB of rejection from 0.575 of the lower rate at this length.
-const KAISER_BETA: f64 = 7.31;
+impl Quality {
+    const fn shape(self) -> Shape {
+        match self {
+            Self::Path => Shape {
+                half_length: 16,
+                kaiser_beta: 7.31,
+            },
+            Self::Fine => Shape {
+                half_length: 20,
+                kaiser_beta: 9.2,
+            },
+        }
+    }
+}
 
 /// The taps of a ratio `up : down` in lowest terms.
 #[derive(Debug)]
@@ -35,18 +56,23 @@ pub(super) struct Tap {
 
 impl Filter {
     /// The filter between two rates, if their ratio is one of those built for. Built at first use.
-    pub(super) fn shared(from: u32, to: u32) -> Option<Arc<Self>> {
+    pub(super) fn shared(from: u32, to: u32, quality: Quality) -> Option<Arc<Self>> {
         const RATIOS: [(usize, usize); 8] = [(2, 1), (3, 1), (6, 1), (1, 2), (1, 3), (1, 6), (3, 2), (2, 3)];
-        static FILTERS: [OnceLock<Arc<Filter>>; 8] = [const { OnceLock::new() }; 8];
+        static FILTERS: [[OnceLock<Arc<Filter>>; 8]; 2] = [const { [const { OnceLock::new() }; 8] }; 2];
         let ratio = RATIOS
             .iter()
             .position(|&(up, down)| from as usize * up == to as usize * down)?;
         let (up, down) = RATIOS[ratio];
-        Some(FILTERS[ratio].get_or_init(|| Arc::new(Self::new(up, down))).clone())
+        let filter = &FILTERS[quality as usize][ratio];
+        Some(
+            filter
+                .get_or_init(|| Arc::new(Self::new(up, down, quality.shape())))
+                .clone(),
+        )
     }
 
-    fn new(up: usize, down: usize) -> Self {
-        let prototype = prototype(up.max(down));
+    fn new(up: usize, down: usize, shape: Shape) -> Self {
+        let prototype = prototype(up.max(down), shape);
         let outputs = (0..up)
             .map(|j| {
                 let (first, phase) = (j * down / up, j * down % up);
@@ -70,15 +96,16 @@ impl Filter {
         Self {
             up,
             down,
-            delay: HALF_LENGTH * up.max(down) / down,
+            delay: shape.half_length * up.max(down) / down,
             outputs,
         }
     }
 }
 
-/// A windowed sinc that crosses zero every `zeros_apart` taps, `HALF_LENGTH` times on each side.
-fn prototype(zeros_apart: usize) -> Vec<f64> {
-    let half = (HALF_LENGTH * zeros_apart) as isize;
+/// A windowed sinc that crosses zero every `zeros_apart` taps, `half_length` times on each side.
+fn prototype(zeros_apart: usize, shape: Shape) -> Vec<f64> {
+    let half = (shape.half_length * zeros_apart) as isize;
+    let beta = shape.kaiser_beta;
     (-half..=half)
         .map(|k| {
             let x = PI * k as f64 / zeros_apart as f64;
@@ -89,7 +116,7 @@ fn prototype(zeros_apart: usize) -> Vec<f64> {
                 _ => x.sin() / x,
             };
             let edge = k as f64 / half as f64;
-            sinc * bessel_i0(KAISER_BETA * (1.0 - edge * edge).max(0.0).sqrt()) / bessel_i0(KAISER_BETA)
+            sinc * bessel_i0(beta * (1.0 - edge * edge).max(0.0).sqrt()) / bessel_i0(beta)
         })
         .collect()
 }

@@ -10,7 +10,7 @@ use std::iter::zip;
 pub(super) const BLOCK: usize = 160;
 
 /// Groups of history the longest filter looks back.
-pub(super) const HISTORY: usize = 32;
+pub(super) const HISTORY: usize = 40;
 
 /// Samples of a stream: history and one block.
 pub(super) const STRIDE: usize = HISTORY + BLOCK;

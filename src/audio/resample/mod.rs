@@ -4,17 +4,13 @@
 //! change what comes out. Where `n × to / from` is no whole number (never for multiples of 10 ms) the odd samples wait for
 //! the next chunk. Nothing allocates after construction; the state of one direction is at most 5 KiB.
 //!
-//! The filter is one Kaiser-windowed sinc for all ratios, 32 samples of the lower rate long and cut at its Nyquist frequency,
-//! so that every tap a whole number of low-rate samples away from the middle is zero: a rate doubled passes every second
-//! sample through unchanged, and the delay is exactly 16 samples of the lower rate.
+//! The filter is one Kaiser-windowed sinc for all ratios, cut at the Nyquist frequency of the lower rate, so that every tap a
+//! whole number of low-rate samples away from the middle is zero: a rate doubled passes every second sample through unchanged,
+//! and the delay is a whole number of samples of the lower rate. There are two lengths of it ([`Quality`]); what each does between
+//! each pair of rates is a table in `docs/performance.md`, which a test measures and compares.
 //!
-//! | lower rate | flat within 0.01 dB to | −6 dB at | aliases and images below −74 dB from | delay |
-//! | --- | --- | --- | --- | --- |
-//! | 8 kHz | 3.4 kHz | 4 kHz | 4.6 kHz | 2 ms |
-//! | 16 kHz | 6.8 kHz | 8 kHz | 9.2 kHz | 1 ms |
-//! | 24 kHz | 10.2 kHz | 12 kHz | 13.8 kHz | 0.67 ms |
-//!
-//! Between 0.5 and 0.575 of the lower rate aliases fold into the top of the band, above what telephone speech holds.
+//! With a lower rate of 8 kHz all is flat to 3.4 kHz, down by 6 dB at 4 kHz and rejected from 4.6 kHz; other rates scale.
+//! What lies between 4 and 4.6 kHz folds into the top of the band, above what telephone speech holds.
 //! Other rates (files, synthesizers) go through [`any`], off the media path.
 
 pub mod any;
@@ -28,6 +24,15 @@ use super::isa::{Isa, MissingIsa};
 use filter::Filter;
 use kernel::{BLOCK, HISTORY, STRIDE};
 use std::{fmt, sync::Arc};
+
+/// How much is let through that should not be, against how long it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quality {
+    /// For audio that somebody waits for: 32 samples of the lower rate long, aliases and images below −74 dB after 2 ms at 8 kHz.
+    Path,
+    /// For recordings and listeners: 40 samples long, below −90 dB after 2.5 ms, a quarter dearer.
+    Fine,
+}
 
 /// A resampler of one stream in one direction.
 #[derive(Clone, Debug)]
@@ -50,17 +55,22 @@ struct Polyphase {
 }
 
 impl Resampler {
-    /// A resampler from one rate to another, both of 8000, 16000, 24000, 48000 Hz.
+    /// A resampler from one rate to another, both of 8000, 16000, 24000, 48000 Hz, for the path of a call.
     pub fn new(from: u32, to: u32) -> Result<Self, UnsupportedRates> {
-        Self::build(from, to, Isa::best())
+        Self::build(from, to, Quality::Path, Isa::best())
     }
 
-    /// The same on a given instruction set (tests and benches: the samples do not depend on it).
-    pub fn on(isa: Isa, from: u32, to: u32) -> Result<Result<Self, UnsupportedRates>, MissingIsa> {
-        Ok(Self::build(from, to, isa.require()?))
+    /// The same for recordings and listeners.
+    pub fn fine(from: u32, to: u32) -> Result<Self, UnsupportedRates> {
+        Self::build(from, to, Quality::Fine, Isa::best())
     }
 
-    fn build(from: u32, to: u32, isa: Isa) -> Result<Self, UnsupportedRates> {
+    /// A resampler on a given instruction set (tests and benches: the samples do not depend on it).
+    pub fn on(isa: Isa, from: u32, to: u32, quality: Quality) -> Result<Result<Self, UnsupportedRates>, MissingIsa> {
+        Ok(Self::build(from, to, quality, isa.require()?))
+    }
+
+    fn build(from: u32, to: u32, quality: Quality, isa: Isa) -> Result<Self, UnsupportedRates> {
         let unsupported = UnsupportedRates { from, to };
         if ![from, to].iter().all(|rate| [8000, 16000, 24000, 48000].contains(rate)) {
             return Err(unsupported);
@@ -68,7 +78,7 @@ impl Resampler {
         let polyphase = if from == to {
             None
         } else {
-            let filter = Filter::shared(from, to).ok_or(unsupported)?;
+            let filter = Filter::shared(from, to, quality).ok_or(unsupported)?;
             Some(Polyphase {
                 streams: vec![0.0; filter.down * STRIDE].into(),
                 filter,

@@ -1,5 +1,7 @@
 //! What the module promises: exact counts, one result however it is cut, flat pass band, rejection, delay, no drift.
 
+mod quality;
+
 use super::{any::AnyResampler, *};
 use crate::audio::tone::{Noise, Sine};
 use proptest::prelude::*;
@@ -146,55 +148,15 @@ fn ten_and_twenty_millisecond_frames_give_the_same_samples() {
 #[test]
 fn every_instruction_set_gives_the_same_samples() {
     for (from, to) in pairs() {
-        let mut input = vec![0; from as usize / 10];
-        Noise::new(5).white(-6.0, &mut input);
-        let scalar = stream(&mut Resampler::on(Isa::Scalar, from, to).unwrap().unwrap(), &input, 20);
-        for isa in Isa::available() {
-            let out = stream(&mut Resampler::on(isa, from, to).unwrap().unwrap(), &input, 20);
-            assert!(out == scalar, "{from} to {to} on {isa}");
-        }
-    }
-}
-
-#[test]
-fn the_pass_band_is_flat_and_free_of_images() {
-    for (from, to) in real_pairs() {
-        let edge = f64::from(from.min(to)) * 0.425;
-        for step in 1..=17 {
-            let f = (edge * f64::from(step) / 17.0 / 50.0).round() * 50.0;
-            let out = stream(
-                &mut Resampler::new(from, to).unwrap(),
-                &tone(from, f, 16_000.0, 200),
-                20,
-            );
-            let settled = &out[to as usize / 10..];
-            let (re, im) = component(to, settled, f);
-            let gain = db(re.hypot(im) / 16_000.0);
-            assert!(gain.abs() < 0.01, "{from} to {to}: {gain:.4} dB at {f} Hz");
-            let rest = rms(settled.iter().enumerate().map(|(n, &x)| {
-                let angle = TAU * f * n as f64 / f64::from(to);
-                f64::from(x) - re * angle.sin() - im * angle.cos()
-            }));
-            let spurious = db(rest * 2f64.sqrt() / 16_000.0);
-            assert!(spurious < -74.0, "{from} to {to}: {spurious:.1} dB beside {f} Hz");
-        }
-    }
-}
-
-#[test]
-fn what_the_lower_rate_cannot_hold_is_rejected() {
-    for (from, to) in real_pairs().filter(|(from, to)| from > to) {
-        let (begin, end) = (f64::from(to) * 0.575, f64::from(from) / 2.0);
-        for step in 0..40 {
-            let f = begin + (end - begin) * f64::from(step) / 40.0;
-            let out = stream(
-                &mut Resampler::new(from, to).unwrap(),
-                &tone(from, f, 30_000.0, 200),
-                20,
-            );
-            let left = rms(out[to as usize / 10..].iter().map(|&x| f64::from(x)));
-            let alias = db(left * 2f64.sqrt() / 30_000.0);
-            assert!(alias < -74.0, "{from} to {to}: {alias:.1} dB of {f:.0} Hz");
+        for quality in [Quality::Path, Quality::Fine] {
+            let on = |isa| Resampler::on(isa, from, to, quality).unwrap().unwrap();
+            let mut input = vec![0; from as usize / 10];
+            Noise::new(5).white(-6.0, &mut input);
+            let scalar = stream(&mut on(Isa::Scalar), &input, 20);
+            for isa in Isa::available() {
+                let out = stream(&mut on(isa), &input, 20);
+                assert!(out == scalar, "{from} to {to}, {quality:?} on {isa}");
+            }
         }
     }
 }
@@ -202,15 +164,18 @@ fn what_the_lower_rate_cannot_hold_is_rejected() {
 #[test]
 fn an_impulse_comes_out_after_the_stated_delay() {
     for (from, to) in real_pairs() {
-        let mut resampler = Resampler::new(from, to).unwrap();
-        let mut input = vec![0; from as usize / 50];
-        input[0] = 30_000;
-        let out = stream(&mut resampler, &input, 10);
-        let peak = (0..out.len()).max_by_key(|&i| out[i]).unwrap();
-        assert_eq!(peak, resampler.delay_samples(), "{from} to {to}");
-        assert!(resampler.delay_ms() <= 2.0);
-        let expected = 16_000.0 / from.min(to) as f32;
-        assert!((resampler.delay_ms() - expected).abs() < 1e-4, "{from} to {to}");
+        for (mut resampler, lags) in [
+            (Resampler::new(from, to).unwrap(), 16_000.0),
+            (Resampler::fine(from, to).unwrap(), 20_000.0),
+        ] {
+            let mut input = vec![0; from as usize / 50];
+            input[0] = 30_000;
+            let out = stream(&mut resampler, &input, 10);
+            let peak = (0..out.len()).max_by_key(|&i| out[i]).unwrap();
+            assert_eq!(peak, resampler.delay_samples(), "{from} to {to}");
+            let expected = lags / from.min(to) as f32;
+            assert!((resampler.delay_ms() - expected).abs() < 1e-4, "{from} to {to}");
+        }
     }
 }
 
