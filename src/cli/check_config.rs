@@ -109,8 +109,8 @@ mod tests {
             said,
             "c.toml:2: store.readers: 0 is out of range (1 to 16)\n\
              c.toml:5: media.pinned: no such key (known here: threads, pin, max_frame_bytes, max_message_bytes, \
-             max_legs_per_thread, write_stall, start_timeout, plan_timeout, idle_timeout, messages_per_second, \
-             protocol_strikes, bad_payloads)\n\
+             max_legs_per_thread, write_stall, start_timeout, plan_timeout, idle_timeout, ping_every, \
+             messages_per_second, protocol_strikes, bad_payloads)\n\
              2 faults in the configuration\n"
         );
     }

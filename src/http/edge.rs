@@ -12,7 +12,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, uri::Authority};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header, uri::Authority};
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -111,6 +111,11 @@ fn head_fits(request: &Request, line: usize) -> Result<(), Failure> {
     if request.headers().iter().any(|(n, v)| n.as_str().len() + v.len() > line) {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         return Err(Failure::with_status(status, "a header is too long"));
+    }
+    // RFC 9112 §3.2.
+    if request.version() == Version::HTTP_11 && request.headers().get_all(header::HOST).iter().count() != 1 {
+        let message = "an HTTP/1.1 request names its host once, in a Host header";
+        return Err(Fault::client(Kind::Malformed, message).into());
     }
     if !is_encoded_text(request.uri().path()) {
         let message = "the path is not percent-encoded UTF-8";

@@ -4,8 +4,10 @@
 //! news travels up through types of the lower layer.
 
 mod ingress;
+mod mark;
 pub mod monitor;
 mod playout;
+mod rate;
 mod reorder;
 mod session;
 mod tap;
@@ -210,6 +212,8 @@ pub struct Accounting {
     pub in_bad: u64,
     /// Messages dropped because they came after their turn, or again.
     pub in_late: u64,
+    /// Keys dropped because the call did not take them.
+    pub keys_dropped: u64,
     /// Complaints of the vendor about what we sent.
     pub complaints: u64,
     /// To the caller: samples taken from the mouth or the echo.

@@ -6,8 +6,10 @@
 use super::{
     Accounting, LegCommand, LegEnd, LegEvent, Plan, Route,
     ingress::{Ingress, Onset, Scratch, Uplink},
+    mark::{MarkName, read_mark},
     monitor::Monitor,
     playout::{Playout, Step},
+    rate::{Rate, Verdict},
     reorder::{Reorder, Turn},
     tap::Tap,
     timer::{Timer, Timers},
@@ -19,10 +21,10 @@ use crate::{
         vad::VadConfig,
     },
     base::{doorbell::Doorbell, format::AudioFormat, ids::UtteranceId, time::Mono},
-    vendor::{Caps, Media, Payload, StreamCodec, StreamCommand, StreamEvent, StreamStart},
+    vendor::{Caps, Media, Payload, StreamCodec, StreamCommand, StreamEvent, StreamStart, WireError},
 };
 use bytes::BytesMut;
-use std::{collections::VecDeque, fmt::Write as _, sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 /// Limits of a leg (keys of `[media]`).
 #[derive(Clone, Debug)]
@@ -35,6 +37,8 @@ pub struct Limits {
     pub idle: Duration,
     /// Sustained messages a second; a burst of twice as many is let through. More are dropped, and ten seconds of it close with 1008.
     pub messages_per_s: u32,
+    /// The peer is pinged so often; one that has said nothing at all since is gone. Zero never asks.
+    pub ping_every: Duration,
     /// Unreadable messages until the socket is closed with 1008.
     pub protocol_strikes: u32,
     /// Unreadable payloads within ten seconds until the socket is closed with 1008.
@@ -48,6 +52,7 @@ impl Default for Limits {
             plan: Duration::from_secs(5),
             idle: Duration::from_secs(30),
             messages_per_s: 200,
+            ping_every: Duration::from_secs(20),
             protocol_strikes: 3,
             bad_payloads: 100,
         }
@@ -64,6 +69,8 @@ const ECHO_UPLINK_MS: u32 = 40;
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
 /// Complaints of the vendor that are passed on.
 const MAX_COMPLAINTS: u64 = 10;
+/// News that may wait for the call. What the mouth brings about is bounded by what it says; keys beyond this many are dropped.
+const MAX_EVENTS: usize = 256;
 /// Pings and pongs from a peer: sustained a second, and at once.
 const CONTROLS_PER_S: u32 = 20;
 const CONTROLS_BURST: u32 = 200;
@@ -105,6 +112,8 @@ enum Way {
 pub enum Output {
     /// One text message, left in the buffer.
     Text,
+    /// A ping without a payload.
+    Ping,
     /// A close frame; nothing follows it.
     Close {
         /// RFC 6455 §7.4 code.
@@ -145,6 +154,10 @@ struct Leg {
     accounts: Accounting,
     rate: Rate,
     controls: Rate,
+    /// The peer has said something since it was last asked.
+    heard: bool,
+    /// It is yet to be asked.
+    ping: bool,
     strikes: u32,
     bad: (Mono, u32),
     end: Option<LegEnd>,
@@ -168,6 +181,9 @@ impl Session {
     pub fn new(now: Mono, caps: &'static Caps, codec: Box<dyn StreamCodec>, limits: Limits) -> Self {
         let mut timers = Timers::default();
         timers.set(Timer::Start, now + limits.start);
+        if !limits.ping_every.is_zero() {
+            timers.set(Timer::Ping, now + limits.ping_every);
+        }
         let leg = Leg {
             caps,
             rate: Rate::new(now, limits.messages_per_s, limits.messages_per_s * 2),
@@ -190,6 +206,8 @@ impl Session {
             muted_uplink: false,
             events: VecDeque::with_capacity(32),
             accounts: Accounting::default(),
+            heard: true,
+            ping: false,
             strikes: 0,
             bad: (now, 0),
             end: None,
@@ -214,7 +232,7 @@ impl Session {
                 }
             }
             Ok(StreamEvent::Dtmf(key)) if matches!(leg.state, State::Streaming) => {
-                leg.events.push_back(LegEvent::Dtmf(key));
+                leg.keyed(key);
             }
             Ok(StreamEvent::Start(start)) => leg.handle_start(now, start),
             Ok(StreamEvent::Complaint(code)) => leg.complain(code),
@@ -224,12 +242,15 @@ impl Session {
                 leg.close(now, 1000, "", LegEnd::Stopped);
             }
             Ok(StreamEvent::Hello | StreamEvent::Ignored | StreamEvent::Dtmf(_)) => {}
+            // It will not speak another format at the second try.
+            Err(WireError::Format) if matches!(leg.state, State::Opening) => leg.refuse_format(now),
             Err(_) => leg.strike(now),
         }
     }
 
     /// A ping or a pong arrived. They are free of meaning, so that more than a heartbeat needs is a flood.
     pub fn handle_control(&mut self, now: Mono) {
+        self.leg.heard = true;
         if !matches!(self.leg.controls.take(now), Verdict::Pass) {
             self.leg
                 .close(now, 1008, "too many control frames", LegEnd::Violation(1008));
@@ -269,6 +290,7 @@ impl Session {
                 Timer::Start => self.leg.close(now, 1008, "no start", LegEnd::Violation(1008)),
                 Timer::Plan => self.leg.close(now, 1011, "no plan", LegEnd::Closed),
                 Timer::Idle => self.leg.close(now, 1000, "no media", LegEnd::Idle),
+                Timer::Ping => self.leg.ask(now),
                 Timer::Close => self.leg.finish(now),
             }
         }
@@ -318,6 +340,9 @@ impl Session {
             }
             return (!std::mem::replace(said, true)).then_some(Output::Close { code: *code, reason });
         }
+        if std::mem::take(&mut self.leg.ping) {
+            return Some(Output::Ping);
+        }
         if let Some(chunk) = self.leg.interrupt.take() {
             self.codec.format(StreamCommand::Interrupt(chunk), out);
             if out.len() > before {
@@ -354,12 +379,12 @@ impl Session {
         self.leg.arrival.take()
     }
 
-    /// The oldest event not taken.
-    pub fn front_event(&self) -> Option<&LegEvent> {
-        self.leg.events.front()
+    /// Whether an event waits to be taken.
+    pub fn has_events(&self) -> bool {
+        !self.leg.events.is_empty()
     }
 
-    /// Takes the oldest event, once its queue has it.
+    /// Takes the oldest event, once its queue has room.
     pub fn pop_event(&mut self) -> Option<LegEvent> {
         self.leg.events.pop_front()
     }
@@ -386,6 +411,7 @@ impl Session {
 impl Leg {
     /// Whether a message may be looked at now; keeps the idle timer and the message rate.
     fn admit(&mut self, now: Mono) -> bool {
+        self.heard = true;
         match self.state {
             State::Closing { .. } | State::Closed => return false,
             State::Opening => {}
@@ -397,6 +423,28 @@ impl Leg {
             Verdict::Flood => self.close(now, 1008, "too many messages", LegEnd::Violation(1008)),
         }
         false
+    }
+
+    /// The peer is asked for a sign of life, unless it owes us one.
+    fn ask(&mut self, now: Mono) {
+        if !std::mem::take(&mut self.heard) {
+            return self.close(now, 1001, "no answer to a ping", LegEnd::Idle);
+        }
+        self.ping = true;
+        self.timers.set(Timer::Ping, now + self.limits.ping_every);
+    }
+
+    /// The caller pressed a key.
+    fn keyed(&mut self, key: char) {
+        if self.events.len() < MAX_EVENTS {
+            self.events.push_back(LegEvent::Dtmf(key));
+        } else {
+            self.accounts.keys_dropped += 1;
+        }
+    }
+
+    fn refuse_format(&mut self, now: Mono) {
+        self.close(now, 1008, "an audio format that is not spoken", LegEnd::Violation(1008));
     }
 
     /// The vendor complains: passed on a few times, counted always.
@@ -424,7 +472,7 @@ impl Leg {
         self.outbound = start.outbound;
         self.encoder = Encoder::new(start.outbound);
         if !self.ingress.speaks() {
-            return self.close(now, 1008, "an audio format that is not spoken", LegEnd::Violation(1008));
+            return self.refuse_format(now);
         }
         self.ptime_ms = start.ptime_ms.unwrap_or(self.caps.ptime_ms);
         self.timers.stop(Timer::Start);
@@ -649,92 +697,5 @@ impl Leg {
         }
         self.timers.stop_all();
         self.state = State::Closed;
-    }
-}
-
-/// Names of marks are `u` and the utterance's number.
-struct MarkName {
-    len: u8,
-    text: [u8; 12],
-}
-
-impl MarkName {
-    fn new(utterance: UtteranceId) -> Self {
-        struct Into<'a>(&'a mut MarkName);
-        impl std::fmt::Write for Into<'_> {
-            fn write_str(&mut self, s: &str) -> std::fmt::Result {
-                let at = self.0.len as usize;
-                self.0
-                    .text
-                    .get_mut(at..at + s.len())
-                    .ok_or(std::fmt::Error)?
-                    .copy_from_slice(s.as_bytes());
-                self.0.len += s.len() as u8;
-                Ok(())
-            }
-        }
-        let mut name = Self { len: 0, text: [0; 12] };
-        let _ = write!(Into(&mut name), "u{}", utterance.0);
-        name
-    }
-}
-
-impl std::ops::Deref for MarkName {
-    type Target = str;
-    fn deref(&self) -> &str {
-        std::str::from_utf8(&self.text[..self.len as usize]).unwrap_or_default()
-    }
-}
-
-fn read_mark(name: &str) -> Option<UtteranceId> {
-    name.strip_prefix('u')?.parse().ok().map(UtteranceId)
-}
-
-/// A token bucket for messages.
-#[derive(Debug)]
-struct Rate {
-    per_s: u64,
-    /// Thousandths of a message: at most, and now.
-    full: u64,
-    tokens: u64,
-    at: Mono,
-    over_since: Option<Mono>,
-}
-
-enum Verdict {
-    Pass,
-    Drop,
-    Flood,
-}
-
-impl Rate {
-    const fn new(now: Mono, per_s: u32, burst: u32) -> Self {
-        Self {
-            per_s: per_s as u64,
-            full: burst as u64 * 1000,
-            tokens: burst as u64 * 1000,
-            at: now,
-            over_since: None,
-        }
-    }
-
-    fn take(&mut self, now: Mono) -> Verdict {
-        let ms = now.millis_since(self.at);
-        if ms > 0 {
-            self.tokens = (self.tokens + ms * self.per_s).min(self.full);
-            self.at = now;
-        }
-        if self.tokens >= 1000 {
-            self.tokens -= 1000;
-            if self.tokens > self.full / 2 {
-                self.over_since = None;
-            }
-            return Verdict::Pass;
-        }
-        if now.since(*self.over_since.get_or_insert(now)) > FAULT_WINDOW {
-            Verdict::Flood
-        } else {
-            Verdict::Drop
-        }
     }
 }

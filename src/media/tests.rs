@@ -26,6 +26,8 @@ struct Desk {
     peer: Box<dyn Peer>,
     scratch: Scratch,
     at_ms: u64,
+    /// Pings drained.
+    pings: u32,
 }
 
 impl Desk {
@@ -45,6 +47,7 @@ impl Desk {
             peer: (vendor.peer)(call),
             scratch: Scratch::default(),
             at_ms: 0,
+            pings: 0,
         }
     }
 
@@ -108,9 +111,16 @@ impl Desk {
         let (mut sent, mut out) = (Vec::new(), BytesMut::new());
         let now = self.now();
         while let Some(output) = self.session.poll_output(now, &mut self.scratch, &mut out) {
-            if let Output::Close { code, .. } = output {
-                sent.push(Sent::Close(code));
-                continue;
+            match output {
+                Output::Text => {}
+                Output::Ping => {
+                    self.pings += 1;
+                    continue;
+                }
+                Output::Close { code, .. } => {
+                    sent.push(Sent::Close(code));
+                    continue;
+                }
             }
             let message = out.split();
             sent.push(match self.peer.read(&message).expect("what the vendor accepts") {
@@ -206,6 +216,50 @@ fn a_leg_that_gets_no_plan_and_one_that_hears_nothing_end_in_time() {
     d.pass(1);
     assert_eq!(d.drain(), [Sent::Close(1000)]);
     assert_eq!(d.end().unwrap().0, LegEnd::Idle);
+}
+
+#[test]
+fn a_peer_that_says_nothing_at_all_to_a_ping_is_gone() {
+    let limits = Limits {
+        start: Duration::from_secs(600),
+        ..Limits::default()
+    };
+    let codec = (VENDORS[0].codec)(&Upgrade::default());
+    let mut d = Desk::new();
+    d.session = Session::new(Mono::ZERO, VENDORS[0].caps, codec, limits);
+    d.pass(20_000);
+    assert_eq!((d.drain(), d.pings), (vec![], 1));
+    d.pass(10_000);
+    d.session.handle_control(d.now());
+    d.pass(10_000);
+    assert_eq!((d.drain(), d.pings), (vec![], 2), "a pong is a sign of life");
+    d.pass(20_000);
+    assert_eq!((d.drain(), d.pings), (vec![Sent::Close(1001)], 2));
+    assert_eq!(d.end().unwrap().0, LegEnd::Idle);
+}
+
+#[test]
+fn a_start_in_a_format_that_nobody_speaks_is_refused_at_once() {
+    let mut d = Desk::new();
+    for message in d.peer.open() {
+        d.say(&message.replace("audio/x-mulaw", "audio/x-l24"));
+    }
+    assert_eq!(d.drain(), [Sent::Close(1008)]);
+    assert_eq!(d.end().unwrap().0, LegEnd::Violation(1008));
+}
+
+#[test]
+fn keys_that_the_call_does_not_take_are_dropped_and_counted() {
+    let mut d = Desk::echo();
+    let key = d.peer.dtmf('5');
+    for ms in 0..300 {
+        d.at_ms = ms * 5;
+        d.say(&key);
+    }
+    let events = d.events();
+    let keys = events.iter().filter(|e| matches!(e, LegEvent::Dtmf('5'))).count();
+    assert!(keys <= 256, "{keys}");
+    assert_eq!(d.session.accounting().keys_dropped, 300 - keys as u64);
 }
 
 #[test]

@@ -11,11 +11,13 @@ pub(super) enum Timer {
     Plan,
     /// The vendor has sent nothing.
     Idle,
+    /// The peer is to be asked for a sign of life.
+    Ping,
     /// The peer has not answered our close.
     Close,
 }
 
-const ALL: [Timer; 4] = [Timer::Start, Timer::Plan, Timer::Idle, Timer::Close];
+const ALL: [Timer; 5] = [Timer::Start, Timer::Plan, Timer::Idle, Timer::Ping, Timer::Close];
 
 /// At most one deadline for each [`Timer`].
 #[derive(Debug, Default)]

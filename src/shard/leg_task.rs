@@ -93,14 +93,7 @@ pub(super) async fn run(seat: Seat, mut handover: Handover, handle: LegHandle, s
         counted: (0, 0),
     };
     poll_fn(|cx| leg.turn(cx)).await;
-    // What happened last must reach the call, however long its queue is.
-    if let Some(events) = leg.events.take() {
-        while let Some(event) = leg.session.pop_event() {
-            if events.send(event).await.is_err() {
-                break;
-            }
-        }
-    }
+    leg.tell_end().await;
 }
 
 impl Leg {
@@ -138,6 +131,41 @@ impl Leg {
         }
     }
 
+    /// What happened last must reach the call, however long its queue is. A caller may be gone before the call has said, with
+    /// its plan, where that queue is.
+    async fn tell_end(self) {
+        let Self {
+            seat,
+            ws,
+            mut session,
+            events,
+            arrival,
+            began,
+            ..
+        } = self;
+        drop(ws);
+        if let Some(arrival) = arrival
+            && seat.desk.arrivals.send(arrival).await.is_err()
+        {
+            return;
+        }
+        let events = match (events, began) {
+            (None, Some(_)) => {
+                let patience = seat.desk.config.limits.plan;
+                seat.cell.quiet_until.set(Mono::now() + patience);
+                let planned = poll_fn(|cx| seat.cell.poll_plan(cx));
+                tokio::time::timeout(patience, planned).await.ok().flatten()
+            }
+            (events, _) => events,
+        };
+        let Some(events) = events else { return };
+        while let Some(event) = session.pop_event() {
+            if events.send(event).await.is_err() {
+                return;
+            }
+        }
+    }
+
     fn commands(&mut self, now: Mono) {
         if self.seat.cell.inbox.borrow().is_empty() {
             return;
@@ -145,11 +173,16 @@ impl Leg {
         let inbox = self.seat.cell.inbox.take();
         let mut scratch = self.seat.desk.scratch.borrow_mut();
         for command in inbox {
-            if let LegCommand::Plan(plan) = &command {
-                self.events = Some(plan.events.clone());
-                if let Some(began) = self.began.take() {
-                    metrics::LEG_OPENING.record(now.since(began));
+            match &command {
+                LegCommand::Plan(plan) => {
+                    self.events = Some(plan.events.clone());
+                    if let Some(began) = self.began.take() {
+                        metrics::LEG_OPENING.record(now.since(began));
+                    }
                 }
+                // Refused: no plan will come.
+                LegCommand::Close { .. } => self.began = None,
+                _ => {}
             }
             self.session.handle_command(now, command, &mut scratch);
         }
@@ -192,6 +225,10 @@ impl Leg {
                 let text = TextFrame::begin(&mut buffers.outbox);
                 match self.session.poll_output(now, &mut scratch, &mut buffers.outbox) {
                     Some(Output::Text) => desk.meters.bytes_out.add(text.end(&mut buffers.outbox) as u64),
+                    Some(Output::Ping) => {
+                        text.cancel(&mut buffers.outbox);
+                        WebSocket::ping(&mut buffers.outbox);
+                    }
                     Some(Output::Close { code, reason }) => {
                         text.cancel(&mut buffers.outbox);
                         self.ws.close(&mut buffers.outbox, code, reason);
@@ -248,12 +285,14 @@ impl Leg {
         {
             self.arrival = Some(arrival);
         }
-        while let (Some(events), Some(event)) = (&self.events, self.session.front_event()) {
-            match events.try_send(event.clone()) {
-                Ok(()) | Err(TrySendError::Closed(_)) => {
-                    self.session.pop_event();
-                }
-                Err(TrySendError::Full(_)) => break,
+        while let (Some(events), true) = (&self.events, self.session.has_events()) {
+            let place = match events.try_reserve() {
+                Ok(place) => Some(place),
+                Err(TrySendError::Full(())) => break,
+                Err(TrySendError::Closed(())) => None,
+            };
+            if let (Some(event), Some(place)) = (self.session.pop_event(), place) {
+                place.send(event);
             }
         }
     }

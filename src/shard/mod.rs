@@ -62,6 +62,11 @@ impl Config {
                 start: span("start_timeout", d.limits.start, 600),
                 plan: span("plan_timeout", d.limits.plan, 600),
                 idle: span("idle_timeout", d.limits.idle, 86_400),
+                ping_every: s.duration(
+                    "ping_every",
+                    d.limits.ping_every,
+                    Duration::ZERO..=Duration::from_secs(3600),
+                ),
                 messages_per_s: s.int("messages_per_second", d.limits.messages_per_s, 1..=1_000_000),
                 protocol_strikes: s.int("protocol_strikes", d.limits.protocol_strikes, 1..=1_000_000),
                 bad_payloads: s.int("bad_payloads", d.limits.bad_payloads, 1..=1_000_000),

@@ -6,7 +6,7 @@
 use super::{Config, affinity, leg_task};
 use crate::{
     base::{doorbell::Doorbell, ids::ConnectionId, time::Mono},
-    media::{Arrival, LegCommand, LegHandle, Scratch},
+    media::{Arrival, LegCommand, LegEvent, LegHandle, Scratch},
     metrics,
     net::{conn::Conn, websocket::Buffers},
     vendor::{Descriptor, StreamCodec},
@@ -27,7 +27,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    task::Waker,
+    task::{Context, Poll, Waker},
     thread::JoinHandle,
     time::Duration,
 };
@@ -229,6 +229,19 @@ impl LegCell {
             Some(w) if w.will_wake(waker) => w,
             _ => waker.clone(),
         }));
+    }
+
+    /// Where the leg's news shall go, once its plan comes; nowhere when it is refused instead.
+    pub(super) fn poll_plan(&self, cx: &Context<'_>) -> Poll<Option<mpsc::Sender<LegEvent>>> {
+        self.remember(cx.waker());
+        for command in self.inbox.take() {
+            match command {
+                LegCommand::Plan(plan) => return Poll::Ready(Some(plan.events)),
+                LegCommand::Close { .. } => return Poll::Ready(None),
+                _ => {}
+            }
+        }
+        Poll::Pending
     }
 
     fn wake(&self) {

@@ -247,7 +247,9 @@ impl House {
         let io = TokioIo::new(TcpStream::connect(self.address).await.unwrap());
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
         tokio::spawn(connection);
-        let request = request.map(|body| Full::new(bytes::Bytes::from(body)));
+        let mut request = request.map(|body| Full::new(bytes::Bytes::from(body)));
+        let host = ::http::HeaderValue::from_static("relay.test");
+        request.headers_mut().entry(::http::header::HOST).or_insert(host);
         let response = timeout(PATIENCE, sender.send_request(request)).await.unwrap().unwrap();
         let (parts, body) = response.into_parts();
         let body = timeout(PATIENCE, body.collect()).await.unwrap().unwrap().to_bytes();
@@ -255,10 +257,7 @@ impl House {
     }
 
     fn builder(&self, method: &str, path: &str, token: Option<&str>) -> ::http::request::Builder {
-        let builder = ::http::Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "relay.test");
+        let builder = ::http::Request::builder().method(method).uri(path);
         match token {
             Some(token) => builder.header("authorization", format!("Bearer {token}")),
             None => builder,

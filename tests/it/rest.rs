@@ -412,6 +412,10 @@ async fn heads_are_bounded_in_size_and_time() {
         status
     };
     assert_eq!(answer(head("").as_bytes()).await, "200");
+    for hosts in ["", "Host: a.test\r\nHost: b.test\r\n"] {
+        let request = format!("GET /health HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n");
+        assert_eq!(answer(request.as_bytes()).await, "400", "{hosts:?}");
+    }
     let long_line = format!("X: {}\r\n", "x".repeat(9000));
     assert_eq!(answer(head(&long_line).as_bytes()).await, "431");
     let much = format!("X: {}\r\n", "x".repeat(7000)).repeat(3);

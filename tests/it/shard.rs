@@ -101,6 +101,10 @@ impl House {
 
     async fn plan(&mut self) -> mpsc::Receiver<LegEvent> {
         let arrival = timeout(PATIENCE, self.arrivals.recv()).await.unwrap().unwrap();
+        Self::answer(&arrival)
+    }
+
+    fn answer(arrival: &Arrival) -> mpsc::Receiver<LegEvent> {
         let (events_tx, events) = mpsc::channel(64);
         let plan = Plan {
             call: CallId::new(),
@@ -231,6 +235,31 @@ async fn a_socket_that_closes_without_stop_ends_its_leg_so() {
             Some(_) => {}
             None => panic!("no end"),
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_gone_before_the_plan_came_is_accounted_for_all_the_same() {
+    let mut house = House::new().await;
+    let (client, server) = house.connect().await;
+    house.place(Conn::plain(server), Bytes::new(), real_codec());
+    let mut ws = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+    let mut peer = peer();
+    let mut text = String::new();
+    peer.media(&[0x11; 160], 0, &mut text);
+    for message in peer.open().into_iter().chain([text]) {
+        ws.send(Message::text(message)).await.unwrap();
+    }
+    let arrival = timeout(PATIENCE, house.arrivals.recv()).await.unwrap().unwrap();
+    ws.close(None).await.unwrap();
+    while timeout(PATIENCE, ws.next()).await.unwrap().is_some() {}
+    let mut events = House::answer(&arrival);
+    match timeout(PATIENCE, events.recv()).await.unwrap() {
+        Some(LegEvent::Ended { end, accounting }) => {
+            assert_eq!(end, LegEnd::ClosedWithoutStop);
+            assert_eq!(accounting.in_frames, 1);
+        }
+        other => panic!("{other:?}"),
     }
 }
 

@@ -140,6 +140,11 @@ impl WebSocket {
         !matches!(self.listener.answer, Answer::None)
     }
 
+    /// Appends a ping to `out`, without a payload.
+    pub fn ping(out: &mut BytesMut) {
+        frame::put(out, opcode::PING, &[], None);
+    }
+
     /// Appends a close frame to `out`; the peer's own is not answered then.
     pub fn close(&mut self, out: &mut BytesMut, code: u16, reason: &str) {
         self.listener.said = true;
