@@ -25,7 +25,7 @@ use crate::{
     },
     record::Recorder,
     shard::Shards,
-    sim::Simulator,
+    sim::{Exchange, Simulator, address::Address},
     speech::Speech,
     store::{
         Store,
@@ -299,6 +299,12 @@ impl Parts {
         let bus: Arc<dyn Bus> = Arc::new(LocalBus::new());
         let access = Arc::new(Access::new(&config.access, config.dev));
         let speech = Speech::new(&config.speech, Shards::count(&config.media));
+        // Simulated phones speak plain WebSocket; behind our own TLS there is none.
+        let plain = config.listen.tls.is_none();
+        let exchange = match config.dev && plain {
+            true => Some(Exchange::open().await.map_err(StartError::Thread)?),
+            false => None,
+        };
         let control = Control::new(control::Deps {
             config: config.calls.clone(),
             agents: config.agents.clone(),
@@ -309,6 +315,7 @@ impl Parts {
             data_root: config.state_dir.clone(),
             recordings: config.record.folder.clone(),
             trunks: config.trunks(),
+            simulated: exchange.as_ref().map(Exchange::accounts).unwrap_or_default(),
             http: HttpClient::new(),
             tenant_http: match config.dev {
                 true => HttpClient::new(),
@@ -326,12 +333,10 @@ impl Parts {
             access: access.clone(),
         };
         let hub = Hub::new(config.frontends.clone(), deps);
-        // A simulated caller speaks plain WebSocket; behind our own TLS there is none.
-        let simulator = config
-            .listen
-            .tls
-            .is_none()
-            .then(|| Simulator::new(control.clone(), speech, address));
+        if let Some(exchange) = exchange {
+            tokio::spawn(exchange.run(speech.clone(), Address::local(address)));
+        }
+        let simulator = plain.then(|| Simulator::new(control.clone(), speech, address));
         Ok(Self {
             access,
             control,

@@ -110,7 +110,7 @@ fn welcome(config: &Config) -> String {
         .map_or("none: no shared secret is configured", |t| t.expose());
     format!(
         "sidetone --dev on http://{{address}}: loopback only, one tenant, no credentials asked for, unsigned webhooks and \
-         unannounced streams accepted, limits lifted\n\
+         unannounced streams accepted, limits lifted; where a vendor has no account, calls ring at a simulated phone\n\
          frontend  ws://{{address}}/api/ws/telephony/stream\n\
          agent     {}\n\
          state     {}\n\

@@ -1,7 +1,7 @@
-//! How calls begin: announced by a vendor's webhook, placed by us, or (where that is allowed) by a stream that nobody announced.
+//! How calls begin: announced by a vendor's webhook, placed by us (`place`), or (where that is allowed) by a stream that nobody announced.
 
 use super::{
-    DialRequest, Shared,
+    Shared,
     admission::Refusal,
     call::{Call, Terms, session_id},
     cdr::Facts,
@@ -14,14 +14,14 @@ use super::{
 use crate::{
     agent::Profile,
     base::{
-        fault::{Fault, Kind, Origin},
+        fault::{Fault, Kind},
         ids::{CallId, TenantId},
         time::{Mono, Wall},
     },
     media::Arrival,
     metrics,
     store::{CallRow, CallStatus},
-    vendor::{self, Answer, CallAction, CallUpdate, Descriptor, HookKind, NUMBER_HOOK, NUMBER_STREAM, Trunk},
+    vendor::{Answer, CallAction, CallUpdate, Descriptor, HookKind, NUMBER_HOOK, NUMBER_STREAM, Trunk},
 };
 use std::{
     sync::{Arc, Mutex, Weak},
@@ -48,11 +48,11 @@ pub(super) enum Begun {
 }
 
 /// Whose a call is.
-struct Served {
-    tenant: TenantId,
-    profile: Arc<Profile>,
+pub(super) struct Served {
+    pub(super) tenant: TenantId,
+    pub(super) profile: Arc<Profile>,
     /// Our number, if somebody has it.
-    line: Option<Arc<Line>>,
+    pub(super) line: Option<Arc<Line>>,
 }
 
 impl Served {
@@ -89,14 +89,14 @@ impl NotServed {
 }
 
 /// What a call begins with.
-struct Seed {
-    vendor: &'static Descriptor,
-    inbound: bool,
-    call_sid: Option<String>,
-    customer: String,
-    ours: String,
-    served: Served,
-    facts: Facts,
+pub(super) struct Seed {
+    pub(super) vendor: &'static Descriptor,
+    pub(super) inbound: bool,
+    pub(super) call_sid: Option<String>,
+    pub(super) customer: String,
+    pub(super) ours: String,
+    pub(super) served: Served,
+    pub(super) facts: Facts,
 }
 
 impl Shared {
@@ -196,7 +196,7 @@ impl Shared {
     }
 
     /// Who carries the calls of a number: its own account, or the vendor's section.
-    fn account(&self, vendor: &Descriptor, line: Option<&Line>) -> Carrier {
+    pub(super) fn account(&self, vendor: &Descriptor, line: Option<&Line>) -> Carrier {
         let own = line.and_then(|l| l.account.clone());
         Carrier {
             via: None,
@@ -206,8 +206,11 @@ impl Shared {
     }
 
     /// The same for a call, with the paths that the vendor is told.
-    fn carrier(&self, vendor: &Descriptor, line: Option<&Line>, call: CallId) -> Carrier {
-        let carrier = self.account(vendor, line);
+    fn carrier(&self, vendor: &Descriptor, line: Option<&Line>, call: CallId, ours: bool) -> Carrier {
+        let carrier = match ours.then(|| self.dials(vendor, line)).flatten() {
+            Some((carrier, _)) => carrier,
+            None => self.account(vendor, line),
+        };
         // A vendor without paths of its own is told the number's, and where nobody has the number, some.
         let via = || line.map_or_else(|| call.to_string(), |l| l.row.id.to_string());
         Carrier {
@@ -216,94 +219,8 @@ impl Shared {
         }
     }
 
-    /// Places a call; its task asks the vendor once the record exists.
-    pub(super) fn place(self: &Arc<Self>, tenant: TenantId, request: &DialRequest) -> Result<Arc<Entry>, Fault> {
-        let config = &self.deps.config;
-        let (vendor, line) = self.caller(tenant, request)?;
-        let profile = match &request.agent {
-            Some(id) => self.roster.agent(tenant, id).and_then(|a| a.profile.clone()),
-            None => self.roster.answers(config, &self.deps.agents, tenant, line.as_deref()),
-        };
-        let no_agent = || {
-            let asked: String = request.agent.iter().flat_map(|a| a.chars()).take(64).collect();
-            Fault::client(Kind::Invalid, format!("no agent {asked:?}"))
-        };
-        let seed = Seed {
-            vendor,
-            inbound: false,
-            call_sid: None,
-            customer: request.to.clone(),
-            ours: line
-                .as_ref()
-                .map_or_else(|| request.from.clone(), |l| l.row.number.clone()),
-            served: Served {
-                tenant,
-                profile: profile.ok_or_else(no_agent)?,
-                line,
-            },
-            facts: Facts::default(),
-        };
-        self.begin(seed, Some(config.ring_timeout))
-            .map_err(|refusal| match refusal {
-                Refusal::Draining | Refusal::StorageBehind | Refusal::Strained(_) => Fault::new(
-                    Origin::Us,
-                    Kind::Unavailable,
-                    "no new calls are taken now: try again in a moment",
-                ),
-                _ => Fault::client(Kind::TooMany, "too many calls: try again when one has ended"),
-            })
-    }
-
-    /// Who places a call: the vendor that was asked for, else that of `from`, else the one that dials by default; from
-    /// `from`, else the tenant's first number there. Where any number is taken, it need not be the tenant's.
-    fn caller(
-        &self,
-        tenant: TenantId,
-        request: &DialRequest,
-    ) -> Result<(&'static Descriptor, Option<Arc<Line>>), Fault> {
-        let invalid = |message: String| Fault::client(Kind::Invalid, message);
-        let asked = match &request.vendor {
-            Some(name) => Some(vendor::by_name(name).ok_or_else(|| invalid(format!("no vendor {name:?}")))?),
-            None => None,
-        };
-        let by_default = vendor::all().iter().copied().find(|v| v.dials_by_default);
-        let lines = self.roster.lines(tenant);
-        let from = |line: &&Arc<Line>| request.from.is_empty() || request.from == line.row.number;
-        let of = |vendor: &'static Descriptor| {
-            let theirs = lines.iter().filter(from).filter(|l| l.vendor.name == vendor.name);
-            theirs.max_by_key(|l| l.is_usable()).cloned()
-        };
-        let line = match asked {
-            Some(vendor) => of(vendor),
-            None => by_default.and_then(of).or_else(|| lines.iter().find(from).cloned()),
-        };
-        let vendor = match (&line, asked.or(by_default)) {
-            (Some(line), _) => line.vendor,
-            (None, Some(vendor)) if self.deps.config.dev && !request.from.is_empty() => vendor,
-            (None, _) => return Err(invalid("from is not one of your numbers with this vendor".to_owned())),
-        };
-        if line.as_ref().is_some_and(|l| !l.is_usable()) {
-            return Err(Fault::client(
-                Kind::Conflict,
-                "calls cannot be placed: the number is not active",
-            ));
-        }
-        if !self
-            .account(vendor, line.as_deref())
-            .trunk
-            .is_some_and(|t| t.can_dial())
-        {
-            let message = format!(
-                "calls cannot be placed: {}'s REST credentials are not configured",
-                vendor.name
-            );
-            return Err(Fault::client(Kind::Conflict, message));
-        }
-        Ok((vendor, line))
-    }
-
     /// Begins a call, unless the vendor's call is here already. `ring` is how long a call of ours may ring.
-    fn begin(self: &Arc<Self>, seed: Seed, ring: Option<Duration>) -> Result<Arc<Entry>, Refusal> {
+    pub(super) fn begin(self: &Arc<Self>, seed: Seed, ring: Option<Duration>) -> Result<Arc<Entry>, Refusal> {
         let now = self.clock.now();
         let row = new_row(now.wall, &seed);
         let (commands_tx, commands) = mpsc::channel(COMMANDS);
@@ -314,7 +231,7 @@ impl Shared {
             vendor: seed.vendor,
             parties: (seed.ours.clone(), seed.customer.clone()),
             inbound: seed.inbound,
-            carrier: self.carrier(seed.vendor, seed.served.line.as_deref(), row.call_id),
+            carrier: self.carrier(seed.vendor, seed.served.line.as_deref(), row.call_id, !seed.inbound),
             commands: commands_tx,
             microphone: microphone_tx,
             shown: Mutex::default(),
@@ -348,9 +265,10 @@ impl Shared {
             status_url: self.hook_url(&entry, HookKind::Status),
             ring,
         });
-        // Of a call that the vendor does not carry, it is told nothing. Without credentials nothing can be told, which ends
-        // a call that wants a command, unless its stream may come by itself.
-        let carried = !seed.facts.simulated && !seed.facts.unannounced;
+        // Of a call that the vendor does not carry, it is told nothing; a call of ours is carried by whoever was asked for
+        // it. Without credentials nothing can be told, which ends a call that wants a command, unless its stream may come
+        // by itself.
+        let carried = !seed.inbound || (!seed.facts.simulated && !seed.facts.unannounced);
         let told = |t: &&Arc<dyn Trunk>| carried && (t.can_dial() || !self.deps.config.accept_unannounced);
         let trunk = entry.carrier.trunk.as_ref().filter(told);
         let handling = trunk.map(|t| t.handling()).unwrap_or_default();

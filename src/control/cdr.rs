@@ -19,7 +19,7 @@ pub(super) struct Facts {
     /// No webhook announced the call: it was made from its stream (`--dev`).
     #[serde(skip_serializing_if = "is_false")]
     pub(super) unannounced: bool,
-    /// The call was made by the test panel.
+    /// The call was made by the test panel, or placed to a simulated phone.
     #[serde(skip_serializing_if = "is_false")]
     pub(super) simulated: bool,
     /// Seconds as the vendor counts them.

@@ -34,6 +34,7 @@ mod directory;
 mod microphone;
 pub mod news;
 mod pending;
+mod place;
 mod plan;
 mod rest;
 mod roster;
@@ -88,6 +89,9 @@ pub struct Deps {
     pub recordings: PathBuf,
     /// Vendor accounts by vendor's name.
     pub trunks: HashMap<&'static str, Arc<dyn Trunk>>,
+    /// Accounts with simulated vendors, by vendor's name: they carry the calls that we place where no account can. Empty but
+    /// on a developer's own machine.
+    pub simulated: HashMap<&'static str, Arc<dyn Trunk>>,
     /// The way to the vendors' REST interfaces.
     pub http: HttpClient,
     /// The same for accounts that tenants entered: it leads to public addresses alone.
@@ -138,7 +142,7 @@ pub struct DialRequest {
     pub from: String,
     /// The vendor; that of `from` when `None`.
     pub vendor: Option<String>,
-    /// The agent that serves the call; the number's when `None`.
+    /// The agent that serves the call; the number's when `None`, and under `--dev` when nobody has that name.
     pub agent: Option<String>,
 }
 

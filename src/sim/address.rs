@@ -1,6 +1,10 @@
 //! Where a daemon listens, as given on a command line: `ws://host:port/path` or `http://host:port/path`, never encrypted.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    str::FromStr,
+};
 
 /// Host, port and path of a daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +47,23 @@ impl FromStr for Address {
 }
 
 impl Address {
+    /// The way to a listener of this machine.
+    pub fn local(listen: SocketAddr) -> Self {
+        let ip = match listen.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+            ip => ip,
+        };
+        Self {
+            host: match ip {
+                IpAddr::V4(ip) => ip.to_string(),
+                IpAddr::V6(ip) => format!("[{ip}]"),
+            },
+            port: listen.port(),
+            path: String::new(),
+        }
+    }
+
     /// `host:port`, as in a `Host` header.
     pub fn authority(&self) -> String {
         format!("{}:{}", self.host, self.port)

@@ -1,5 +1,5 @@
-//! The REST interface of a simulated vendor, for those that answer calls by commands: takes the daemon's requests on a real
-//! socket and lets the simulated vendor say what they do.
+//! The REST interface of a simulated vendor: takes the daemon's requests on a real socket and lets the simulated vendor say
+//! what they do.
 
 use crate::{
     base::{secret::Secret, time::Wall},
@@ -22,9 +22,10 @@ const MAX_BODY: usize = 64 * 1024;
 /// Requests that may wait for the simulated vendor.
 const WAITING: usize = 16;
 
-/// The interface, open for one call.
+/// The interface, open.
 #[derive(Debug)]
 pub struct Desk {
+    address: SocketAddr,
     requests: mpsc::Receiver<Asked>,
     server: JoinHandle<()>,
 }
@@ -41,6 +42,7 @@ impl Desk {
     /// Serves at an address. Must be called within a runtime.
     pub async fn open(at: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(at).await?;
+        let address = listener.local_addr()?;
         let (asked, requests) = mpsc::channel(WAITING);
         let server = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -49,7 +51,16 @@ impl Desk {
                 tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
             }
         });
-        Ok(Self { requests, server })
+        Ok(Self {
+            address,
+            requests,
+            server,
+        })
+    }
+
+    /// Where it is.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// The next request.
@@ -68,6 +79,19 @@ impl Asked {
     /// Where the request goes.
     pub fn path(&self) -> &str {
         self.head.uri.path()
+    }
+
+    /// Leaves the first segment of the path away, if it is this one: several vendors may share a desk.
+    pub fn enter(&mut self, segment: &str) -> bool {
+        let rest = self.head.uri.path_and_query().and_then(|p| {
+            let rest = p.as_str().strip_prefix('/')?.strip_prefix(segment)?;
+            rest.starts_with('/').then(|| rest.parse().ok()).flatten()
+        });
+        match rest {
+            Some(rest) => self.head.uri = rest,
+            None => return false,
+        }
+        true
     }
 
     /// What it says.

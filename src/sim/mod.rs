@@ -3,6 +3,7 @@
 //! Nothing here is known to the daemon: a simulated call takes the same webhook, the same answer document and the same media
 //! socket as a real one.
 
+mod exchange;
 mod frames;
 mod pace;
 mod payload;
@@ -19,6 +20,8 @@ pub mod playout;
 pub mod report;
 pub mod script;
 mod simulator;
+mod voice;
 pub mod watch;
 
+pub use exchange::Exchange;
 pub use simulator::Simulator;

@@ -8,17 +8,17 @@ use super::{
     announce,
     caller::{self, Opening, Plan},
     script::Manner,
+    voice,
 };
 use crate::{
-    audio::{codec, resample::any::AnyResampler, ring::downlink, tone::Sine},
+    audio::tone::Sine,
     base::{
         fault::{Fault, Kind, Origin},
-        format::Encoding,
-        ids::{TenantId, UtteranceId},
+        ids::TenantId,
     },
     control::Control,
     http::{Simulate, SimulateRequest},
-    speech::{MouthSpec, Speech, SpeechEvent},
+    speech::Speech,
     store::{BoxFuture, CallRow},
     vendor::{self, Answer, CallNews, CallUpdate, Descriptor, EndReason, VENDORS},
 };
@@ -29,10 +29,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 const MOST: usize = 16;
 /// Characters that a simulated caller may say.
 const MOST_TEXT: usize = 1000;
-/// Samples at 8 kHz that as many characters may last: two minutes.
-const MOST_SPEECH: usize = 8000 * 120;
-/// How long synthesis may take.
-const SYNTHESIS: Duration = Duration::from_secs(30);
 /// The caller hangs up after this much silence from both sides: long enough for a person to type an answer.
 const LINGER: Duration = Duration::from_secs(60);
 /// The caller hangs up after this time whatever happens.
@@ -64,22 +60,11 @@ impl std::fmt::Debug for Inner {
 impl Simulator {
     /// A simulator that calls the daemon at `listen`, without TLS.
     pub fn new(control: Control, speech: Speech, listen: SocketAddr) -> Self {
-        let host = match listen {
-            SocketAddr::V4(a) if a.ip().is_unspecified() => "127.0.0.1".to_owned(),
-            SocketAddr::V6(a) if a.ip().is_unspecified() => "[::1]".to_owned(),
-            SocketAddr::V4(a) => a.ip().to_string(),
-            SocketAddr::V6(a) => format!("[{}]", a.ip()),
-        };
-        let daemon = Address {
-            host,
-            port: listen.port(),
-            path: String::new(),
-        };
         Self {
             inner: Arc::new(Inner {
                 control,
                 speech,
-                daemon,
+                daemon: Address::local(listen),
                 slots: Arc::new(Semaphore::new(MOST)),
             }),
         }
@@ -110,7 +95,7 @@ impl Inner {
         }
         let rate = Plan::rate(vendor);
         let samples = match text {
-            Some(text) => self.speak(text, rate).await?,
+            Some(text) => voice::speak(&self.speech, text, rate).await?,
             None => ring(rate),
         };
         let update = CallUpdate {
@@ -177,44 +162,6 @@ impl Inner {
             drop(slot);
         });
         Ok(row)
-    }
-
-    /// The words as a caller would say them, by the default synthesizer.
-    async fn speak(&self, text: String, rate: u32) -> Result<Vec<i16>, Fault> {
-        let failed = |message: String| Fault::new(Origin::Backend, Kind::Unavailable, message);
-        let spec = MouthSpec {
-            backend: self.speech.backends().1.first().copied().unwrap_or_default().to_owned(),
-            ..MouthSpec::default()
-        };
-        // What frontends are told is what is wanted here; the ring has room for all, so the mouth never waits for a reader.
-        let (tx, _unread) = downlink(8000, MOST_SPEECH, 256);
-        let (events_tx, mut events) = mpsc::channel(256);
-        let mouth = self.speech.open_mouth(0, spec, tx, events_tx);
-        if !mouth.say(UtteranceId(1), text, None) {
-            return Err(failed("the synthesizer takes no words now".to_owned()));
-        }
-        let listen = async {
-            let mut codes = Vec::new();
-            while let Some(event) = events.recv().await {
-                match event {
-                    SpeechEvent::Audio { audio, last, .. } => {
-                        codes.extend_from_slice(&audio);
-                        if last {
-                            return Ok(codes);
-                        }
-                    }
-                    SpeechEvent::TtsFailed { message, .. } => return Err(failed(message)),
-                    _ => {}
-                }
-            }
-            Err(failed("the synthesizer ended without a word".to_owned()))
-        };
-        let codes = tokio::time::timeout(SYNTHESIS, listen)
-            .await
-            .map_err(|_| failed("the synthesizer took too long".to_owned()))??;
-        let mut samples = vec![0; codes.len()];
-        codec::decode(Encoding::Ulaw, &codes, &mut samples).map_err(|e| Fault::internal(e.to_string()))?;
-        AnyResampler::convert(8000, rate, &samples).map_err(|e| Fault::internal(e.to_string()))
     }
 }
 

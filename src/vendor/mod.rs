@@ -92,6 +92,9 @@ pub struct Descriptor {
     pub trunk: fn(&Section<'_>) -> Arc<dyn Trunk>,
     /// Makes the other end of the protocol, for simulation.
     pub peer: fn(PeerCall) -> Box<dyn Peer>,
+    /// What the section of an account with the simulated vendor holds, whose REST interface is at `{base}`: with it calls
+    /// are placed that no account can carry (`--dev`). Empty where none can be.
+    pub simulated: &'static [(&'static str, &'static str)],
 }
 
 impl Descriptor {

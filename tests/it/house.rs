@@ -158,6 +158,7 @@ impl House {
             recordings: config.record.folder.clone(),
             data_root: config.state_dir.clone(),
             trunks: config.trunks(),
+            simulated: Default::default(),
             http: HttpClient::new(),
             tenant_http: HttpClient::new(),
             seal: Seal::new(Some(&Secret::new(SEAL_KEY)), None),

@@ -353,6 +353,7 @@ impl World {
             data_root: folder.path().to_owned(),
             recordings: "recordings".into(),
             trunks: HashMap::from([(vendor().name, trunk)]),
+            simulated: HashMap::new(),
             http: HttpClient::new(),
             tenant_http: HttpClient::new(),
             seal: Seal::new(None, None),

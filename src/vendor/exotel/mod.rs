@@ -48,6 +48,12 @@ pub static EXOTEL: Descriptor = Descriptor {
     codec: |upgrade| Box::new(stream::Codec::new(upgrade)),
     trunk: |section| Arc::new(Account::new(Config::read(section))),
     peer: |call| Box::new(peer::Peer::new(call)),
+    simulated: &[
+        ("sid", "simulated"),
+        ("api_key", "simulated"),
+        ("api_token", "simulated"),
+        ("base_url", "{base}"),
+    ],
 };
 
 const L16_8K: AudioFormat = AudioFormat {

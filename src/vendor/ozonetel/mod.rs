@@ -44,6 +44,7 @@ pub static OZONETEL: Descriptor = Descriptor {
     codec: |upgrade| Box::new(stream::Codec::new(upgrade)),
     trunk: |section| Arc::new(Account::new(Config::read(section))),
     peer: |call| Box::new(peer::Peer::new(call)),
+    simulated: &[("api_key", "simulated"), ("base_url", "{base}")],
 };
 
 const L16_8K: AudioFormat = AudioFormat {

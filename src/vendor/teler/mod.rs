@@ -52,6 +52,7 @@ pub static TELER: Descriptor = Descriptor {
     codec: |upgrade| Box::new(stream::Codec::new(upgrade)),
     trunk: |section| Arc::new(Account::new(Config::read(section))),
     peer: |call| Box::new(peer::Peer::new(call)),
+    simulated: &[("api_key", "simulated"), ("base_url", "{base}/api/v1")],
 };
 
 const L16_8K: AudioFormat = AudioFormat {

@@ -48,6 +48,11 @@ pub static TELNYX: Descriptor = Descriptor {
     codec: |upgrade| Box::new(stream::Codec::new(upgrade)),
     trunk: |section| Arc::new(Account::new(Config::read(section))),
     peer: |call| Box::new(peer::Peer::new(call)),
+    simulated: &[
+        ("api_key", "simulated"),
+        ("application_id", "simulated"),
+        ("base_url", "{base}/v2"),
+    ],
 };
 
 /// Telnyx frames 20 ms and takes 20 ms to 30 s at a time, queued without limit. The call outlives its media socket.

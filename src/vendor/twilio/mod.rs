@@ -50,6 +50,11 @@ pub static TWILIO: Descriptor = Descriptor {
     codec: |_| Box::new(stream::Codec::new()),
     trunk: |section| Arc::new(Account::new(Config::read(section))),
     peer: |call| Box::new(peer::Peer::new(call)),
+    simulated: &[
+        ("account_sid", "AC00000000000000000000000000000000"),
+        ("auth_token", "simulated"),
+        ("base_url", "{base}"),
+    ],
 };
 
 /// Twilio frames 20 ms, takes any size and queues without limit. The lead covers the network's jitter and our own

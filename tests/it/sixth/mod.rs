@@ -37,6 +37,7 @@ pub(crate) static SIXTH: Descriptor = Descriptor {
     codec: |_| Box::new(Codec),
     trunk: |_| Arc::new(Account),
     peer: |call| Box::new(Sixth(call)),
+    simulated: &[],
 };
 
 const ALAW_8K: AudioFormat = AudioFormat {

@@ -1,0 +1,126 @@
+//! Calls that we place: from which number, with which account, served by whom.
+
+use super::{
+    DialRequest, Shared,
+    admission::Refusal,
+    begin::{Seed, Served},
+    cdr::Facts,
+    directory::{Carrier, Entry},
+    roster::Line,
+};
+use crate::{
+    base::{
+        fault::{Fault, Kind, Origin},
+        ids::TenantId,
+    },
+    vendor::{self, Descriptor},
+};
+use std::sync::Arc;
+
+impl Shared {
+    /// Who carries the calls that a number places, and whether a simulated vendor does: where no account can, and one is
+    /// there to try things out with. `None` where nobody can.
+    pub(super) fn dials(&self, vendor: &Descriptor, line: Option<&Line>) -> Option<(Carrier, bool)> {
+        let account = self.account(vendor, line);
+        if account.trunk.as_ref().is_some_and(|t| t.can_dial()) {
+            return Some((account, false));
+        }
+        let simulated = Carrier {
+            via: None,
+            own: false,
+            trunk: Some(self.deps.simulated.get(vendor.name)?.clone()),
+        };
+        Some((simulated, true))
+    }
+
+    /// Places a call; its task asks the vendor once the record exists.
+    pub(super) fn place(self: &Arc<Self>, tenant: TenantId, request: &DialRequest) -> Result<Arc<Entry>, Fault> {
+        let config = &self.deps.config;
+        let (vendor, line, simulated) = self.caller(tenant, request)?;
+        let answers = || self.roster.answers(config, &self.deps.agents, tenant, line.as_deref());
+        let profile = match &request.agent {
+            Some(id) => {
+                let asked = self.roster.agent(tenant, id).and_then(|a| a.profile.clone());
+                // Examples name agents that a developer's own machine need not have.
+                asked.or_else(|| config.dev.then(answers).flatten())
+            }
+            None => answers(),
+        };
+        let no_agent = || {
+            let asked: String = request.agent.iter().flat_map(|a| a.chars()).take(64).collect();
+            Fault::client(Kind::Invalid, format!("no agent {asked:?}"))
+        };
+        let seed = Seed {
+            vendor,
+            inbound: false,
+            call_sid: None,
+            customer: request.to.clone(),
+            ours: line
+                .as_ref()
+                .map_or_else(|| request.from.clone(), |l| l.row.number.clone()),
+            served: Served {
+                tenant,
+                profile: profile.ok_or_else(no_agent)?,
+                line,
+            },
+            facts: Facts {
+                simulated,
+                ..Facts::default()
+            },
+        };
+        self.begin(seed, Some(config.ring_timeout))
+            .map_err(|refusal| match refusal {
+                Refusal::Draining | Refusal::StorageBehind | Refusal::Strained(_) => Fault::new(
+                    Origin::Us,
+                    Kind::Unavailable,
+                    "no new calls are taken now: try again in a moment",
+                ),
+                _ => Fault::client(Kind::TooMany, "too many calls: try again when one has ended"),
+            })
+    }
+
+    /// Who places a call: the vendor that was asked for, else that of `from`, else the one that dials by default; from
+    /// `from`, else the tenant's first number there. Where any number is taken, it need not be the tenant's. Told with it is
+    /// whether the vendor is simulated.
+    fn caller(
+        &self,
+        tenant: TenantId,
+        request: &DialRequest,
+    ) -> Result<(&'static Descriptor, Option<Arc<Line>>, bool), Fault> {
+        let invalid = |message: String| Fault::client(Kind::Invalid, message);
+        let asked = match &request.vendor {
+            Some(name) => Some(vendor::by_name(name).ok_or_else(|| invalid(format!("no vendor {name:?}")))?),
+            None => None,
+        };
+        let by_default = vendor::all().iter().copied().find(|v| v.dials_by_default);
+        let lines = self.roster.lines(tenant);
+        let from = |line: &&Arc<Line>| request.from.is_empty() || request.from == line.row.number;
+        let of = |vendor: &'static Descriptor| {
+            let theirs = lines.iter().filter(from).filter(|l| l.vendor.name == vendor.name);
+            theirs.max_by_key(|l| l.is_usable()).cloned()
+        };
+        let line = match asked {
+            Some(vendor) => of(vendor),
+            None => by_default.and_then(of).or_else(|| lines.iter().find(from).cloned()),
+        };
+        let vendor = match (&line, asked.or(by_default)) {
+            (Some(line), _) => line.vendor,
+            (None, Some(vendor)) if self.deps.config.dev && !request.from.is_empty() => vendor,
+            (None, _) => return Err(invalid("from is not one of your numbers with this vendor".to_owned())),
+        };
+        if line.as_ref().is_some_and(|l| !l.is_usable()) {
+            return Err(Fault::client(
+                Kind::Conflict,
+                "calls cannot be placed: the number is not active",
+            ));
+        }
+        let Some((_, simulated)) = self.dials(vendor, line.as_deref()) else {
+            let message = format!(
+                "calls cannot be placed: {}'s REST credentials are not configured",
+                vendor.name
+            );
+            return Err(Fault::client(Kind::Conflict, message));
+        };
+        Ok((vendor, line, simulated))
+    }
+}
