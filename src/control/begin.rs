@@ -401,7 +401,7 @@ impl Shared {
         }
         match arrival.path_token.as_deref().or(start.token.as_deref()) {
             Some(token) => {
-                let taken = self.pending.take(now, token, vendor.name, &start.call_sid);
+                let taken = self.pending.take(now, token, vendor.name, start.names_call());
                 let entry = taken.ok().and_then(|call| self.directory.get(call));
                 entry.ok_or((1008, "the stream's token is unknown or used", "bad_token"))
             }

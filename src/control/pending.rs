@@ -103,12 +103,18 @@ impl Pending {
         self.lock().get(&hash(token)).map(|w| w.call)
     }
 
-    /// Uses a token up. A stream that names another call or vendor than was announced does not use it up.
-    pub(super) fn take(&self, now: Mono, token: &str, vendor: &str, call_sid: &str) -> Result<CallId, Refused> {
+    /// Uses a token up. A stream that names another call or vendor than was announced does not use it up; one that names
+    /// none is the call's that its token is of.
+    pub(super) fn take(&self, now: Mono, token: &str, vendor: &str, call_sid: Option<&str>) -> Result<CallId, Refused> {
         let token = hash(token);
         let mut waiting = self.lock();
         let w = waiting.get(&token).ok_or(Refused::Unknown)?;
-        if w.vendor != vendor || w.call_sid.as_deref().is_some_and(|sid| sid != call_sid) {
+        if w.vendor != vendor
+            || w.call_sid
+                .as_deref()
+                .zip(call_sid)
+                .is_some_and(|(ours, named)| ours != named)
+        {
             return Err(Refused::OtherCall);
         }
         let w = waiting.remove(&token).ok_or(Refused::Unknown)?;
@@ -155,37 +161,55 @@ mod tests {
         let (pending, call, token) = waiting(Some("sid"));
         assert_eq!(token.len(), 2 * TOKEN_BYTES);
         assert_eq!(pending.token(call), token);
-        assert_eq!(pending.take(Mono::ZERO, "f00d", "v", "sid"), Err(Refused::Unknown));
-        assert_eq!(pending.take(Mono::ZERO, &token, "v", "sid"), Ok(call));
-        assert_eq!(pending.take(Mono::ZERO, &token, "v", "sid"), Err(Refused::Unknown));
+        assert_eq!(
+            pending.take(Mono::ZERO, "f00d", "v", Some("sid")),
+            Err(Refused::Unknown)
+        );
+        assert_eq!(pending.take(Mono::ZERO, &token, "v", Some("sid")), Ok(call));
+        assert_eq!(
+            pending.take(Mono::ZERO, &token, "v", Some("sid")),
+            Err(Refused::Unknown)
+        );
     }
 
     #[test]
     fn a_stream_of_another_call_or_vendor_is_refused_and_the_right_one_still_let_in() {
         let (pending, call, token) = waiting(Some("sid"));
-        assert_eq!(pending.take(Mono::ZERO, &token, "v", "other"), Err(Refused::OtherCall));
-        assert_eq!(pending.take(Mono::ZERO, &token, "w", "sid"), Err(Refused::OtherCall));
-        assert_eq!(pending.take(Mono::ZERO, &token, "v", "sid"), Ok(call));
+        assert_eq!(
+            pending.take(Mono::ZERO, &token, "v", Some("other")),
+            Err(Refused::OtherCall)
+        );
+        assert_eq!(
+            pending.take(Mono::ZERO, &token, "w", Some("sid")),
+            Err(Refused::OtherCall)
+        );
+        assert_eq!(pending.take(Mono::ZERO, &token, "v", Some("sid")), Ok(call));
     }
 
     #[test]
     fn a_placed_call_takes_any_id_until_the_vendor_has_told_it() {
         let (pending, call, token) = waiting(None);
         pending.bind(call, "sid");
-        assert_eq!(pending.take(Mono::ZERO, &token, "v", "other"), Err(Refused::OtherCall));
+        assert_eq!(
+            pending.take(Mono::ZERO, &token, "v", Some("other")),
+            Err(Refused::OtherCall)
+        );
         let (pending, call, token) = waiting(None);
-        assert_eq!(pending.take(Mono::ZERO, &token, "v", "whichever"), Ok(call));
+        assert_eq!(pending.take(Mono::ZERO, &token, "v", Some("whichever")), Ok(call));
     }
 
     #[test]
     fn a_token_that_is_late_or_revoked_lets_nobody_in() {
         let (pending, _, token) = waiting(None);
         assert_eq!(
-            pending.take(Mono::ZERO + LIFE, &token, "v", "sid"),
+            pending.take(Mono::ZERO + LIFE, &token, "v", Some("sid")),
             Err(Refused::Unknown)
         );
         let (pending, call, token) = waiting(None);
         pending.revoke(call);
-        assert_eq!(pending.take(Mono::ZERO, &token, "v", "sid"), Err(Refused::Unknown));
+        assert_eq!(
+            pending.take(Mono::ZERO, &token, "v", Some("sid")),
+            Err(Refused::Unknown)
+        );
     }
 }

@@ -315,6 +315,13 @@ pub struct StreamStart {
     pub ptime_ms: Option<u32>,
 }
 
+impl StreamStart {
+    /// The vendor's id of the call, where `start` says more than the stream's own.
+    pub fn names_call(&self) -> Option<&str> {
+        (self.call_sid != self.stream_id).then_some(&*self.call_sid)
+    }
+}
+
 /// What we say on a media socket.
 #[derive(Clone, Copy, Debug)]
 pub enum StreamCommand<'a> {
