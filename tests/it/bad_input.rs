@@ -1,6 +1,6 @@
 //! Bad input at a daemon that checks everything: each gets the right answer or close code, and a call beside it is not harmed.
 
-use crate::daemon::{Daemon, PATIENCE, place, sidetone};
+use crate::daemon::{Daemon, PATIENCE, place};
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderName, HeaderValue};
 use serde_json::json;
@@ -130,17 +130,6 @@ async fn until(socket: &mut Socket, what: &str, pick: impl Fn(&str) -> bool) -> 
     }
 }
 
-fn token(daemon: &Daemon, tenant: &str) -> String {
-    let config = daemon.folder().join("sidetone.toml");
-    let output = sidetone()
-        .args(["token", "--tenant", tenant, "--config"])
-        .arg(config)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn each_bad_input_gets_its_answer_and_a_call_beside_it_is_not_harmed() {
     let daemon = Daemon::start(&[], CONFIG, &[]).await;
@@ -241,7 +230,7 @@ async fn frontends(daemon: &Daemon) {
         Vec::new(),
         Duration::from_secs(3),
     ));
-    let (mine, theirs) = (token(daemon, "1"), token(daemon, "2"));
+    let (mine, theirs) = (daemon.token("1"), daemon.token("2"));
     let mut owner = upgrade(&format!("{path}&token={theirs}"), None).await.unwrap();
     let live = until(&mut owner, "the call", |m| {
         m.contains("+15551230103") && m.contains("in_progress")
@@ -283,7 +272,7 @@ async fn frontends(daemon: &Daemon) {
 async fn strangers_that_say_nothing_take_no_more_than_their_share_of_sockets() {
     let config = format!("{CONFIG}\n[listen]\nmax_unauthenticated_sockets = 3\n");
     let daemon = Daemon::start(&[], &config, &[]).await;
-    let token = token(&daemon, "1");
+    let token = daemon.token("1");
     let path = format!(
         "ws://{}/api/ws/telephony/stream?client_type=telephony&token={token}",
         daemon.address
@@ -320,7 +309,7 @@ async fn a_simulated_call_gets_in_where_signatures_are_checked() {
             "AC00000000000000000000000000000007",
         );
         let daemon = Daemon::start(&[], &format!("{account}\n{more}"), &[]).await;
-        let token = token(&daemon, "1");
+        let token = daemon.token("1");
         let path = format!("ws://{}/api/ws/telephony/stream?client_type=telephony", daemon.address);
         let mut frontend = upgrade(&format!("{path}&token={token}"), None).await.unwrap();
         let call = json!({"from": "+15551230105"});

@@ -14,11 +14,10 @@ use tokio::{
 
 const PAGE: &str = include_str!("pages/listen.html");
 
-/// Serves the page on loopback, and passes on what it posts: path and body.
-async fn page(daemon: &Daemon) -> (String, mpsc::Receiver<(String, String)>) {
+/// Serves a page on loopback, and passes on what it posts: path and body.
+pub(crate) async fn serve(page: String) -> (String, mpsc::Receiver<(String, String)>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://localhost:{}/", listener.local_addr().unwrap().port());
-    let page = PAGE.replace("DAEMON", &format!("localhost:{}", daemon.address.port()));
     let (tx, rx) = mpsc::channel(16);
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
@@ -59,7 +58,8 @@ async fn page(daemon: &Daemon) -> (String, mpsc::Receiver<(String, String)>) {
     (url, rx)
 }
 
-fn browser(profile: &std::path::Path, url: &str) -> Child {
+/// A browser that looks at a page, for as long as it is held.
+pub(crate) fn browser(profile: &std::path::Path, url: &str) -> Child {
     Command::new("chromium")
         .args([
             "--headless=new",
@@ -86,7 +86,8 @@ fn browser(profile: &std::path::Path, url: &str) -> Child {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_browser_sees_a_call_and_hears_the_caller_as_spoken() {
     let daemon = Daemon::dev(&["--agent", "echo"]).await;
-    let (url, mut posts) = page(&daemon).await;
+    let page = PAGE.replace("DAEMON", &format!("localhost:{}", daemon.address.port()));
+    let (url, mut posts) = serve(page).await;
     let profile = tempfile::tempdir().unwrap();
     let mut browser = browser(profile.path(), &url);
     let mut posted = async |wanted: &str| {

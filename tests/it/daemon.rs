@@ -245,6 +245,23 @@ impl Daemon {
         }
     }
 
+    /// A token of an agent's, by the command that makes them.
+    pub(crate) fn token(&self, tenant: &str) -> String {
+        self.token_for(tenant, "agent")
+    }
+
+    /// The same for another role.
+    pub(crate) fn token_for(&self, tenant: &str, role: &str) -> String {
+        let config = self.folder.path().join("sidetone.toml");
+        let output = sidetone()
+            .args(["token", "--tenant", tenant, "--role", role, "--config"])
+            .arg(config)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
     /// A frontend on the telephony socket, connected and ready.
     pub(crate) async fn frontend(&self) -> Frontend {
         let url = format!("ws://{}/api/ws/telephony/stream?client_type=telephony", self.address);

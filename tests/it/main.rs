@@ -14,6 +14,7 @@ mod outbound;
 mod process;
 mod rest;
 mod roster;
+mod seeds;
 mod shard;
 mod sixth;
 mod speech;
