@@ -28,9 +28,8 @@ use crate::{
     sim::{Exchange, Simulator, address::Address},
     speech::Speech,
     store::{
-        Store,
+        self, OpenError, Store,
         seal::{self, Seal},
-        sqlite::{OpenError, SqliteStore},
     },
 };
 use axum::Router;
@@ -111,8 +110,7 @@ async fn serve(mut config: Config, announce: impl FnOnce(SocketAddr)) -> Result<
     config.settle(address);
     let tls = acceptor(&config)?;
     std::fs::create_dir_all(&config.state_dir).map_err(|e| StartError::Folder(config.state_dir.clone(), e))?;
-    let store: Arc<dyn Store> =
-        Arc::new(SqliteStore::open(&config.database(), &config.store).map_err(StartError::Store)?);
+    let store = store::open(&config.store, &config.state_dir).map_err(StartError::Store)?;
     let open = store
         .close_open_calls()
         .await

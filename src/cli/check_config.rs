@@ -62,7 +62,7 @@ pub fn report(file: Option<&Path>, faults: &[Fault], out: &mut impl Write) -> io
 fn summary(file: Option<&Path>, config: &Config, out: &mut impl Write) -> io::Result<()> {
     let source = file.map_or_else(|| "defaults and environment".to_owned(), |f| f.display().to_string());
     writeln!(out, "ok: {source}")?;
-    writeln!(out, "  database    {}", config.database().display())?;
+    writeln!(out, "  database    {}", config.database())?;
     writeln!(out, "  recordings  {}", config.recordings().display())?;
     writeln!(
         out,

@@ -211,9 +211,9 @@ impl Config {
         if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
 
-    /// Where the database is.
-    pub fn database(&self) -> PathBuf {
-        self.state_dir.join(&self.store.path)
+    /// Where the database is: a path, or a URL without user and password.
+    pub fn database(&self) -> String {
+        self.store.engine.place(&self.state_dir)
     }
 
     /// Where recordings go.

@@ -27,7 +27,7 @@ fn faults(text: &str, vars: &[(&str, &str)]) -> Vec<String> {
 #[test]
 fn nothing_written_is_a_whole_configuration() {
     let config = load("", &[], &[]).unwrap();
-    assert_eq!(config.database(), Path::new("/var/lib/sidetone/sidetone.db"));
+    assert_eq!(config.database(), "/var/lib/sidetone/sidetone.db");
     assert_eq!(config.store, store::Config::default());
     assert_eq!(config.record, record::Config::default());
 }

@@ -1,8 +1,11 @@
 //! The store's part of the configuration: `[store]`.
 
-use super::seal;
+use super::{postgres, seal};
 use crate::base::{secret::Secret, settings::Section};
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// How far a commit goes before it is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,16 +16,54 @@ pub enum Synchronous {
     Normal,
 }
 
+/// Which database keeps the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// The SQLite file of this path, under the state directory unless absolute. Local disk only.
+    Sqlite(PathBuf),
+    /// The PostgreSQL database of this URL.
+    Postgres(Secret),
+}
+
+impl Engine {
+    /// Reads `sqlite:PATH` or `postgres://…`, or says what is wrong with it.
+    pub fn read(url: &str) -> Result<Self, String> {
+        if let Some(path) = url.strip_prefix("sqlite:") {
+            return match path {
+                "" => Err("it names no file".to_owned()),
+                path => Ok(Self::Sqlite(path.into())),
+            };
+        }
+        if !["postgres://", "postgresql://"].iter().any(|s| url.starts_with(s)) {
+            return Err("neither sqlite: nor postgres://".to_owned());
+        }
+        postgres::place(url)?;
+        Ok(Self::Postgres(Secret::new(url)))
+    }
+
+    /// Where it is: a path, or a URL without user and password.
+    pub fn place(&self, state_dir: &Path) -> String {
+        match self {
+            Self::Sqlite(path) => state_dir.join(path).display().to_string(),
+            Self::Postgres(url) => postgres::place(url.expose()).unwrap_or_default(),
+        }
+    }
+}
+
 /// Where the database is and how hard it is worked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The SQLite file, under the state directory unless absolute. Local disk only.
-    pub path: PathBuf,
+    /// The database.
+    pub engine: Engine,
+    /// What this daemon keeps beside a PostgreSQL database, under the state directory unless absolute. Local disk only.
+    pub journal: PathBuf,
+    /// How long PostgreSQL may take for one statement.
+    pub statement_timeout: Duration,
     /// How far a commit goes before it is acknowledged.
     pub synchronous: Synchronous,
     /// After an unclean stop, a database up to this many bytes is checked before the start; a larger one beside it.
     pub check_up_to: usize,
-    /// How long one try waits for another process's lock.
+    /// How long one try waits for another process's lock on the SQLite file.
     pub busy_timeout: Duration,
     /// Batches that may wait for the disk. Above it commits are refused.
     pub queue_batches: usize,
@@ -32,7 +73,7 @@ pub struct Config {
     pub commit_rows: usize,
     /// Time after which a group of batches is committed. A group is what came while the one before was written: nobody waits to be joined.
     pub commit_time: Duration,
-    /// Threads that answer queries.
+    /// Threads (SQLite) or connections (PostgreSQL) that answer queries.
     pub readers: usize,
     /// Queries that may wait for a reader.
     pub reader_queue: usize,
@@ -57,7 +98,9 @@ impl Config {
             Duration::from_secs(n * 3600)
         });
         Self {
-            path: section.path("path", "sidetone.db"),
+            engine: engine(section),
+            journal: section.path("journal", "journal"),
+            statement_timeout: section.duration("statement_timeout", s(5), ms(100)..=s(120)),
             synchronous: section.choice(
                 "synchronous",
                 Synchronous::Full,
@@ -69,7 +112,7 @@ impl Config {
             queue_bytes: section.size("queue_bytes", 64 << 20, 1 << 20..=4 << 30),
             commit_rows: section.int("commit_rows", 256, 1..=10_000),
             commit_time: section.duration("commit_time", ms(10), ms(1)..=s(1)),
-            readers: section.int("readers", 2, 1..=16),
+            readers: section.int("readers", 4, 1..=16),
             reader_queue: section.int("reader_queue", 256, 1..=100_000),
             event_retention: section.duration("event_retention", h(24), s(60)..=h(24 * 90)),
             events_per_tenant: section.int("events_per_tenant", 10_000, 100..=10_000_000),
@@ -79,6 +122,18 @@ impl Config {
             seal_key_former: seal_key(section, "seal_key_former"),
         }
     }
+}
+
+/// The file `path`, unless a `url` says otherwise.
+fn engine(section: &Section<'_>) -> Engine {
+    let path = section.path("path", "sidetone.db");
+    let Some(url) = section.secret("url").filter(|u| !u.is_empty()) else {
+        return Engine::Sqlite(path);
+    };
+    Engine::read(url.expose()).unwrap_or_else(|what| {
+        section.fault("url", what, "sqlite:PATH, or postgres://USER:PASSWORD@HOST/DATABASE");
+        Engine::Sqlite(path)
+    })
 }
 
 fn seal_key(section: &Section<'_>, key: &str) -> Option<Secret> {

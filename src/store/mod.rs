@@ -5,13 +5,19 @@
 mod config;
 #[cfg(test)]
 mod contract;
+mod error;
+mod lock;
 pub mod migrations;
+mod outcome;
+mod page;
+pub mod postgres;
 mod queue;
 mod roster;
 pub mod seal;
 pub mod sqlite;
 
-pub use config::{Config, Synchronous};
+pub use config::{Config, Engine, Synchronous};
+pub use error::OpenError;
 pub use roster::{AgentRow, NumberRow, Source};
 
 use crate::{
@@ -22,7 +28,7 @@ use crate::{
     },
     vendor::EndReason,
 };
-use std::{future::Future, pin::Pin};
+use std::{future::Future, path::Path, pin::Pin, sync::Arc};
 
 /// A future that a trait object can return.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -129,6 +135,11 @@ impl Sender {
             Self::Agent => "agent",
         }
     }
+
+    /// Reads the word.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Customer, Self::Agent].into_iter().find(|s| s.as_str() == word)
+    }
 }
 
 /// A row of `phone_call_messages`.
@@ -158,6 +169,18 @@ pub struct MessageRow {
     pub heard_ms: Option<u32>,
     /// When it was said.
     pub created_at: Wall,
+}
+
+impl MessageRow {
+    /// The word of a message's type, if it is one.
+    pub fn type_word(word: &str) -> Option<&'static str> {
+        ["transcript", "tts_audio"].into_iter().find(|w| *w == word)
+    }
+
+    /// The word of what became of a message, if it is one.
+    pub fn delivery_word(word: &str) -> Option<&'static str> {
+        ["stored", "heard", "cut", "failed"].into_iter().find(|w| *w == word)
+    }
 }
 
 /// One change.
@@ -369,6 +392,17 @@ pub trait Store: Send + Sync {
 
     /// Flushes what is queued and closes. Idempotent.
     fn close<'a>(&'a self) -> BoxFuture<'a, Result<(), Fault>>;
+}
+
+/// Opens the database that the configuration names; relative paths begin at `state_dir`. Blocks for as long as that takes.
+pub fn open(config: &Config, state_dir: &Path) -> Result<Arc<dyn Store>, OpenError> {
+    Ok(match &config.engine {
+        Engine::Sqlite(path) => Arc::new(sqlite::SqliteStore::open(&state_dir.join(path), config)?),
+        Engine::Postgres(url) => {
+            let journal = state_dir.join(&config.journal);
+            Arc::new(postgres::PostgresStore::open(url.expose(), &journal, config)?)
+        }
+    })
 }
 
 /// How the store is doing.

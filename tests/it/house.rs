@@ -26,7 +26,7 @@ use sidetone::{
     net::client::HttpClient,
     record::Recorder,
     speech::Speech,
-    store::{Store, seal::Seal, sqlite::SqliteStore},
+    store::{self, Store, seal::Seal},
     vendor::{Descriptor, Upgrade},
 };
 use std::{
@@ -145,7 +145,7 @@ impl House {
         if dev {
             config.open_for_dev().unwrap();
         }
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.database(), &config.store).unwrap());
+        let store = store::open(&config.store, &config.state_dir).unwrap();
         let bus: Arc<dyn Bus> = Arc::new(LocalBus::new());
         let access = Arc::new(Access::new(&config.access, config.dev));
         let control = Control::new(control::Deps {

@@ -11,6 +11,8 @@ pub struct Migration {
     pub name: &'static str,
     /// The statements for SQLite.
     pub sqlite: &'static str,
+    /// The statements for PostgreSQL.
+    pub postgres: &'static str,
 }
 
 /// All steps in order.
@@ -19,11 +21,13 @@ pub const ALL: &[Migration] = &[
         version: 1,
         name: "first",
         sqlite: include_str!("0001_first.sqlite.sql"),
+        postgres: include_str!("0001_first.postgres.sql"),
     },
     Migration {
         version: 2,
         name: "roster",
         sqlite: include_str!("0002_roster.sqlite.sql"),
+        postgres: include_str!("0002_roster.postgres.sql"),
     },
 ];
 

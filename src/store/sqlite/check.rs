@@ -3,9 +3,9 @@
 //! Damage that it finds makes the store unwell (`/ready` says so) and leaves the mark of the unclean stop, so that the next
 //! start looks again and, with the check made first, refuses. Until then what can be written is written.
 
-use super::open::{self, OpenError};
+use super::open;
 use crate::store::{
-    Config,
+    Config, OpenError,
     queue::{Condition, Queue},
 };
 use rusqlite::InterruptHandle;
@@ -45,10 +45,7 @@ impl Check {
             }
         };
         let thread = std::thread::Builder::new().name("store-check".into()).spawn(check);
-        let thread = thread.map_err(|e| OpenError::Unavailable {
-            path: path.to_owned(),
-            what: e.to_string(),
-        })?;
+        let thread = thread.map_err(|e| OpenError::unavailable(path.display(), e))?;
         Ok(Self {
             interrupt,
             thread: Some(thread),

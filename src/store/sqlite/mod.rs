@@ -13,15 +13,14 @@ mod read;
 mod rows;
 mod writer;
 
-pub use open::OpenError;
-
 use super::{
     AgentRow, Batch, BoxFuture, CallFilter, CallPage, CallRow, Committed, Config, EventRow, MessageRow, NumberRow,
-    Store, StoreHealth,
+    OpenError, Store, StoreHealth,
+    page::Cursor,
     queue::{Queue, Work, closed},
 };
 use crate::base::{
-    fault::{Fault, Kind},
+    fault::Fault,
     ids::{CallId, TenantId},
 };
 use check::Check;
@@ -71,10 +70,7 @@ impl SqliteStore {
                 drop(lock);
                 tell.send_replace(Some(end));
             })
-            .map_err(|e| OpenError::Unavailable {
-                path: path.to_owned(),
-                what: e.to_string(),
-            })?;
+            .map_err(|e| OpenError::unavailable(path.display(), e))?;
         Ok(Self {
             queue,
             readers,
@@ -127,13 +123,9 @@ impl Store for SqliteStore {
     }
 
     fn calls<'a>(&'a self, tenant: TenantId, filter: CallFilter) -> BoxFuture<'a, Result<CallPage, Fault>> {
-        let after = match filter.after.as_deref().map(read::Cursor::parse) {
-            None => None,
-            Some(Some(cursor)) => Some(cursor),
-            Some(None) => {
-                let fault = Fault::client(Kind::Malformed, "the cursor is not one of ours");
-                return Box::pin(async move { Err(fault) });
-            }
+        let after = match Cursor::of(&filter) {
+            Ok(after) => after,
+            Err(fault) => return Box::pin(async move { Err(fault) }),
         };
         self.readers.ask(move |conn| read::calls(conn, tenant, &filter, after))
     }

@@ -2,111 +2,26 @@
 
 use crate::{
     base::time::Wall,
-    store::{Config, Synchronous, migrations, sqlite::rows::stamp},
+    store::{Config, OpenError, Synchronous, lock::DaemonLock, migrations, sqlite::rows::stamp},
 };
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
-use std::{
-    fmt,
-    fs::{File, OpenOptions},
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
 
 /// Marks a file as ours (`PRAGMA application_id`): "side".
 const APPLICATION_ID: i64 = 0x7369_6465;
 
-/// Why a database was not opened. It was not changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OpenError {
-    /// It is damaged: restore a backup. The daemon repairs nothing by deleting.
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What SQLite found.
-        what: String,
-    },
-    /// It was written by a newer version: run that one.
-    TooNew {
-        /// The file.
-        path: PathBuf,
-        /// Its schema.
-        found: i64,
-        /// The newest schema known here.
-        known: i64,
-    },
-    /// It is a database of something else: configure another path.
-    Foreign {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Another daemon works with it: stop that one, or configure another path.
-    InUse {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It cannot be opened or written now: permissions, space, a lock.
-    Unavailable {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        what: String,
-    },
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Damaged { path, what } => write!(
-                f,
-                "database {} is damaged ({what}): restore a backup, or move the file away to begin anew",
-                path.display()
-            ),
-            Self::TooNew { path, found, known } => write!(
-                f,
-                "database {} has schema {found}, and this version knows {known}: run the newer version",
-                path.display()
-            ),
-            Self::Foreign { path } => write!(
-                f,
-                "{} is a database of another program: configure another store.path",
-                path.display()
-            ),
-            Self::InUse { path } => write!(
-                f,
-                "database {} is in use by another sidetone: stop it, or configure another store.path",
-                path.display()
-            ),
-            Self::Unavailable { path, what } => write!(f, "database {} cannot be opened: {what}", path.display()),
-        }
+fn from_sqlite(path: &Path, e: &rusqlite::Error) -> OpenError {
+    let (place, what) = (path.display().to_string(), e.to_string());
+    match e.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => OpenError::Damaged { place, what },
+        _ => OpenError::Unavailable { place, what },
     }
-}
-
-impl std::error::Error for OpenError {}
-
-impl OpenError {
-    fn from_sqlite(path: &Path, e: &rusqlite::Error) -> Self {
-        let (path, what) = (path.to_owned(), e.to_string());
-        match e.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged { path, what },
-            _ => Self::Unavailable { path, what },
-        }
-    }
-}
-
-/// Holds the daemon's lock on a database until dropped, or until the process ends in whatever way.
-#[derive(Debug)]
-pub(super) struct DaemonLock {
-    _file: File,
 }
 
 /// Opens the writing connection. The lock must live as long as it.
 /// The last value says whether the database is still to be checked.
 pub(super) fn open(path: &Path, config: &Config) -> Result<(Connection, DaemonLock, bool), OpenError> {
-    let unavailable = |what: String| OpenError::Unavailable {
-        path: path.to_owned(),
-        what,
-    };
+    let unavailable = |what: String| OpenError::unavailable(path.display(), what);
     if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(|e| unavailable(format!("{}: {e}", folder.display())))?;
     }
@@ -119,7 +34,7 @@ pub(super) fn open(path: &Path, config: &Config) -> Result<(Connection, DaemonLo
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
         Err(e) => return Err(unavailable(e.to_string())),
     }
-    let mut conn = connect(path, config).map_err(|e| OpenError::from_sqlite(path, &e))?;
+    let mut conn = connect(path, config).map_err(|e| from_sqlite(path, &e))?;
     let unchecked = prepare(path, config, &mut conn)?;
     Ok((conn, lock, unchecked))
 }
@@ -127,22 +42,12 @@ pub(super) fn open(path: &Path, config: &Config) -> Result<(Connection, DaemonLo
 fn lock(path: &Path) -> Result<DaemonLock, OpenError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
-    let unavailable = |what: String| OpenError::Unavailable {
-        path: path.to_owned(),
-        what,
-    };
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&name)
-        .map_err(|e| unavailable(format!("{}: {e}", Path::new(&name).display())))?;
-    match file.try_lock() {
-        Ok(()) => Ok(DaemonLock { _file: file }),
-        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_owned() }),
-        Err(std::fs::TryLockError::Error(e)) => Err(unavailable(e.to_string())),
-    }
+    let unavailable = |what: String| OpenError::unavailable(path.display(), what);
+    let taken = DaemonLock::take(Path::new(&name));
+    let taken = taken.map_err(|e| unavailable(format!("{}: {e}", Path::new(&name).display())))?;
+    taken.ok_or_else(|| OpenError::InUse {
+        place: format!("database {}", path.display()),
+    })
 }
 
 fn connect(path: &Path, config: &Config) -> rusqlite::Result<Connection> {
@@ -165,7 +70,7 @@ pub(super) fn connect_reader(path: &Path, config: &Config) -> Result<Connection,
         settings(&conn)?;
         Ok(conn)
     };
-    open().map_err(|e| OpenError::from_sqlite(path, &e))
+    open().map_err(|e| from_sqlite(path, &e))
 }
 
 /// What every connection is set to.
@@ -177,7 +82,7 @@ fn settings(conn: &Connection) -> rusqlite::Result<()> {
 }
 
 fn prepare(path: &Path, config: &Config, conn: &mut Connection) -> Result<bool, OpenError> {
-    let sql = |e: rusqlite::Error| OpenError::from_sqlite(path, &e);
+    let sql = |e: rusqlite::Error| from_sqlite(path, &e);
     let found = identify(path, conn)?;
     settings(conn).map_err(sql)?;
     let mode: String = conn
@@ -185,7 +90,7 @@ fn prepare(path: &Path, config: &Config, conn: &mut Connection) -> Result<bool, 
         .map_err(sql)?;
     if mode != "wal" {
         return Err(OpenError::Unavailable {
-            path: path.to_owned(),
+            place: path.display().to_string(),
             what: format!("write-ahead logging is refused (journal mode {mode}): use a local disk"),
         });
     }
@@ -210,7 +115,7 @@ fn prepare(path: &Path, config: &Config, conn: &mut Connection) -> Result<bool, 
 
 /// The schema version of the file, 0 when it is empty. Changes nothing.
 fn identify(path: &Path, conn: &Connection) -> Result<i64, OpenError> {
-    let sql = |e: rusqlite::Error| OpenError::from_sqlite(path, &e);
+    let sql = |e: rusqlite::Error| from_sqlite(path, &e);
     let objects: i64 = conn
         .query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0))
         .map_err(sql)?;
@@ -221,14 +126,16 @@ fn identify(path: &Path, conn: &Connection) -> Result<i64, OpenError> {
         .pragma_query_value(None, "application_id", |r| r.get(0))
         .map_err(sql)?;
     if id != APPLICATION_ID {
-        return Err(OpenError::Foreign { path: path.to_owned() });
+        return Err(OpenError::Foreign {
+            place: path.display().to_string(),
+        });
     }
     let found = conn
         .query_row("SELECT max(version) FROM schema_migrations", [], |r| r.get(0))
         .map_err(sql)?;
     if found > migrations::CURRENT {
         return Err(OpenError::TooNew {
-            path: path.to_owned(),
+            place: path.display().to_string(),
             found,
             known: migrations::CURRENT,
         });
@@ -240,12 +147,12 @@ fn identify(path: &Path, conn: &Connection) -> Result<i64, OpenError> {
 pub(super) fn check(path: &Path, conn: &Connection) -> Result<(), OpenError> {
     let what: String = conn
         .query_row("PRAGMA quick_check(1)", [], |r| r.get(0))
-        .map_err(|e| OpenError::from_sqlite(path, &e))?;
+        .map_err(|e| from_sqlite(path, &e))?;
     if what == "ok" {
         return Ok(());
     }
     Err(OpenError::Damaged {
-        path: path.to_owned(),
+        place: path.display().to_string(),
         what: what.lines().next().unwrap_or_default().to_owned(),
     })
 }

@@ -3,7 +3,6 @@
 //! Every query names its tenant in its WHERE.
 
 use super::{
-    OpenError,
     open::connect_reader,
     rows::{self, stamp},
 };
@@ -11,10 +10,11 @@ use crate::{
     base::{
         fault::{Fault, Kind, Origin},
         ids::{CallId, TenantId},
-        time::Wall,
     },
     store::{
         AgentRow, BoxFuture, CallFilter, CallPage, CallRow, CallStatus, Config, EventRow, MessageRow, NumberRow,
+        OpenError,
+        page::{self, Cursor},
         queue::closed,
     },
 };
@@ -25,11 +25,6 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 use tokio::sync::oneshot;
-
-/// The most calls of one page.
-const PAGE: usize = 200;
-/// The most events of one query.
-const EVENTS: usize = 10_000;
 
 type Question = Box<dyn FnOnce(&Connection) + Send>;
 
@@ -47,10 +42,7 @@ impl Readers {
             std::thread::Builder::new()
                 .name(format!("store-read-{n}"))
                 .spawn(move || rx.iter().for_each(|question| question(&conn)))
-                .map_err(|e| OpenError::Unavailable {
-                    path: path.to_owned(),
-                    what: e.to_string(),
-                })?;
+                .map_err(|e| OpenError::unavailable(path.display(), e))?;
         }
         Ok(Self {
             questions: Mutex::new(Some(tx)),
@@ -88,27 +80,6 @@ impl Readers {
     }
 }
 
-/// Where a page ended: the last call's start and id. Says nothing about other tenants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Cursor {
-    start: Wall,
-    call: CallId,
-}
-
-impl Cursor {
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        let (start, call) = text.split_once('~')?;
-        Some(Self {
-            start: Wall::from_micros(start.parse().ok()?),
-            call: call.parse().ok()?,
-        })
-    }
-
-    fn show(call: &CallRow) -> String {
-        format!("{}~{}", call.start_time.as_micros(), call.call_id)
-    }
-}
-
 pub(super) fn call(db: &Connection, tenant: TenantId, id: &str) -> rusqlite::Result<Option<CallRow>> {
     for key in ["call_id", "call_sid"] {
         let sql = format!(
@@ -132,7 +103,7 @@ pub(super) fn calls(
     filter: &CallFilter,
     after: Option<Cursor>,
 ) -> rusqlite::Result<CallPage> {
-    let limit = filter.limit.clamp(1, PAGE);
+    let limit = page::limit(filter);
     let mut sql = format!("SELECT {} FROM phone_calls WHERE tenant_id = ?", rows::CALL);
     let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(tenant.0)];
     if !filter.statuses.is_empty() {
@@ -150,14 +121,11 @@ pub(super) fn calls(
     }
     sql += " ORDER BY start_time DESC, call_id DESC LIMIT ?";
     values.push(Box::new(limit as i64 + 1));
-    let mut calls: Vec<CallRow> = db
+    let calls = db
         .prepare_cached(&sql)?
         .query_map(rusqlite::params_from_iter(values), rows::call)?
         .collect::<Result<_, _>>()?;
-    let more = calls.len() > limit;
-    calls.truncate(limit);
-    let next = calls.last().filter(|_| more).map(Cursor::show);
-    Ok(CallPage { calls, next })
+    Ok(page::page(calls, limit))
 }
 
 pub(super) fn messages(db: &Connection, tenant: TenantId, call: CallId) -> rusqlite::Result<Vec<MessageRow>> {
@@ -206,7 +174,7 @@ pub(super) fn events(
             tenant.0,
             after,
             call.as_ref().map(CallId::as_str),
-            limit.min(EVENTS) as i64
+            limit.min(page::EVENTS) as i64
         ],
         rows::event,
     )?

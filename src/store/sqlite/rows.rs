@@ -29,7 +29,7 @@ pub(super) fn call(row: &Row<'_>) -> rusqlite::Result<CallRow> {
         customer_number: row.get(5)?,
         organization_number: row.get(6)?,
         status: word(row, 7, CallStatus::parse)?,
-        end_reason: word_opt(row, 8, end_reason)?,
+        end_reason: word_opt(row, 8, EndReason::parse)?,
         start_time: word(row, 9, Wall::parse)?,
         answered_at: word_opt(row, 10, Wall::parse)?,
         end_time: word_opt(row, 11, Wall::parse)?,
@@ -47,20 +47,17 @@ pub(super) const MESSAGE: &str = "message_id, call_id, seq, message_type, conten
 
 /// Reads the columns of [`MESSAGE`].
 pub(super) fn message(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
-    let one_of = |words: &'static [&'static str]| move |s: &str| words.iter().copied().find(|w| *w == s);
     Ok(MessageRow {
         message_id: word(row, 0, |s| s.parse().ok())?,
         call_id: word(row, 1, |s| s.parse().ok())?,
         seq: row.get(2)?,
-        message_type: word(row, 3, one_of(&["transcript", "tts_audio"]))?,
+        message_type: word(row, 3, MessageRow::type_word)?,
         content: row.get(4)?,
-        sender_type: word(row, 5, |s| {
-            [Sender::Customer, Sender::Agent].into_iter().find(|x| x.as_str() == s)
-        })?,
+        sender_type: word(row, 5, Sender::parse)?,
         sender_name: row.get(6)?,
         confidence: row.get::<_, Option<f64>>(7)?.map(|c| c as f32),
         detected_language: row.get(8)?,
-        delivery: word_opt(row, 9, one_of(&["stored", "heard", "cut", "failed"]))?,
+        delivery: word_opt(row, 9, MessageRow::delivery_word)?,
         heard_ms: row.get(10)?,
         created_at: word(row, 11, Wall::parse)?,
     })
@@ -120,13 +117,6 @@ pub(super) const fn direction(inbound: bool) -> &'static str {
 
 fn inbound(word: &str) -> Option<bool> {
     [true, false].into_iter().find(|b| direction(*b) == word)
-}
-
-fn end_reason(word: &str) -> Option<EndReason> {
-    use EndReason::*;
-    [Completed, Busy, NoAnswer, Failed, Canceled, MediaLost, Interrupted]
-        .into_iter()
-        .find(|r| r.as_str() == word)
 }
 
 fn word<T>(row: &Row<'_>, column: usize, read: impl FnOnce(&str) -> Option<T>) -> rusqlite::Result<T> {

@@ -1,6 +1,7 @@
 //! The contract on SQLite, and what is SQLite's own: locks, full disks, damage, schema versions, pruning, file modes.
 
-use super::{super::queue::Condition, open::OpenError, *};
+use super::{super::queue::Condition, *};
+use crate::base::fault::Kind;
 use crate::store::contract::{Bench, batch, call, change, event, new_call, run_contract};
 use rusqlite::Connection;
 use std::{

@@ -13,6 +13,7 @@ use crate::{
     metrics,
     store::{
         Committed, Config,
+        outcome::{Outcome, answer, count},
         queue::{Condition, Job, Next, Queue, Work, closed},
     },
 };
@@ -30,12 +31,6 @@ const PRUNE_EVERY: Duration = Duration::from_secs(60);
 const PRUNE_AT_LAST: Duration = Duration::from_secs(600);
 /// Rows of one table removed in one transaction: commits wait for no more than that.
 const PRUNE_ROWS: usize = 500;
-
-/// What a piece of work came to, to be told after the commit.
-enum Outcome {
-    Batch(Result<Committed, Fault>),
-    Closed(Result<usize, Fault>),
-}
 
 /// The writer's state.
 pub(super) struct Writer {
@@ -211,24 +206,6 @@ fn apply_one(tx: &mut Transaction<'_>, work: &Work) -> rusqlite::Result<Outcome>
         savepoint.finish()?;
     }
     Ok(outcome)
-}
-
-fn answer(job: Job, outcome: Outcome) {
-    metrics::COMMIT_TIME.record(job.queued.elapsed());
-    count(match &outcome {
-        Outcome::Batch(Ok(Committed::Done { .. })) | Outcome::Closed(Ok(_)) => "done",
-        Outcome::Batch(Ok(Committed::Duplicate)) => "duplicate",
-        Outcome::Batch(Err(_)) | Outcome::Closed(Err(_)) => "refused",
-    });
-    match (job.work, outcome) {
-        (Work::Commit { done, .. }, Outcome::Batch(result)) => drop(done.send(result)),
-        (Work::CloseOpenCalls { done }, Outcome::Closed(result)) => drop(done.send(result)),
-        (work, _) => work.fail(Fault::internal("the store mixed up its answers")),
-    }
-}
-
-fn count(outcome: &'static str) {
-    ::metrics::counter!(metrics::store_commits_total, "outcome" => outcome).increment(1);
 }
 
 #[cfg(test)]
