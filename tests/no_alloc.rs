@@ -1,7 +1,8 @@
-//! Counts allocations on a media thread while calls stream: after a warm-up there are none per frame.
+//! Counts allocations on a media thread while calls of every vendor stream: after a warm-up there are none per frame.
 //!
-//! The path is the real one: TCP sockets, WebSocket frames, the vendor's dialect, both rings, playout and the recording's tap, on a
-//! running shard. A codec wrapper marks the media thread, and the allocator of this binary counts what that thread asks for.
+//! The path is the real one: TCP sockets, WebSocket frames, the vendors' dialects, both rings, playout, the recording's tap and a
+//! listener's copies, on a running shard. A codec wrapper marks the media thread and the dialect that has the turn, and the allocator
+//! of this binary counts what that thread asks for. Over TLS, rustls allocates for every record; how often is counted apart.
 #![allow(unsafe_code)]
 
 use bytes::BytesMut;
@@ -11,37 +12,59 @@ use sidetone::{
         format::{AudioFormat, Encoding},
         ids::{CallId, ConnectionId, UtteranceId},
     },
-    media::{Arrival, LegCommand, LegEvent, Plan, Route},
-    net::conn::Conn,
+    media::{
+        Arrival, LegCommand, LegEvent, Plan, Route,
+        monitor::{MonitorRx, monitor},
+    },
+    net::conn::{Conn, Slot},
     record::TapTx,
     shard::{CodecBox, Config, Handover, Shards},
-    vendor::{self, Agreed, Descriptor, PeerCall, StreamCodec, StreamCommand, StreamEvent, Upgrade, WireError},
+    vendor::{
+        self, Agreed, Descriptor, Peer, PeerCall, StreamCodec, StreamCommand, StreamEvent, Upgrade, VENDORS, WireError,
+    },
 };
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
     time::{Duration, Instant},
 };
-use tokio::sync::mpsc;
+use tokio::{runtime::Runtime, sync::mpsc};
+use tokio_rustls::TlsAcceptor;
+
+/// Streams before counting begins: longer than any vendor's lead.
+const WARM_MS: u64 = 2000;
+/// Streams while it counts: some frames of every vendor.
+const COUNT_MS: u64 = 3000;
+/// Calls of each vendor.
+const LEGS: usize = 10;
+/// Vendors, with room to spare.
+const DIALECTS: usize = 16;
 
 struct Counting;
 
 thread_local! {
-    static MEDIA_THREAD: Cell<bool> = const { Cell::new(false) };
+    /// On the media thread, which dialect had the turn last.
+    static TURN: Cell<Option<usize>> = const { Cell::new(None) };
 }
 static COUNTING: AtomicBool = AtomicBool::new(false);
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+static ALLOCATIONS: [AtomicU64; DIALECTS] = [const { AtomicU64::new(0) }; DIALECTS];
+static FRAMES: [AtomicU64; DIALECTS] = [const { AtomicU64::new(0) }; DIALECTS];
 /// Sizes of the first allocations counted, for whoever must find one.
 static SIZES: [AtomicU64; 32] = [const { AtomicU64::new(0) }; 32];
 static LAST: AtomicU64 = AtomicU64::new(0);
-static FRAMES: AtomicU64 = AtomicU64::new(0);
 
 fn note(size: usize) {
-    if COUNTING.load(SeqCst) && MEDIA_THREAD.try_with(Cell::get).unwrap_or(false) {
-        ALLOCATIONS.fetch_add(1, SeqCst);
+    if !COUNTING.load(SeqCst) {
+        return;
+    }
+    if let Some(dialect) = TURN.try_with(Cell::get).ok().flatten() {
+        ALLOCATIONS[dialect].fetch_add(1, SeqCst);
         let at = LAST.fetch_add(1, SeqCst) as usize;
         if let Some(slot) = SIZES.get(at) {
             slot.store(size as u64, SeqCst);
@@ -70,20 +93,24 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Marks the thread that parses as the media thread and counts the messages it parses.
-struct Marking(Box<dyn StreamCodec>);
+/// Marks the thread that parses as the media thread and counts the messages with audio that it parses.
+struct Marking {
+    dialect: usize,
+    codec: Box<dyn StreamCodec>,
+}
 
 impl StreamCodec for Marking {
     fn parse<'a>(&'a mut self, message: &'a [u8]) -> Result<StreamEvent<'a>, WireError> {
-        MEDIA_THREAD.set(true);
-        let event = self.0.parse(message);
+        TURN.set(Some(self.dialect));
+        let event = self.codec.parse(message);
         if matches!(event, Ok(StreamEvent::Media(_))) && COUNTING.load(SeqCst) {
-            FRAMES.fetch_add(1, SeqCst);
+            FRAMES[self.dialect].fetch_add(1, SeqCst);
         }
         event
     }
     fn format(&mut self, command: StreamCommand<'_>, out: &mut BytesMut) {
-        self.0.format(command, out);
+        TURN.set(Some(self.dialect));
+        self.codec.format(command, out);
     }
 }
 
@@ -102,14 +129,92 @@ fn frame(text: &str) -> Vec<u8> {
     out
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
+    /// Back through both rings on the shard.
     Echo,
+    /// To an ear and from a mouth.
     Relay,
 }
 
-/// Runs `legs` calls of 20 ms frames for `warm` and then `count` frames each, and returns allocations and frames counted.
-fn run(kind: Kind, vendor: &'static Descriptor, legs: usize, warm: usize, count: usize) -> (u64, u64) {
+trait Socket: Read + Write {}
+impl<T: Read + Write> Socket for T {}
+
+/// The vendor's end of a call.
+struct Far {
+    tcp: TcpStream,
+    socket: Box<dyn Socket>,
+    peer: Box<dyn Peer>,
+}
+
+impl Far {
+    /// The audio that is due `ms` into the call, if a frame begins there; in the middle of the warm-up comes as much in one go as
+    /// a vendor's lead allows, as a greeting does.
+    fn speak(&mut self, ms: u64) -> Option<u64> {
+        let frame_ms = u64::from(self.peer.frame_ms());
+        if !ms.is_multiple_of(frame_ms) {
+            return None;
+        }
+        let burst = match (WARM_MS / 2..WARM_MS / 2 + frame_ms).contains(&ms) {
+            true => (240 / frame_ms).max(2),
+            false => 1,
+        };
+        let bytes = self.peer.format().bytes_of_ms(frame_ms as u32);
+        let mut text = String::new();
+        self.peer.media(&vec![0xD5; bytes], ms, &mut text);
+        self.socket.write_all(&frame(&text).repeat(burst as usize)).unwrap();
+        Some(burst * frame_ms)
+    }
+
+    /// Reads what has come.
+    fn drain(&mut self, sink: &mut [u8]) {
+        self.tcp.set_nonblocking(true).unwrap();
+        while self.socket.read(sink).is_ok_and(|n| n > 0) {}
+        self.tcp.set_nonblocking(false).unwrap();
+    }
+}
+
+/// Both ends of a TLS setup that trust each other.
+struct Tls {
+    acceptor: TlsAcceptor,
+    client: Arc<rustls::ClientConfig>,
+}
+
+impl Tls {
+    fn new() -> Self {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+        std::fs::write(&cert, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let client = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Self {
+            acceptor: sidetone::net::tls::acceptor(&cert, &key).unwrap(),
+            client: Arc::new(client),
+        }
+    }
+
+    /// Shakes hands on a connected pair.
+    fn wrap(&self, runtime: &Runtime, client: TcpStream, server: tokio::net::TcpStream) -> (Box<dyn Socket>, Conn) {
+        let acceptor = self.acceptor.clone();
+        let accepting = runtime.spawn(async move { acceptor.accept(Slot::Live(server)).await });
+        let session = rustls::ClientConnection::new(self.client.clone(), "localhost".try_into().unwrap()).unwrap();
+        let mut stream = rustls::StreamOwned::new(session, client);
+        stream.conn.complete_io(&mut stream.sock).unwrap();
+        let server = runtime.block_on(accepting).unwrap().unwrap();
+        (Box::new(stream), Conn::Tls(Box::new(server)))
+    }
+}
+
+/// Runs calls of `vendors` for the warm-up and the time that is counted. Returns, for each vendor, allocations and frames.
+fn run(kind: Kind, vendors: &[&'static Descriptor], tls: Option<&Tls>) -> Vec<(u64, u64)> {
     // Where the dialect leaves the format to an agreement, it is the one that costs most.
     let wide = AudioFormat {
         encoding: Encoding::G722,
@@ -135,23 +240,35 @@ fn run(kind: Kind, vendor: &'static Descriptor, legs: usize, warm: usize, count:
     };
     let shards = Shards::start(&config, &arrivals_tx).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (mut clients, mut peers) = (Vec::new(), Vec::new());
-    for n in 0..legs {
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let mut far = Vec::new();
+    for (n, (dialect, vendor)) in vendors
+        .iter()
+        .enumerate()
+        .cycle()
+        .take(LEGS * vendors.len())
+        .enumerate()
+    {
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let client = tcp.try_clone().unwrap();
         let (server, address) = listener.accept().unwrap();
         server.set_nonblocking(true).unwrap();
-        let conn = {
-            let _in = runtime.enter();
-            let mut conn = Conn::plain(tokio::net::TcpStream::from_std(server).unwrap());
-            conn.park().unwrap();
-            conn
+        let _in = runtime.enter();
+        let server = tokio::net::TcpStream::from_std(server).unwrap();
+        let (socket, mut conn): (Box<dyn Socket>, _) = match tls {
+            None => (Box::new(client), Conn::plain(server)),
+            Some(tls) => tls.wrap(&runtime, client, server),
+        };
+        conn.park().unwrap();
+        let codec = Marking {
+            dialect,
+            codec: (vendor.codec)(&upgrade),
         };
         let handover = Handover {
             conn,
             read: bytes::Bytes::new(),
             connection: ConnectionId::new(),
             vendor,
-            codec: CodecBox(Box::new(Marking((vendor.codec)(&upgrade)))),
+            codec: CodecBox(Box::new(codec)),
             path_token: None,
             number: None,
             proven: false,
@@ -165,19 +282,17 @@ fn run(kind: Kind, vendor: &'static Descriptor, legs: usize, warm: usize, count:
             to: "+15550100002".into(),
             ..PeerCall::default()
         };
-        peers.push((vendor.peer)(call));
-        clients.push(client);
+        let peer = (vendor.peer)(call);
+        far.push(Far { tcp, socket, peer });
     }
-    for (client, peer) in clients.iter_mut().zip(&mut peers) {
-        for message in peer.open() {
-            client.write_all(&frame(&message)).unwrap();
+    for far in &mut far {
+        for message in far.peer.open() {
+            far.socket.write_all(&frame(&message)).unwrap();
         }
     }
-    let mut kept = Vec::new();
     let (events_tx, mut events) = mpsc::channel::<LegEvent>(1024);
-    let mut ears = Vec::new();
-    let mut mouths = Vec::new();
-    for _ in 0..legs {
+    let (mut ears, mut mouths, mut tapes, mut listeners) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..far.len() {
         let arrival = runtime.block_on(arrivals.recv()).unwrap();
         let route = match kind {
             Kind::Echo => Route::Echo,
@@ -194,7 +309,7 @@ fn run(kind: Kind, vendor: &'static Descriptor, legs: usize, warm: usize, count:
         };
         let (samples, taken) = rtrb::RingBuffer::new(16_000);
         let (spans, descriptors) = rtrb::RingBuffer::new(256);
-        kept.push((taken, descriptors));
+        tapes.push((taken, descriptors));
         let plan = Plan {
             call: CallId::new(),
             route,
@@ -203,43 +318,51 @@ fn run(kind: Kind, vendor: &'static Descriptor, legs: usize, warm: usize, count:
             events: events_tx.clone(),
         };
         arrival.leg.try_send(LegCommand::Plan(Box::new(plan))).unwrap();
+        // Somebody listens in, to the vendor's payloads and to samples.
+        let (tx, rx) = monitor(1 << 18, 256);
+        rx.want(true, true);
+        arrival.leg.try_send(LegCommand::Monitor(Box::new(tx))).unwrap();
+        listeners.push(rx);
     }
     let mut sink = vec![0; 1 << 16];
     let mut pcm = [0i16; 4096];
+    let mut piece = Vec::new();
+    let mut pieces = 0;
     let start = Instant::now();
-    for n in 0..warm + count {
-        if n == warm {
+    for ms in (0..WARM_MS + COUNT_MS).step_by(10) {
+        if ms == WARM_MS {
             COUNTING.store(true, SeqCst);
         }
-        for (client, peer) in clients.iter_mut().zip(&mut peers) {
-            let mut text = String::new();
-            peer.media(&[0xD5; 160], n as u64 * 20, &mut text);
-            let burst = if n == warm / 2 { 12 } else { 1 };
-            client.write_all(&frame(&text).repeat(burst)).unwrap();
-        }
-        // Once in the warm-up comes as much as the vendor's lead allows in one turn, as a greeting does.
-        let burst = if n == warm / 2 { 12 } else { 1 };
-        for mouth in &mut mouths {
-            mouth.push(UtteranceId(1), &[1000; 160 * 12][..160 * burst], false);
+        for (n, far) in far.iter_mut().enumerate() {
+            let spoken_ms = far.speak(ms);
+            if let (Some(ms), Some(mouth)) = (spoken_ms, mouths.get_mut(n)) {
+                mouth.push(UtteranceId(1), &[1000; 8 * 1000][..8 * ms as usize], false);
+            }
         }
         for ear in &mut ears {
             while ear.pop(&mut pcm) > 0 {}
         }
-        for (samples, spans) in &mut kept {
+        for (samples, spans) in &mut tapes {
             let n = samples.slots();
             samples.read_chunk(n).unwrap().commit_all();
             while spans.pop().is_ok() {}
         }
-        let due = start + Duration::from_millis(20 * (n as u64 + 1));
+        for rx in &mut listeners {
+            pieces += heard(rx, &mut piece);
+        }
+        let due = start + Duration::from_millis(ms + 10);
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        for client in &mut clients {
-            client.set_nonblocking(true).unwrap();
-            while client.read(&mut sink).is_ok_and(|n| n > 0) {}
-            client.set_nonblocking(false).unwrap();
+        for far in &mut far {
+            far.drain(&mut sink);
         }
     }
     COUNTING.store(false, SeqCst);
-    drop(clients);
+    assert!(
+        pieces as u64 > far.len() as u64 * (WARM_MS + COUNT_MS) / 500,
+        "only {pieces} pieces were listened to"
+    );
+    let legs = far.len();
+    drop(far);
     let mut ended = 0;
     while ended < legs {
         if let Some(LegEvent::Ended { accounting: a, .. }) = runtime.block_on(events.recv()) {
@@ -257,29 +380,50 @@ fn run(kind: Kind, vendor: &'static Descriptor, legs: usize, warm: usize, count:
             ended += 1;
         }
     }
-    (ALLOCATIONS.swap(0, SeqCst), FRAMES.swap(0, SeqCst))
+    let of = |counters: &[AtomicU64; DIALECTS], n: usize| counters[n].swap(0, SeqCst);
+    (0..vendors.len())
+        .map(|n| (of(&ALLOCATIONS, n), of(&FRAMES, n)))
+        .collect()
+}
+
+/// Takes what a listener was given. Returns how many pieces that were.
+fn heard(rx: &mut MonitorRx, piece: &mut Vec<u8>) -> usize {
+    let mut n = 0;
+    while rx.next(piece).is_some() {
+        n += 1;
+    }
+    n
 }
 
 /// One test, because the counters are the process's.
 #[test]
-fn a_media_thread_allocates_nothing_per_frame() {
-    let vendors = ["twilio", "telnyx"].map(|name| vendor::by_name(name).expect("a registered vendor"));
-    for (kind, vendor) in [Kind::Echo, Kind::Relay]
-        .into_iter()
-        .flat_map(|k| vendors.map(|v| (k, v)))
-    {
+fn a_media_thread_allocates_nothing_per_frame_in_any_dialect_and_tls_a_little() {
+    for kind in [Kind::Echo, Kind::Relay] {
         LAST.store(0, SeqCst);
-        let (allocations, frames) = run(kind, vendor, 50, 100, 200);
-        assert!(frames >= 50 * 199, "only {frames} frames were counted");
-        let name = if kind == Kind::Echo {
-            "echo"
-        } else {
-            "relay with ear, mouth and tap"
-        };
+        let counts = run(kind, VENDORS, None);
         let sizes: Vec<_> = SIZES.iter().map(|s| s.swap(0, SeqCst)).filter(|s| *s > 0).collect();
-        assert_eq!(
-            allocations, 0,
-            "{vendor:?}, {name}: {allocations} allocations in {frames} frames, of {sizes:?} bytes"
-        );
+        for (vendor, (allocations, frames)) in VENDORS.iter().zip(counts) {
+            let frame_ms = u64::from((vendor.peer)(PeerCall::default()).frame_ms());
+            let least = LEGS as u64 * (COUNT_MS / frame_ms - 1);
+            assert!(
+                frames >= least,
+                "{}: only {frames} frames of {least} were counted",
+                vendor.name
+            );
+            assert_eq!(
+                allocations, 0,
+                "{}, {kind:?} with tap and listener: {allocations} allocations in {frames} frames; the first of all were of \
+                 {sizes:?} bytes",
+                vendor.name
+            );
+        }
     }
+    // rustls makes a buffer for each record that it opens and each that it seals.
+    let vendor = vendor::by_name("twilio").expect("a registered vendor");
+    let (allocations, frames) = run(Kind::Relay, &[vendor], Some(&Tls::new()))[0];
+    println!("over TLS, {allocations} allocations in {frames} frames each way");
+    assert!(
+        frames > 0 && allocations <= frames * 5,
+        "{allocations} allocations in {frames} frames"
+    );
 }
