@@ -1,11 +1,14 @@
-//! `sidetone bench`: many calls against a daemon's `echo` agent, and the yardstick to compare it with.
+//! `sidetone bench`: many calls against a daemon, the most that it carries, and the yardstick to compare it with.
 
 use crate::{
     base::settings::parse_duration,
     sim::{
         address::Address,
         floor,
-        load::{self, Measure, Percentiles},
+        load::{
+            self, Measure, Percentiles,
+            search::{Search, search},
+        },
     },
     vendor::{self, Descriptor, VENDORS},
 };
@@ -18,11 +21,14 @@ const EXIT_DATA: u8 = 65;
 /// The daemon could not be measured (`EX_UNAVAILABLE`).
 const EXIT_UNAVAILABLE: u8 = 69;
 
+/// The most calls that are tried.
+const MOST_CALLS: u32 = 20_000;
+
 /// Arguments of `sidetone bench`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Calls at once
-    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_CALLS)))]
     pub calls: u32,
 
     /// How long to measure, after 2 s of warm-up
@@ -32,6 +38,22 @@ pub struct Args {
     /// Whose dialect to speak
     #[arg(long, value_parser = vendor_named, default_value = VENDORS[0].name)]
     pub vendor: &'static Descriptor,
+
+    /// Frontends that listen on /frontend-audio meanwhile, each to one call, in the vendor's own format
+    #[arg(long, default_value_t = 0, conflicts_with = "against_floor")]
+    pub viewers: u32,
+
+    /// Measure a relay: the daemon's agent hears with this recogniser and speaks for itself (config/examples/relay.toml)
+    #[arg(long, value_name = "RECOGNISER", value_parser = ["fake"], conflicts_with = "against_floor")]
+    pub stt: Option<String>,
+
+    /// Search for the most calls, from --calls up, that keep --p99 with no frame lost; --duration is the length of each run
+    #[arg(long, conflicts_with_all = ["stt", "versus"])]
+    pub search: bool,
+
+    /// What 99 of 100 echoes must keep in a search
+    #[arg(long, value_name = "TIME", default_value = "5ms", value_parser = time)]
+    pub p99: Duration,
 
     /// The daemon, started with `--dev --agent echo`
     #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:8080")]
@@ -94,28 +116,58 @@ pub fn run(args: &Args) -> ExitCode {
         vendor: args.vendor,
         daemon: args.url.clone(),
         floor: args.against_floor,
+        relay: args.stt.is_some(),
         calls: args.calls as usize,
+        viewers: args.viewers as usize,
         duration: args.duration,
         pid: args.pid,
         hooks_per_s: args.hooks,
     };
-    let measure = match load::run(&plan) {
-        Ok(measure) => measure,
-        Err(e) => return fail(EXIT_UNAVAILABLE, &e),
+    let result = match args.search {
+        true => search(&plan, MOST_CALLS as usize, args.p99).map(|found| {
+            let text = show(args.json, &found, searched);
+            (text, found.best.is_none())
+        }),
+        false => load::run(&plan).map(|measure| {
+            let text = show(args.json, &measure, |m| table(m, versus.as_ref()));
+            (text, measure.faults() > 0)
+        }),
     };
-    if args.json {
-        match serde_json::to_string_pretty(&measure) {
-            Ok(text) => println!("{text}"),
-            Err(e) => return fail(EXIT_DATA, &e),
+    match result {
+        Ok((text, faulty)) => {
+            print!("{text}");
+            ExitCode::from(if faulty { EXIT_AUDIO } else { 0 })
         }
-    } else {
-        print!("{}", table(&measure, versus.as_ref()));
+        Err(e) => fail(EXIT_UNAVAILABLE, &e),
     }
-    let faults = measure.lost + measure.doubled + measure.reordered + measure.changed + measure.broken;
-    if faults > 0 {
-        ExitCode::from(EXIT_AUDIO)
-    } else {
-        ExitCode::SUCCESS
+}
+
+/// What was found, as JSON or as people read it.
+fn show<T: serde::Serialize>(json: bool, found: &T, table: impl FnOnce(&T) -> String) -> String {
+    match json {
+        // Numbers and names only: that cannot fail.
+        true => serde_json::to_string_pretty(found).unwrap_or_default() + "\n",
+        false => table(found),
+    }
+}
+
+/// A search as a table, and the best run in full.
+fn searched(found: &Search) -> String {
+    let mut out = format!(
+        "{:>8}{:>12}{:>8}  p99 within {} µs\n",
+        "calls", "p99, µs", "faults", found.bound_us
+    );
+    for t in &found.trials {
+        let verdict = match (t.passed, t.generator_late) {
+            (true, _) => "passed",
+            (false, false) => "too much",
+            (false, true) => "too much, for the load generator too",
+        };
+        out += &format!("{:>8}{:>12}{:>8}  {verdict}\n", t.calls, t.p99_us, t.faults);
+    }
+    match &found.best {
+        Some(best) => out + "\n" + &table(best, None),
+        None => out + "\nnot even one call passed\n",
     }
 }
 
@@ -141,20 +193,37 @@ fn table(m: &Measure, floor: Option<&Measure>) -> String {
         ]);
     };
     row("calls", &|m| Some(m.calls as f64), 0);
+    row("milliseconds a frame", &|m| Some(m.frame_ms.into()), 0);
     row("seconds", &|m| Some(m.seconds), 1);
     row("frames sent", &|m| Some(m.sent as f64), 0);
+    row("messages heard", &|m| Some(m.heard as f64), 0);
     row("frames lost", &|m| Some(m.lost as f64), 0);
     row("frames doubled", &|m| Some(m.doubled as f64), 0);
     row("frames reordered", &|m| Some(m.reordered as f64), 0);
     row("frames changed", &|m| Some(m.changed as f64), 0);
     row("sockets broken", &|m| Some(m.broken as f64), 0);
     for (name, of) in PERCENTILES {
-        row(&format!("echo {name}, µs"), &|m| Some(of(&m.echo_us)), 0);
+        row(
+            &format!("echo {name}, µs"),
+            &|m| (m.echo_us.count > 0).then(|| of(&m.echo_us)),
+            0,
+        );
     }
-    row("generator late p99, µs", &|m| Some(m.send_late_us.p99.into()), 0);
+    for (name, of) in PERCENTILES {
+        row(&format!("pacing {name}, µs"), &|m| Some(of(&m.pacing_us)), 0);
+    }
+    for (name, of) in PERCENTILES {
+        row(&format!("generator late {name}, µs"), &|m| Some(of(&m.send_late_us)), 0);
+    }
+    let viewed = |of: fn(&Measure) -> u64| move |m: &Measure| (m.viewers > 0).then(|| of(m) as f64);
+    row("viewers", &viewed(|m| m.viewers as u64), 0);
+    row("messages viewed", &viewed(|m| m.viewed), 0);
+    row("viewers' gaps", &viewed(|m| m.viewer_gaps), 0);
+    row("viewers' sockets broken", &viewed(|m| m.viewers_broken), 0);
     for (name, of) in PERCENTILES {
         row(&format!("webhook {name}, µs"), &|m| m.hook_us.as_ref().map(of), 0);
     }
+    row("webhooks failed", &|m| m.hook_us.map(|_| m.hooks_failed as f64), 0);
     row("CPU per frame, µs", &|m| m.cpu_us_per_frame, 2);
     row(
         "memory per call, KiB",
@@ -163,11 +232,13 @@ fn table(m: &Measure, floor: Option<&Measure>) -> String {
     );
     let mut out = format!(
         "{:<26}{:>12}{:>12}{:>8}\n",
-        "",
+        m.vendor,
         "measured",
         if floor.is_some() { "floor" } else { "" },
         if floor.is_some() { "ratio" } else { "" }
     );
+    out.truncate(out.trim_end().len());
+    out.push('\n');
     for [name, own, other, ratio] in rows {
         out += format!("{name:<26}{own:>12}{other:>12}{ratio:>8}").trim_end();
         out.push('\n');
@@ -189,6 +260,7 @@ const PERCENTILES: [(&str, Pick); 4] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::load::search::Trial;
 
     #[test]
     fn the_table_sets_the_daemon_beside_the_floor() {
@@ -207,7 +279,37 @@ mod tests {
             cpu.split_whitespace().collect::<Vec<_>>()[4..],
             ["10.00", "8.00", "1.25"]
         );
-        assert!(!text.contains("webhook"), "{text}");
+        assert!(!text.contains("webhook") && !text.contains("viewe"), "{text}");
+    }
+
+    #[test]
+    fn a_search_says_what_every_run_gave_and_shows_the_best() {
+        let trial = |calls, passed, generator_late| Trial {
+            calls,
+            p99_us: 900,
+            faults: 0,
+            passed,
+            generator_late,
+        };
+        let found = Search {
+            bound_us: 5000,
+            trials: vec![trial(400, true, false), trial(800, false, true)],
+            best: Some(Measure {
+                calls: 400,
+                ..Measure::default()
+            }),
+        };
+        let text = searched(&found);
+        assert!(
+            text.contains("p99 within 5000") && text.contains("     400         900       0  passed"),
+            "{text}"
+        );
+        assert!(
+            text.contains("too much, for the load generator too") && text.contains("calls"),
+            "{text}"
+        );
+        let json: Search = serde_json::from_str(&show(true, &found, searched)).unwrap();
+        assert_eq!(json, found);
     }
 
     #[test]
@@ -219,7 +321,9 @@ mod tests {
             vendor: VENDORS[0],
             daemon: format!("ws://{address}/any").parse().unwrap(),
             floor: true,
+            relay: false,
             calls: 40,
+            viewers: 0,
             duration: Duration::from_millis(300),
             pid: Some(std::process::id()),
             hooks_per_s: 0,

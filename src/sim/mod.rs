@@ -7,6 +7,7 @@ mod exchange;
 mod frames;
 mod pace;
 mod payload;
+mod phrases;
 mod process;
 
 pub mod address;
