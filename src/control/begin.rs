@@ -279,6 +279,7 @@ impl Shared {
             handling,
             close_ends_call: seed.vendor.caps.close_ends_call,
             stream_within: life,
+            media_grace: self.deps.config.media_grace,
             max_length: self.deps.config.max_length,
         };
         let span = info_span!("call", id = %row.call_id, session = row.session_id);

@@ -2,7 +2,7 @@
 
 use crate::{
     base::time::{Mono, Wall},
-    media::Accounting,
+    media::{Accounting, LegEnd},
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -46,8 +46,24 @@ pub(super) struct Facts {
     /// Messages that storage did not keep up with.
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) messages_lost: u32,
+    /// Media streams that broke while the call went on, before the last.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) lost_streams: Vec<LostStream>,
+    /// Recordings of the streams after the first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) more_recordings: Vec<String>,
     /// Where every frame of the leg went.
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) accounting: Option<Accounting>,
+}
+
+/// A media stream that broke.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct LostStream {
+    pub(super) at: Wall,
+    pub(super) stream_id: Option<String>,
+    pub(super) end: LegEnd,
+    /// Where its frames went.
     pub(super) accounting: Option<Accounting>,
 }
 

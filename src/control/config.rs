@@ -53,7 +53,7 @@ pub struct Config {
     pub ring_timeout: Duration,
     /// How long an announced call may wait for its media stream; a placed one has the ring timeout on top.
     pub stream_timeout: Duration,
-    /// How long a call waits for a lost media stream where its vendor reconnects.
+    /// How long a call whose media stream broke waits for another, where the vendor can be asked for one.
     pub media_grace: Duration,
     /// How long a stopping daemon lets live calls go on.
     pub drain_timeout: Duration,

@@ -179,7 +179,8 @@ pub enum LegEvent {
 }
 
 /// Why a leg ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum LegEnd {
     /// The vendor said `stop`.
     Stopped,

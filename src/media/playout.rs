@@ -495,7 +495,6 @@ mod tests {
         clear: true,
         interrupt: false,
         stop: true,
-        reconnects: false,
         close_ends_call: true,
         max_inbound_ms: 1000,
     };

@@ -204,8 +204,6 @@ pub struct Caps {
     pub interrupt: bool,
     /// Whether a stream ends with a message of its own.
     pub stop: bool,
-    /// Whether the vendor opens a new socket for the same call after a loss.
-    pub reconnects: bool,
     /// Whether the phone call ends when we close the socket and nothing follows in the answer document.
     pub close_ends_call: bool,
     /// The longest inbound message that is believed, in ms of audio.
@@ -594,7 +592,7 @@ pub struct Handling {
     pub by_command: bool,
     /// The media stream of a call that came to us is asked for once it was answered ([`CallAction::StartStream`]).
     pub stream_after_answer: bool,
-    /// A stream that the vendor could not open is asked for once more ([`CallAction::StartStream`]).
+    /// A stream that the vendor could not open is asked for once more, and one that broke again ([`CallAction::StartStream`]).
     pub restream: bool,
     /// Calls are cleaned of noise from their answer to their end ([`CallAction::Enhance`]).
     pub enhance: bool,

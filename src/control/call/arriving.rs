@@ -49,12 +49,14 @@ impl Call {
     /// A media socket carries the call from now on; `speaks` says whether words reach the caller over it.
     pub(in crate::control) fn attached(&mut self, now: Now, call_sid: &str, stream_id: &str, speaks: bool) {
         self.leg = Leg::Live;
-        self.facts.stream_id = Some(stream_id.to_owned());
+        let first = self.facts.stream_id.replace(stream_id.to_owned()).is_none();
         self.learn_sid(call_sid);
         self.timers.clear(Timer::Stream);
-        self.timers.set(Timer::Length, now.mono + self.terms.max_length);
-        if let Some(before) = self.terms.max_length.checked_sub(WARN_BEFORE).filter(|d| !d.is_zero()) {
-            self.timers.set(Timer::LengthWarning, now.mono + before);
+        if first {
+            self.timers.set(Timer::Length, now.mono + self.terms.max_length);
+            if let Some(before) = self.terms.max_length.checked_sub(WARN_BEFORE).filter(|d| !d.is_zero()) {
+                self.timers.set(Timer::LengthWarning, now.mono + before);
+            }
         }
         self.advance(now, CallStatus::Answered);
         self.advance(now, CallStatus::InProgress);
@@ -71,8 +73,11 @@ impl Call {
         }
     }
 
-    /// The file of the call's recording.
+    /// The file of the call's recording, or of what followed a lost stream.
     pub(in crate::control) fn recorded_to(&mut self, file: String) {
+        if self.row.recording.is_some() {
+            return self.facts.more_recordings.push(file);
+        }
         self.row.recording = Some(file.clone());
         self.change(CallChange {
             recording: Some(file),

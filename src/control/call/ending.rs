@@ -1,9 +1,9 @@
 //! How a call ends: by the vendor's word, with its leg, by a person's or agent's wish, or by the clock; once, whichever comes first.
 
-use super::{Ask, Call, Done, Effect, LINGER, Leg, Now, Timer, outbox::Then};
+use super::{Ask, Call, Done, Effect, LINGER, Leg, MAX_LOST_STREAMS, Now, Timer, outbox::Then};
 use crate::{
     base::fault::{Fault, Kind, Origin},
-    control::cdr::duration_s,
+    control::cdr::{LostStream, duration_s},
     media::LegEnd,
     store::{CallChange, CallStatus},
     vendor::EndReason,
@@ -26,7 +26,8 @@ impl Call {
             return;
         }
         self.facts.vendor_faults += 1;
-        let again = self.leg == Leg::Awaited && self.terms.handling.restream && !self.restreamed && self.knows_sid();
+        let lost_before = !self.facts.lost_streams.is_empty();
+        let again = self.leg == Leg::Awaited && !lost_before && !self.restreamed && self.may_restream();
         let message = match again {
             true => "the vendor could not carry the media stream and is asked once more",
             false => "the vendor could not carry the media stream",
@@ -35,7 +36,7 @@ impl Call {
         if again {
             self.restreamed = true;
             self.ask(Ask::StartStream);
-        } else if self.leg == Leg::Awaited {
+        } else if self.leg == Leg::Awaited && !lost_before {
             self.end(now, EndReason::Failed);
             self.ask_hang_up();
         }
@@ -46,6 +47,27 @@ impl Call {
         self.facts.vendor_faults += 1;
         let message = format!("the vendor complains of what it was sent on the media stream (code {code})");
         self.fault(now, Fault::new(Origin::Vendor, Kind::BadGateway, message));
+    }
+
+    fn may_restream(&self) -> bool {
+        self.terms.handling.restream && self.terms.rest && self.knows_sid()
+    }
+
+    /// The socket broke and the phone call may well go on: the vendor is asked for another.
+    fn stream_again(&mut self, now: Now, end: LegEnd) {
+        let accounting = self.facts.accounting.take();
+        self.facts.lost_streams.push(LostStream {
+            at: now.wall,
+            stream_id: self.facts.stream_id.clone(),
+            end,
+            accounting,
+        });
+        self.leg = Leg::Awaited;
+        self.held = Some(Vec::new());
+        self.timers.set(Timer::Stream, now.mono + self.terms.media_grace);
+        let message = "the media stream was lost, and the vendor is asked for another";
+        self.vendor_fault(now, Fault::new(Origin::Vendor, Kind::BadGateway, message), true);
+        self.ask(Ask::StartStream);
     }
 
     /// The leg's thread is gone without a word.
@@ -61,6 +83,11 @@ impl Call {
         if self.is_ended() {
             self.amend();
             return;
+        }
+        let lost = matches!(end, LegEnd::ClosedWithoutStop | LegEnd::Idle | LegEnd::Crashed);
+        let wanted = !self.hanging_up && self.facts.lost_streams.len() < MAX_LOST_STREAMS;
+        if lost && wanted && self.may_restream() {
+            return self.stream_again(now, end);
         }
         let (reason, vendor_knows) = match end {
             LegEnd::Stopped => (EndReason::Completed, true),
@@ -148,7 +175,11 @@ impl Call {
             }
             // After a timeout nobody knows what the vendor did: the stream's deadline decides.
             (Ask::Accept | Ask::StartStream, Err(fault)) if fault.kind != Kind::Timeout && self.leg == Leg::Awaited => {
-                self.end(now, EndReason::Failed);
+                let reason = match self.facts.lost_streams.is_empty() {
+                    true => EndReason::Failed,
+                    false => EndReason::MediaLost,
+                };
+                self.end(now, reason);
                 self.ask_hang_up();
             }
             (Ask::Accept | Ask::StartStream | Ask::Enhance(_) | Ask::Transfer(_) | Ask::Digits(_), _) => {}
@@ -190,10 +221,10 @@ impl Call {
     }
 
     pub(super) fn stream_overdue(&mut self, now: Now) {
-        let unanswered = !self.row.inbound && self.answered.is_none();
-        let reason = match unanswered {
-            true => EndReason::NoAnswer,
-            false => EndReason::Failed,
+        let reason = match (self.answered.is_none(), self.row.inbound) {
+            _ if !self.facts.lost_streams.is_empty() => EndReason::MediaLost,
+            (true, false) => EndReason::NoAnswer,
+            _ => EndReason::Failed,
         };
         self.end(now, reason);
         self.ask_hang_up();

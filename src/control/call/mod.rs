@@ -42,6 +42,8 @@ const LINGER: Duration = Duration::from_secs(10);
 const WARN_BEFORE: Duration = Duration::from_secs(300);
 /// News of the vendor that is recognised when it is repeated: many times what a call has.
 const MAX_SEEN: usize = 64;
+/// Streams of one call that may break and be asked for again.
+const MAX_LOST_STREAMS: usize = 3;
 /// Utterances held for a caller who cannot hear yet.
 const MAX_HELD: usize = 16;
 
@@ -67,6 +69,8 @@ pub(super) struct Terms {
     pub(super) close_ends_call: bool,
     /// How long to wait for the media stream.
     pub(super) stream_within: Duration,
+    /// How long to wait for another after it broke.
+    pub(super) media_grace: Duration,
     /// The longest call.
     pub(super) max_length: Duration,
 }
@@ -283,7 +287,12 @@ impl Call {
 
     /// Whether a vendor leg carries, or carried, the call.
     pub(super) fn has_leg(&self) -> bool {
-        self.leg != Leg::Awaited
+        self.leg != Leg::Awaited || !self.facts.lost_streams.is_empty()
+    }
+
+    /// Media streams that broke while the call went on.
+    pub(super) fn lost_streams(&self) -> usize {
+        self.facts.lost_streams.len()
     }
 
     /// Whether nothing is left to be done.

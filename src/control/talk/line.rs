@@ -101,7 +101,13 @@ impl Talk {
             return None;
         }
         let deps = &self.shared.deps;
-        let file = deps.recordings.join(format!("{}.wav", self.call.row().session_id));
+        let part = match self.call.lost_streams() {
+            0 => String::new(),
+            n => format!("-{}", n + 1),
+        };
+        let file = deps
+            .recordings
+            .join(format!("{}{part}.wav", self.call.row().session_id));
         match deps.recorder.open(&deps.data_root.join(&file)) {
             Ok(tap) => {
                 self.call.recorded_to(file.to_string_lossy().into_owned());

@@ -158,6 +158,40 @@ async fn a_failed_stream_is_told_asked_for_once_more_and_then_ends_the_call() {
 }
 
 #[tokio::test]
+async fn a_socket_that_broke_is_replaced_by_another_and_a_second_one_beside_it_is_not() {
+    let mut world = World::with(|s| {
+        s.handling = COMMANDED;
+        s.config.media_grace = Duration::from_secs(60);
+    })
+    .await;
+    world.tell("sid", CallNews::Initiated).await;
+    world.asks(&["/accept/sid"]).await;
+    let mut leg = world.stream("sid").await;
+    leg.play().await;
+    leg.end(LegEnd::ClosedWithoutStop).await;
+    let wanted = ["/accept/sid", "/enhance/sid?on=true", "/stream/sid"];
+    world.asks(&wanted).await;
+    let mut leg = world.stream("sid").await;
+    let call = world.control.call_exists(TENANT, "sid").unwrap();
+    let token = world.control.shared.pending.token(call);
+    assert_eq!(world.connect(Some(&token), "sid").await.closed().await, 1008);
+    leg.hear_phrase(0);
+    assert!(
+        leg.play().await > 0,
+        "the agent answers on the new stream, without another greeting"
+    );
+    let agents = world.messages("sid").await;
+    let said: Vec<_> = agents.iter().map(|(_, text, _)| text.as_str()).collect();
+    leg.end(LegEnd::Stopped).await;
+    world.status("ended").await;
+    assert_eq!(
+        world.row("sid").await.end_reason,
+        Some(EndReason::Completed),
+        "{said:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_call_taken_without_a_stream_asks_for_it_once_it_is_answered() {
     let world = world_with(Handling {
         stream_after_answer: true,

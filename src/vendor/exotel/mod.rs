@@ -73,7 +73,6 @@ static CAPS: Caps = Caps {
     clear: true,
     interrupt: false,
     stop: true,
-    reconnects: false,
     close_ends_call: true,
     max_inbound_ms: 2000,
 };

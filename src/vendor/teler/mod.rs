@@ -72,7 +72,6 @@ static CAPS: Caps = Caps {
     clear: true,
     interrupt: true,
     stop: false,
-    reconnects: false,
     close_ends_call: true,
     max_inbound_ms: 2000,
 };

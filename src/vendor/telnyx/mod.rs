@@ -66,7 +66,6 @@ static CAPS: Caps = Caps {
     clear: true,
     interrupt: false,
     stop: true,
-    reconnects: false,
     close_ends_call: false,
     max_inbound_ms: 1000,
 };

@@ -69,7 +69,6 @@ static CAPS: Caps = Caps {
     clear: true,
     interrupt: false,
     stop: true,
-    reconnects: false,
     close_ends_call: true,
     max_inbound_ms: 1000,
 };

@@ -55,7 +55,6 @@ static CAPS: Caps = Caps {
     clear: false,
     interrupt: false,
     stop: false,
-    reconnects: false,
     close_ends_call: true,
     max_inbound_ms: 1000,
 };

@@ -30,6 +30,7 @@ const TERMS: Terms = Terms {
     },
     close_ends_call: true,
     stream_within: Duration::from_secs(60),
+    media_grace: Duration::from_secs(10),
     max_length: Duration::from_secs(3600),
 };
 

@@ -230,6 +230,80 @@ fn the_end_of_the_leg_is_the_end_of_the_call() {
     }
 }
 
+/// A vendor that can be asked for another stream.
+const RESTREAMS: Terms = Terms {
+    handling: Handling {
+        restream: true,
+        ..TERMS.handling
+    },
+    close_ends_call: false,
+    ..TERMS
+};
+
+#[test]
+fn a_broken_stream_is_asked_for_again_and_what_is_said_meanwhile_waits_for_it() {
+    let mut desk = Desk::talking(RESTREAMS);
+    let before = desk.say("Cut off in the middle.");
+    desk.settle();
+    desk.leg_ends(LegEnd::ClosedWithoutStop);
+    desk.settle();
+    assert_eq!((desk.end_reason(), desk.asks.clone()), (None, vec![Ask::StartStream]));
+    assert_eq!(desk.faults(), ["ACME_ERROR"]);
+    assert!(desk.call.awaits_leg(), "another socket may take the call");
+    let after = desk.say("Said into the gap.");
+    assert_eq!(desk.spoken, [before]);
+    // The vendor's own late word on the old stream changes nothing.
+    desk.vendor(CallNews::StreamFailed);
+    assert_eq!((desk.end_reason(), desk.asks.len()), (None, 1));
+    desk.pass(RESTREAMS.media_grace - Duration::from_millis(1));
+    desk.call.attached(desk.now, "sid", "second", true);
+    desk.drain();
+    assert_eq!(desk.spoken, [before, after]);
+    desk.pass(RESTREAMS.media_grace);
+    assert_eq!(desk.end_reason(), None);
+    desk.leg_ends(LegEnd::Stopped);
+    desk.settle();
+    assert_eq!(desk.end_reason(), Some(EndReason::Completed));
+    let metadata = &desk.call.row().metadata;
+    assert_eq!(metadata["lost_streams"][0]["end"], "closed_without_stop");
+    assert_eq!(metadata["lost_streams"][0]["accounting"]["in_frames"], 7);
+    assert_eq!(metadata["stream_id"], "second");
+}
+
+#[test]
+fn a_broken_stream_that_does_not_come_back_loses_the_call_in_time() {
+    for (overdue, refused) in [(true, None), (false, Some(Kind::BadGateway))] {
+        let mut desk = Desk::talking(RESTREAMS);
+        desk.leg_ends(LegEnd::Idle);
+        if let Some(kind) = refused {
+            let fault = Fault::client(kind, "the call is no longer active");
+            desk.call.asked(desk.now, Ask::StartStream, Err(fault));
+            desk.drain();
+        }
+        if overdue {
+            desk.pass(RESTREAMS.media_grace);
+        }
+        desk.settle();
+        assert_eq!(desk.end_reason(), Some(EndReason::MediaLost));
+        assert_eq!(desk.asks, [Ask::StartStream, Ask::HangUp]);
+    }
+}
+
+#[test]
+fn a_stream_that_breaks_again_and_again_is_not_asked_for_for_ever() {
+    let mut desk = Desk::talking(RESTREAMS);
+    for n in 0..3 {
+        desk.leg_ends(LegEnd::ClosedWithoutStop);
+        assert!(desk.call.awaits_leg(), "{n}");
+        desk.call.asked(desk.now, Ask::StartStream, Ok(String::new()));
+        desk.call.attached(desk.now, "sid", "again", true);
+        desk.drain();
+    }
+    desk.leg_ends(LegEnd::ClosedWithoutStop);
+    desk.settle();
+    assert_eq!(desk.end_reason(), Some(EndReason::Completed));
+}
+
 #[test]
 fn a_call_the_vendor_ended_closes_its_socket_and_still_takes_what_comes_after() {
     let mut desk = Desk::talking(TERMS);
