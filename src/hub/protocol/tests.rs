@@ -1,7 +1,16 @@
 //! The wire, message by message: what frontends send is read, what they read has every field.
 
 use super::*;
-use crate::base::ids::TenantId;
+use crate::{
+    base::{
+        format::Encoding,
+        ids::{CallId, MessageId, TenantId},
+        time::Wall,
+    },
+    bus::{Event, News},
+    store::{CallStatus, EventRow},
+    wire::base64,
+};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
