@@ -62,10 +62,8 @@ pub(super) struct ShownAgent {
     /// `config` where the operator wrote it, which cannot be changed here, else `api`.
     source: &'static str,
     /// When it was added.
-    #[schemars(with = "String")]
     created_at: Wall,
     /// When it was last changed.
-    #[schemars(with = "String")]
     updated_at: Wall,
 }
 

@@ -61,13 +61,10 @@ pub(super) struct Call {
     /// Why it ended.
     end_reason: Option<&'static str>,
     /// When it was announced or placed.
-    #[schemars(with = "String")]
     pub(super) started_at: Wall,
     /// When it was answered.
-    #[schemars(with = "Option<String>")]
     answered_at: Option<Wall>,
     /// When it ended.
-    #[schemars(with = "Option<String>")]
     ended_at: Option<Wall>,
     /// Seconds from answer to end.
     duration: Option<i64>,
@@ -142,13 +139,10 @@ pub(super) struct Standing {
     /// Why it ended.
     end_reason: Option<&'static str>,
     /// When it was announced or placed.
-    #[schemars(with = "String")]
     started_at: Wall,
     /// When it was answered.
-    #[schemars(with = "Option<String>")]
     answered_at: Option<Wall>,
     /// When it ended.
-    #[schemars(with = "Option<String>")]
     ended_at: Option<Wall>,
     /// Seconds from answer to end.
     duration: Option<i64>,
@@ -184,7 +178,6 @@ pub(super) struct Said {
     /// How much of it the caller heard, in milliseconds.
     heard_ms: Option<u32>,
     /// When it was said.
-    #[schemars(with = "String")]
     created_at: Wall,
 }
 
@@ -206,7 +199,6 @@ pub(super) struct Turn {
     /// `customer` or `agent`.
     sender: &'static str,
     text: String,
-    #[schemars(with = "String")]
     timestamp: Wall,
 }
 

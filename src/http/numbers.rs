@@ -53,10 +53,8 @@ pub(super) struct PhoneNumber {
     /// Names of the secrets of its account that are kept.
     secrets: Vec<String>,
     /// When it was added.
-    #[schemars(with = "String")]
     created_at: Wall,
     /// When it was last changed.
-    #[schemars(with = "String")]
     updated_at: Wall,
     /// Its own account at the vendor, without the secrets, under the vendor's name and `Config`.
     #[serde(flatten)]

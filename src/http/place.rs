@@ -107,7 +107,6 @@ pub(super) struct Placed {
     /// Where its audio is streamed to, without the token.
     #[serde(rename = "streamUrl")]
     stream_url: Option<String>,
-    #[schemars(with = "String")]
     timestamp: Wall,
     #[serde(skip_serializing_if = "Option::is_none")]
     warnings: Option<Vec<&'static str>>,

@@ -43,7 +43,6 @@ pub(super) struct Stream {
     /// Where its call stands.
     status: &'static str,
     /// When its call was announced or placed.
-    #[schemars(with = "String")]
     started_at: Wall,
     /// Encoding of the caller's audio.
     encoding: Option<&'static str>,
