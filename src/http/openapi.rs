@@ -1,10 +1,12 @@
 //! `GET /api/openapi.json`: the REST interface, described (OpenAPI 3.1). Paths come from the table of routes, shapes from
-//! the types that the handlers read and write.
+//! the types that the handlers read and write. Beside it `GET /api/asyncapi.json`: the frontends' sockets, as the hub
+//! describes them.
 
 use super::{
     respond::Refused,
     routes::{Gate, Route},
 };
+use crate::hub::asyncapi;
 use axum::{
     Extension,
     response::{IntoResponse, Response},
@@ -26,20 +28,45 @@ pub(super) struct Doc {
     pub(super) answers: Option<fn(&mut SchemaGenerator) -> Schema>,
 }
 
-/// The document as it is sent.
+/// The documents as they are sent.
 #[derive(Clone, Debug)]
-pub(super) struct Document(Bytes);
+pub(super) struct Documents {
+    openapi: Bytes,
+    asyncapi: Bytes,
+}
 
-impl Document {
-    /// Describes the routes that are part of the REST interface.
+impl Documents {
+    /// Describes the routes that are part of the REST interface, and the frontends' sockets.
     pub(super) fn of(routes: &[Route], public_url: &str) -> Self {
-        Self(describe(routes, public_url).to_string().into())
+        Self {
+            openapi: describe(routes, public_url).to_string().into(),
+            asyncapi: describe_sockets(public_url).to_string().into(),
+        }
     }
 }
 
 /// `GET /api/openapi.json`
-pub(super) async fn openapi(Extension(Document(text)): Extension<Document>) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+pub(super) async fn openapi(Extension(documents): Extension<Documents>) -> Response {
+    sent(documents.openapi)
+}
+
+/// `GET /api/asyncapi.json`
+pub(super) async fn asyncapi(Extension(documents): Extension<Documents>) -> Response {
+    sent(documents.asyncapi)
+}
+
+fn sent(document: Bytes) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], document).into_response()
+}
+
+fn describe_sockets(public_url: &str) -> Value {
+    let mut document = asyncapi::document();
+    // `https` is `wss` here.
+    if let Some((scheme, host)) = public_url.split_once("://") {
+        let protocol = scheme.replacen("http", "ws", 1);
+        document["servers"] = json!({ "daemon": { "host": host, "protocol": protocol } });
+    }
+    document
 }
 
 fn describe(routes: &[Route], public_url: &str) -> Value {

@@ -11,7 +11,7 @@ use super::{
     streams,
     upgrade::{self, At},
 };
-use crate::{access::Role, vendor};
+use crate::{access::Role, hub::asyncapi, vendor};
 use axum::{
     Extension, Router,
     handler::Handler,
@@ -138,9 +138,10 @@ pub fn table(deps: &Deps) -> Vec<Route> {
         route(get, "/health", Gate::Open, health::health).says::<health::Alive>("Whether the process lives"),
         route(get, "/ready", Gate::Open, health::ready).says::<health::Ready>("Whether new calls are welcome"),
         route(get, "/api/openapi.json", Gate::Open, openapi::openapi).says::<Value>("This document"),
-        route(get, "/api/ws/telephony/stream", Gate::Frontend, frontends::telephony),
-        route(get, "/call-events", Gate::Frontend, frontends::call_events),
-        route(get, "/frontend-audio", Gate::Frontend, frontends::frontend_audio),
+        route(get, "/api/asyncapi.json", Gate::Open, openapi::asyncapi).says::<Value>("The frontends' sockets"),
+        route(get, asyncapi::TELEPHONY, Gate::Frontend, frontends::telephony),
+        route(get, asyncapi::CALL_EVENTS, Gate::Frontend, frontends::call_events),
+        route(get, asyncapi::FRONTEND_AUDIO, Gate::Frontend, frontends::frontend_audio),
         route(get, "/api/calls/active", VIEW, calls::active).says::<List<Call>>("Live calls, newest first"),
         route(get, "/api/calls/history", VIEW, calls::history)
             .says::<List<Call>>("Ended calls, newest first")
@@ -287,7 +288,7 @@ pub fn router(deps: Deps) -> Result<Router, Collision> {
     let shared: Shared = Arc::new(deps);
     let routes = table(&shared);
     collisions(&routes)?;
-    let described = Extension(openapi::Document::of(&routes, &shared.public_url));
+    let described = Extension(openapi::Documents::of(&routes, &shared.public_url));
     let mut router = Router::new();
     for Route {
         path, gate, handler, ..

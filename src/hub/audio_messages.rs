@@ -3,7 +3,6 @@
 //! `{"event":"connected","config":{…}}`, then for each stream `start`, `media`, `stop`, each with its `stream_id`. A client's
 //! format is that of both sides of every call, or, for `native`, whatever the call's vendor writes.
 
-use super::viewer::Voice;
 use crate::{
     audio::{codec, resample::Resampler},
     base::{
@@ -13,8 +12,8 @@ use crate::{
     record::Side,
     wire::{base64, form::Form},
 };
-use serde_json::json;
-use std::fmt::Write;
+use schemars::JsonSchema;
+use serde::{Serialize, Serializer};
 
 /// How a client wants audio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +38,26 @@ pub struct AudioSettings {
 }
 
 impl AudioSettings {
+    /// What the query of the upgrade request may hold, beside `token`.
+    pub const QUERY: &'static [(&'static str, &'static str)] = &[
+        (
+            "call_id",
+            "The one call to hear, by either id; without one, every call of the tenant.",
+        ),
+        (
+            "track",
+            "`inbound` (the caller; the default), `outbound` (what the caller is sent) or `both`.",
+        ),
+        (
+            "format",
+            "PCMU (the default), PCMA, L16 (little-endian) or `native`: whatever the vendor writes.",
+        ),
+        (
+            "sample_rate",
+            "8000 (the default), 16000, 24000 or 48000; not with `native`.",
+        ),
+    ];
+
     /// Reads the query of the upgrade request. An empty value is no value.
     pub fn from_query(query: &Form<'_>) -> Result<Self, Fault> {
         let value = |name| query.get(name).filter(|v| !v.is_empty());
@@ -99,10 +118,125 @@ impl AudioSettings {
             Wanted::Format(format) => (name(format.encoding), Some(format.rate)),
             Wanted::Native => ("native", None),
         };
-        let config = json!({ "format": format, "sampleRate": rate, "channels": 1 });
-        let more = json!({ "message": "Connected to audio stream", "config": config });
-        Voice::Audio.say("connected", more)
+        let connected = AudioMessage::Connected {
+            message: "Connected to audio stream",
+            config: Hearing {
+                format,
+                sample_rate: rate,
+                channels: 1,
+            },
+        };
+        connected.text()
     }
+}
+
+/// What a client hears, and what is said of it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(super) enum AudioMessage<'a> {
+    /// The client is served from now on.
+    Connected {
+        /// For people.
+        message: &'static str,
+        /// How this client hears audio.
+        config: Hearing,
+    },
+    /// A stream begins.
+    Start {
+        /// The vendor's id of the stream.
+        stream_id: &'a str,
+        /// Of which call, and how it is written.
+        start: Start<'a>,
+    },
+    /// A piece of a stream.
+    Media {
+        /// The vendor's id of the stream.
+        stream_id: &'a str,
+        /// The piece.
+        media: Media<'a>,
+    },
+    /// A stream ends.
+    Stop {
+        /// The vendor's id of the stream.
+        stream_id: &'a str,
+    },
+}
+
+impl AudioMessage<'_> {
+    fn text(&self) -> String {
+        // Writing strings and numbers into memory has no way to fail.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// How a client hears audio.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Hearing {
+    /// PCMU, PCMA, L16 or native.
+    format: &'static str,
+    /// Samples a second; null where they are the vendor's.
+    sample_rate: Option<u32>,
+    /// One: each message is of one side.
+    channels: u8,
+}
+
+/// A stream that begins.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Start<'a> {
+    /// audio/PCMU, audio/PCMA, audio/L16, …
+    media_format: String,
+    /// Samples a second.
+    sample_rate: u32,
+    /// One: each message is of one side.
+    channels: u8,
+    /// The vendor's id of the call.
+    call_control_id: &'a str,
+    /// Ours.
+    call_id: &'a str,
+    /// What the caller is sent, where both sides come as the vendor writes them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outbound: Option<Written>,
+}
+
+/// How a side is written.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Written {
+    /// audio/PCMU, audio/PCMA, audio/L16, …
+    media_format: String,
+    /// Samples a second.
+    sample_rate: u32,
+}
+
+/// A piece of a stream.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Media<'a> {
+    /// Whose side.
+    track: Track,
+    /// Its number on this side, from 1, as text.
+    #[serde(serialize_with = "as_text")]
+    #[schemars(with = "String")]
+    chunk: u64,
+    /// Milliseconds since the stream began, as text.
+    #[serde(serialize_with = "as_text")]
+    #[schemars(with = "String")]
+    timestamp: u64,
+    /// Base64.
+    payload: &'a str,
+}
+
+/// A side of a call.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Track {
+    /// The caller.
+    Inbound,
+    /// What the caller is sent.
+    Outbound,
+}
+
+fn as_text<S: Serializer>(number: &u64, s: S) -> Result<S::Ok, S::Error> {
+    s.collect_str(number)
 }
 
 /// Names as the frontends of `/frontend-audio` write them.
@@ -153,40 +287,42 @@ impl Stream {
             Wanted::Format(format) => format,
             Wanted::Native => self.format(side),
         };
-        let mut start = json!({
-            "media_format": format!("audio/{}", name(format.encoding)),
-            "sample_rate": format.rate,
-            "channels": 1,
-            "call_control_id": self.call_control_id,
-            "call_id": self.call_id,
-        });
-        if settings.wanted == Wanted::Native && settings.inbound && settings.outbound {
-            let encoding = format!("audio/{}", name(self.outbound.encoding));
-            start["outbound"] = json!({ "media_format": encoding, "sample_rate": self.outbound.rate });
-        }
-        Voice::Audio.say("start", json!({ "stream_id": self.stream_id, "start": start }))
+        let both = settings.wanted == Wanted::Native && settings.inbound && settings.outbound;
+        let media_format = |format: AudioFormat| format!("audio/{}", name(format.encoding));
+        let start = Start {
+            media_format: media_format(format),
+            sample_rate: format.rate,
+            channels: 1,
+            call_control_id: &self.call_control_id,
+            call_id: &self.call_id,
+            outbound: both.then(|| Written {
+                media_format: media_format(self.outbound),
+                sample_rate: self.outbound.rate,
+            }),
+        };
+        let stream_id = &self.stream_id;
+        AudioMessage::Start { stream_id, start }.text()
     }
 
     /// A piece of it; `payload` is base64.
     pub fn media(&self, side: Side, chunk: u64, at_ms: u64, payload: &str) -> String {
-        let track = match side {
-            Side::Caller => "inbound",
-            Side::Agent => "outbound",
+        let media = Media {
+            track: match side {
+                Side::Caller => Track::Inbound,
+                Side::Agent => Track::Outbound,
+            },
+            chunk,
+            timestamp: at_ms,
+            payload,
         };
-        let mut out = String::with_capacity(payload.len() + self.stream_id.len() + 128);
-        out.push_str(r#"{"event":"media","stream_id":""#);
-        crate::wire::json::escape(&self.stream_id, |piece| out.push_str(piece));
-        // Base64 needs no escape.
-        let _ = write!(
-            out,
-            r#"","media":{{"track":"{track}","chunk":"{chunk}","timestamp":"{at_ms}","payload":"{payload}"}}}}"#
-        );
-        out
+        let stream_id = &self.stream_id;
+        AudioMessage::Media { stream_id, media }.text()
     }
 
     /// It ends.
     pub fn stop(&self) -> String {
-        Voice::Audio.say("stop", json!({ "stream_id": self.stream_id }))
+        let stream_id = &self.stream_id;
+        AudioMessage::Stop { stream_id }.text()
     }
 }
 
@@ -229,7 +365,7 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     fn read(query: &str) -> Result<AudioSettings, Fault> {
         AudioSettings::from_query(&Form::parse(query.as_bytes()).unwrap())

@@ -14,7 +14,9 @@ use crate::{
     store::{CallRow, EventRow},
     wire::form::Form,
 };
-use serde_json::{Map, Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value};
 use std::{borrow::Cow, collections::HashMap};
 
 /// What a client of `/call-events` wants to see, from its query.
@@ -27,6 +29,18 @@ pub struct EventSettings {
 }
 
 impl EventSettings {
+    /// What the query of the upgrade request may hold, beside `token`.
+    pub const QUERY: &'static [(&'static str, &'static str)] = &[
+        (
+            "call_id",
+            "The one call to watch, by either id; without one, every call of the tenant.",
+        ),
+        (
+            "last_event_id",
+            "The `id` of the last event that was seen: what followed is sent first.",
+        ),
+    ];
+
     /// Reads the query of the upgrade request.
     pub fn from_query(query: &Form<'_>) -> Result<Self, Fault> {
         let value = |name| query.get(name).filter(|v| !v.is_empty());
@@ -71,27 +85,164 @@ impl Face {
         }
     }
 
-    fn payload(&self) -> Map<String, Value> {
-        let control = match self.call_sid.starts_with("pending:") {
-            true => self.call.as_str(),
-            false => &self.call_sid,
-        };
+    fn about<M>(&self, more: M) -> About<'_, M> {
         let (from, to) = match self.inbound {
             true => (&self.customer, &self.ours),
             false => (&self.ours, &self.customer),
         };
-        let fields = [
-            ("call_control_id", json!(control)),
-            ("call_id", json!(self.call)),
-            ("from", json!(from)),
-            ("to", json!(to)),
-            ("direction", json!(if self.inbound { "incoming" } else { "outgoing" })),
-        ];
-        fields
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect()
+        About {
+            call_control_id: match self.call_sid.starts_with("pending:") {
+                true => self.call.as_str(),
+                false => &self.call_sid,
+            },
+            call_id: self.call,
+            from,
+            to,
+            direction: if self.inbound {
+                Direction::Incoming
+            } else {
+                Direction::Outgoing
+            },
+            more,
+        }
     }
+}
+
+/// An event as it is written.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Written<'a> {
+    /// Of a stored event, to be given back as `last_event_id`; of a live one, its own.
+    id: String,
+    /// When.
+    occurred_at: Wall,
+    #[serde(flatten)]
+    what: What<'a>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(tag = "type", content = "payload")]
+enum What<'a> {
+    /// A call came or was placed.
+    #[serde(rename = "call.initiated")]
+    Initiated(About<'a, State>),
+    /// It was answered.
+    #[serde(rename = "call.answered")]
+    Answered(About<'a, State>),
+    /// Its media stream began.
+    #[serde(rename = "streaming.started")]
+    Started(About<'a, Nothing>),
+    /// Its media stream ended.
+    #[serde(rename = "streaming.stopped")]
+    Stopped(About<'a, Nothing>),
+    /// The vendor could not carry the stream.
+    #[serde(rename = "streaming.failed")]
+    Failed(About<'a, Why<'a>>),
+    /// Words were recognised.
+    #[serde(rename = "call.transcription")]
+    Transcription(About<'a, Words<'a>>),
+    /// A key was pressed.
+    #[serde(rename = "call.dtmf.received")]
+    Dtmf(About<'a, Key<'a>>),
+    /// It ended.
+    #[serde(rename = "call.hangup")]
+    Hangup(About<'a, End<'a>>),
+}
+
+/// What every event says of its call, and what it says beside.
+#[derive(Debug, Serialize, JsonSchema)]
+struct About<'a, M> {
+    /// The vendor's id of the call; ours until the vendor has told it.
+    call_control_id: &'a str,
+    /// Ours.
+    call_id: CallId,
+    /// The calling number.
+    from: &'a str,
+    /// The called number.
+    to: &'a str,
+    /// Seen from us.
+    direction: Direction,
+    #[serde(flatten)]
+    more: M,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Direction {
+    Incoming,
+    Outgoing,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Nothing {}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct State {
+    /// Where the call stands.
+    state: Stands,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Stands {
+    /// It came.
+    Parked,
+    /// It was placed.
+    Bridging,
+    Answered,
+    Hangup,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Why<'a> {
+    /// For people.
+    failure_reason: &'a str,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Words<'a> {
+    /// What was said.
+    transcription_data: Transcribed<'a>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Transcribed<'a> {
+    /// The words.
+    transcript: &'a str,
+    /// Whether they are final.
+    is_final: bool,
+    /// 0..1, where it means something.
+    confidence: Option<f64>,
+    /// Whose.
+    transcription_track: Track,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Track {
+    /// The caller.
+    Inbound,
+    /// Our side.
+    Outbound,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Key<'a> {
+    /// `0`-`9`, `*`, `#`, `A`-`D`.
+    digit: &'a str,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct End<'a> {
+    /// Where the call stands.
+    state: Stands,
+    /// Why, in the words of a hangup cause.
+    hangup_cause: &'static str,
+    /// `unknown`: vendors do not tell alike who hung up.
+    hangup_source: &'static str,
+    /// Why, as everywhere else here.
+    end_reason: Option<&'a str>,
+    /// From answer to end.
+    duration_seconds: Option<i64>,
 }
 
 /// The faces of live calls, learned from their news.
@@ -217,36 +368,39 @@ impl<'a> Happening<'a> {
     }
 
     fn tell(&self, face: &Face, id: Option<i64>, at: Wall) -> Vec<String> {
-        let one = |kind: &str, id: String, more: Value| {
-            let mut payload = face.payload();
-            if let Value::Object(more) = more {
-                payload.extend(more);
-            }
-            json!({ "type": kind, "id": id, "occurred_at": at, "payload": payload }).to_string()
-        };
         // What is merely live has an id of its own, which leads nowhere.
-        let own = || id.map_or_else(|| uuid::Uuid::new_v4().to_string(), |id| id.to_string());
+        let own = id.map_or_else(|| uuid::Uuid::new_v4().to_string(), |id| id.to_string());
+        let one = |id: String, what: What<'_>| {
+            let event = Written {
+                id,
+                occurred_at: at,
+                what,
+            };
+            // Writing strings and numbers into memory has no way to fail.
+            serde_json::to_string(&event).unwrap_or_default()
+        };
+        let state = |state| face.about(State { state });
         match self {
             Self::Status {
                 status,
                 end_reason,
                 duration,
             } => match *status {
-                "initiated" => vec![one("call.initiated", own(), json!({ "state": "bridging" }))],
-                "incoming" => vec![one("call.initiated", own(), json!({ "state": "parked" }))],
-                "answered" => vec![one("call.answered", own(), json!({ "state": "answered" }))],
-                "in_progress" => vec![one("streaming.started", own(), json!({}))],
+                "initiated" => vec![one(own, What::Initiated(state(Stands::Bridging)))],
+                "incoming" => vec![one(own, What::Initiated(state(Stands::Parked)))],
+                "answered" => vec![one(own, What::Answered(state(Stands::Answered)))],
+                "in_progress" => vec![one(own, What::Started(face.about(Nothing {})))],
                 "ended" => {
-                    let hangup = json!({
-                        "state": "hangup",
-                        "hangup_cause": cause(end_reason.unwrap_or_default()),
-                        "hangup_source": "unknown",
-                        "end_reason": end_reason,
-                        "duration_seconds": duration,
-                    });
+                    let end = End {
+                        state: Stands::Hangup,
+                        hangup_cause: cause(end_reason.unwrap_or_default()),
+                        hangup_source: "unknown",
+                        end_reason: *end_reason,
+                        duration_seconds: *duration,
+                    };
                     vec![
-                        one("streaming.stopped", format!("{}-stream", own()), json!({})),
-                        one("call.hangup", own(), hangup),
+                        one(format!("{own}-stream"), What::Stopped(face.about(Nothing {}))),
+                        one(own, What::Hangup(face.about(end))),
                     ]
                 }
                 // Ringing has no name there.
@@ -258,17 +412,21 @@ impl<'a> Happening<'a> {
                 is_final,
                 confidence,
             } => {
-                let track = if *sender == "agent" { "outbound" } else { "inbound" };
-                let data = json!({
-                    "transcript": text,
-                    "is_final": is_final,
-                    "confidence": confidence.map(|c| (c * 1e4).round() / 1e4),
-                    "transcription_track": track,
-                });
-                vec![one("call.transcription", own(), json!({ "transcription_data": data }))]
+                let transcription_data = Transcribed {
+                    transcript: text,
+                    is_final: *is_final,
+                    confidence: confidence.map(|c| (c * 1e4).round() / 1e4),
+                    transcription_track: match *sender {
+                        "agent" => Track::Outbound,
+                        _ => Track::Inbound,
+                    },
+                };
+                vec![one(own, What::Transcription(face.about(Words { transcription_data })))]
             }
-            Self::Key(digit) => vec![one("call.dtmf.received", own(), json!({ "digit": digit }))],
-            Self::StreamFailed(why) => vec![one("streaming.failed", own(), json!({ "failure_reason": why }))],
+            Self::Key(digit) => vec![one(own, What::Dtmf(face.about(Key { digit })))],
+            Self::StreamFailed(failure_reason) => {
+                vec![one(own, What::Failed(face.about(Why { failure_reason })))]
+            }
         }
     }
 }
@@ -288,6 +446,7 @@ fn cause(end_reason: &str) -> &'static str {
 mod tests {
     use super::*;
     use crate::{base::ids::TenantId, control::news};
+    use serde_json::json;
 
     fn event(call: CallId, id: Option<i64>, news: News) -> Event {
         Event {

@@ -2,9 +2,10 @@
 //! only watch (`/call-events`) or listen (`/frontend-audio`).
 //!
 //! [`protocol`] reads and writes messages and [`session`] decides what one client may do, both pure; `conn` is the socket.
-//! [`fanout`] carries news to the [`outbox`] of each client, in the [`order`] in which it was stored. A slow client loses
+//! [`asyncapi`] describes all of it. [`fanout`] carries news to the [`outbox`] of each client, in the [`order`] in which it was stored. A slow client loses
 //! live audio, then its socket; it never slows a call.
 
+pub mod asyncapi;
 pub mod audio_messages;
 pub mod call_events;
 mod config;

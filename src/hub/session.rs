@@ -171,7 +171,13 @@ impl Session {
             }
             Err(Unreadable::NotAMessage { asked, what, call_id }) => {
                 metrics::dropped("frontend_message", "shape", 1);
-                self.error(call_id.as_deref(), error_code(Origin::Client, asked), &what, None, wall);
+                self.error(
+                    call_id.as_deref(),
+                    error_code(Origin::Client, &asked),
+                    &what,
+                    None,
+                    wall,
+                );
             }
         }
     }

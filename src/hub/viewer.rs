@@ -11,9 +11,10 @@ use crate::{
     base::time::{Mono, Wall},
     wire::json,
 };
-use serde::Deserialize;
-use serde_json::{Value, json};
-use std::{borrow::Cow, collections::VecDeque};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::VecDeque;
 
 /// How a socket's messages are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,29 +25,79 @@ pub enum Voice {
     Audio,
 }
 
+/// What a client may say.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(super) enum Request {
+    /// Wants a pong.
+    Ping {},
+    /// Prolongs the session.
+    RefreshToken {
+        /// A fresh token of the same tenant.
+        token: String,
+    },
+}
+
+/// What a client is told of its socket.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(super) enum Notice<'a> {
+    /// Answers a ping.
+    Pong,
+    /// The session lives on.
+    TokenRefreshed {
+        /// Until when; null for ever.
+        expires_at: Option<Wall>,
+    },
+    /// Live messages were left out because the client reads too slowly.
+    Gap {
+        /// How many.
+        dropped: u64,
+    },
+    /// Something went wrong.
+    Error {
+        /// What.
+        error: Complaint<'a>,
+    },
+}
+
+/// Why something was refused.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Complaint<'a> {
+    /// One word for programs.
+    code: &'a str,
+    /// A sentence for people.
+    message: &'a str,
+}
+
 impl Voice {
-    /// A message of that kind, with what else it says.
-    pub fn say(self, kind: &str, more: Value) -> String {
-        let mut message = match more {
-            Value::Object(more) => more,
-            _ => serde_json::Map::new(),
-        };
-        let key = match self {
+    /// The member that says what a message is.
+    pub(super) const fn tag(self) -> &'static str {
+        match self {
             Self::Events => "type",
             Self::Audio => "event",
-        };
-        message.insert(key.to_owned(), kind.into());
-        Value::Object(message).to_string()
+        }
+    }
+
+    fn say(self, notice: &Notice<'_>) -> String {
+        let mut message = serde_json::to_value(notice).unwrap_or_default();
+        if let Some(members) = message.as_object_mut()
+            && let Some(kind) = members.remove("type")
+        {
+            members.insert(self.tag().to_owned(), kind);
+        }
+        message.to_string()
     }
 
     /// Messages were left out because the client reads too slowly.
     pub fn gap(self, dropped: u64) -> String {
-        self.say("gap", json!({ "dropped": dropped }))
+        self.say(&Notice::Gap { dropped })
     }
 
     /// Something went wrong.
     pub fn error(self, code: &str, message: &str) -> String {
-        self.say("error", json!({ "error": { "code": code, "message": message } }))
+        let error = Complaint { code, message };
+        self.say(&Notice::Error { error })
     }
 }
 
@@ -70,14 +121,6 @@ pub struct Viewer {
     voice: Voice,
     closed: bool,
     out: VecDeque<Output>,
-}
-
-#[derive(Deserialize)]
-struct Said<'a> {
-    #[serde(borrow, alias = "event", rename = "type")]
-    kind: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    token: Option<Cow<'a, str>>,
 }
 
 impl Viewer {
@@ -143,26 +186,29 @@ impl Viewer {
             Ok(false) => return,
             Err(close) => return self.close(close),
         }
-        let said: Option<Said<'_>> = json::read(text.as_bytes()).ok();
-        let Some(said) = said else {
+        let Ok(mut said) = json::read::<Map<String, Value>>(text.as_bytes()) else {
             self.send(self.voice.error("malformed", "not a JSON object"));
             let fine = self.vitals.garbage();
             return self.hold_to(fine);
         };
-        match (said.kind.as_deref(), said.token) {
-            (Some("ping"), _) => self.send(self.voice.say("pong", json!({}))),
-            (Some("refresh_token"), Some(token)) => self.out.push_back(Output::Refresh(token.into_owned())),
-            _ => self.send(
-                self.voice
-                    .error("invalid", "only ping and refresh_token are understood here"),
-            ),
+        // Either socket takes either name.
+        if let Some(kind) = said.remove("event") {
+            said.insert("type".to_owned(), kind);
+        }
+        match Request::deserialize(Value::Object(said)) {
+            Ok(Request::Ping {}) => self.send(self.voice.say(&Notice::Pong)),
+            Ok(Request::RefreshToken { token }) => self.out.push_back(Output::Refresh(token)),
+            Err(_) => self.send(self.voice.error(
+                "invalid",
+                "only ping, and refresh_token with a token, are understood here",
+            )),
         }
     }
 
     /// A token sent by `refresh_token` was verified, or was not.
     pub fn refreshed(&mut self, identity: Option<Identity>, now: Mono, wall: Wall) {
         let told = match self.vitals.refreshed(identity, now, wall) {
-            Some(expires_at) => self.voice.say("token_refreshed", json!({ "expires_at": expires_at })),
+            Some(expires_at) => self.voice.say(&Notice::TokenRefreshed { expires_at }),
             None => self.voice.error("unauthenticated", "token refused"),
         };
         self.send(told);

@@ -1,10 +1,12 @@
 //! A real daemon process for tests: started on free ports with a state folder of its own, spoken to as the world speaks to it.
 
+use crate::asyncapi;
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderMap, HeaderValue, Method, header};
 use serde_json::Value;
 use sidetone::{
     base::time::Mono,
+    hub::asyncapi::TELEPHONY,
     net::client::{ApiReply, ApiRequest, HttpClient},
     sim::{
         address::Address,
@@ -325,7 +327,11 @@ impl Frontend {
     pub(crate) async fn next(&mut self) -> Option<Value> {
         loop {
             match self.socket.next().await?.ok()? {
-                Message::Text(text) => return Some(serde_json::from_str(&text).unwrap()),
+                Message::Text(text) => {
+                    let message = serde_json::from_str(&text).unwrap();
+                    asyncapi::check(TELEPHONY, asyncapi::BY_DAEMON, &message);
+                    return Some(message);
+                }
                 Message::Close(_) => return None,
                 _ => {}
             }

@@ -218,7 +218,8 @@ async fn who_comes_back_gets_what_was_missed_in_order_and_once() {
         let write = Write::Event {
             tenant: TenantId(1),
             call_id: call.parse().unwrap(),
-            payload: json!({"type": "dtmf", "call_id": call, "digit": "1", "n": n}).to_string(),
+            payload: json!({"type": "dtmf", "call_id": call, "digit": "1", "timestamp": Wall::from_micros(n)})
+                .to_string(),
         };
         drop(house.store.commit(Batch { writes: vec![write] }));
     }

@@ -1,7 +1,7 @@
 //! The control plane of a daemon in this process, on a loopback socket: store, control, hub and router as `app` joins them,
 //! with a door to the media threads that only counts. And the clients that knock.
 
-use crate::openapi;
+use crate::{asyncapi, openapi};
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Full};
 use hyper::upgrade::Upgraded;
@@ -30,6 +30,7 @@ use sidetone::{
     vendor::{Descriptor, Upgrade},
 };
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -39,7 +40,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     time::timeout,
 };
 use tokio_tungstenite::{
@@ -341,20 +342,7 @@ impl House {
             request.headers_mut().insert(*name, value.parse().unwrap());
         }
         let stream = TcpStream::connect(self.address).await.unwrap();
-        match timeout(PATIENCE, client_async(request, stream)).await.unwrap() {
-            Ok((ws, response)) => Ok(Frontend {
-                ws,
-                protocol: response
-                    .headers()
-                    .get("sec-websocket-protocol")
-                    .map(|v| v.to_str().unwrap().to_owned()),
-            }),
-            Err(tokio_tungstenite::tungstenite::Error::Http(response)) => {
-                let body = response.body().clone().unwrap_or_default();
-                Err((response.status().as_u16(), String::from_utf8_lossy(&body).into_owned()))
-            }
-            Err(e) => panic!("{e}"),
-        }
+        Frontend::open(stream, request).await
     }
 
     /// What a connection answers to raw bytes until it closes.
@@ -377,10 +365,46 @@ fn json_of(response: ::http::Response<String>) -> (u16, Value) {
 pub(crate) struct Frontend {
     pub(crate) ws: WebSocketStream<TcpStream>,
     pub(crate) protocol: Option<String>,
+    path: String,
+    /// The messages that passed, as the description calls them.
+    pub(crate) seen: BTreeSet<String>,
 }
 
 impl Frontend {
+    async fn open(stream: TcpStream, request: ::http::Request<()>) -> Result<Self, (u16, String)> {
+        let path = request.uri().path().to_owned();
+        match timeout(PATIENCE, client_async(request, stream)).await.unwrap() {
+            Ok((ws, response)) => Ok(Self {
+                ws,
+                protocol: response
+                    .headers()
+                    .get("sec-websocket-protocol")
+                    .map(|v| v.to_str().unwrap().to_owned()),
+                path,
+                seen: BTreeSet::new(),
+            }),
+            Err(tokio_tungstenite::tungstenite::Error::Http(response)) => {
+                let body = response.body().clone().unwrap_or_default();
+                Err((response.status().as_u16(), String::from_utf8_lossy(&body).into_owned()))
+            }
+            Err(e) => panic!("{e}"),
+        }
+    }
+
+    /// A socket on which the kernel keeps little: small segments make for small buffers on both sides.
+    pub(crate) async fn narrow(address: SocketAddr, path: &str) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket2::SockRef::from(&socket).set_tcp_mss(536).unwrap();
+        let stream = socket.connect(address).await.unwrap();
+        let request = format!("ws://{address}{path}").into_client_request().unwrap();
+        Self::open(stream, request).await.unwrap()
+    }
+
+    /// Says a message that is described.
     pub(crate) async fn say(&mut self, message: &Value) {
+        self.seen
+            .insert(asyncapi::check(&self.path, asyncapi::BY_CLIENT, message));
         self.ws.send(Message::text(message.to_string())).await.unwrap();
     }
 
@@ -396,7 +420,7 @@ impl Frontend {
     pub(crate) async fn next_of(&mut self, kind: &str) -> Value {
         loop {
             let message = self.next().await;
-            if message["type"] == kind {
+            if message["type"] == kind || message["event"] == kind {
                 return message;
             }
         }
@@ -416,7 +440,12 @@ impl Frontend {
     async fn event(&mut self) -> Result<Value, Option<CloseFrame>> {
         loop {
             match timeout(PATIENCE, self.ws.next()).await.expect("nothing came") {
-                Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).unwrap()),
+                Some(Ok(Message::Text(text))) => {
+                    let message = serde_json::from_str(&text).unwrap();
+                    self.seen
+                        .insert(asyncapi::check(&self.path, asyncapi::BY_DAEMON, &message));
+                    return Ok(message);
+                }
                 Some(Ok(Message::Close(frame))) => return Err(frame),
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => return Err(None),

@@ -1,13 +1,18 @@
 //! `/call-events` and `/frontend-audio`: what they tell, to whom, in which format.
 
 use crate::{
+    asyncapi,
     daemon::{Daemon, PATIENCE, place},
     house::House,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use sidetone::{access::Role, audio::g711::ulaw_encode};
+use sidetone::{
+    access::Role,
+    audio::g711::ulaw_encode,
+    hub::asyncapi::{CALL_EVENTS, FRONTEND_AUDIO},
+};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
@@ -32,6 +37,12 @@ async fn until(socket: &mut Socket, last: impl Fn(&Value) -> bool) -> Vec<Value>
         while let Some(Ok(message)) = socket.next().await {
             let Message::Text(text) = message else { continue };
             let message: Value = serde_json::from_str(&text).unwrap();
+            let address = if message.get("event").is_some() {
+                FRONTEND_AUDIO
+            } else {
+                CALL_EVENTS
+            };
+            asyncapi::check(address, asyncapi::BY_DAEMON, &message);
             let is_last = last(&message);
             seen.push(message);
             if is_last {
@@ -214,7 +225,8 @@ async fn each_tenant_sees_its_own_calls_and_nobody_comes_in_without_a_token() {
     }
     let opus = socket("/frontend-audio?format=opus&", 1).await.unwrap_err();
     assert!(opus.0 == 400 && opus.1.contains("opus is not offered"), "{opus:?}");
-    ours.say(&json!({"type": "agent_message", "message": "x"})).await;
+    let foreign = json!({"type": "agent_message", "message": "x"});
+    ours.ws.send(Message::text(foreign.to_string())).await.unwrap();
     assert_eq!(ours.next().await["error"]["code"], "invalid");
     ours.say(&json!({"type": "ping"})).await;
     assert_eq!(ours.next().await, json!({"type": "pong"}));

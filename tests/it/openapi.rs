@@ -39,7 +39,8 @@ pub(crate) fn check(openapi: &Value, method: &str, path: &str, body: Option<&Val
 }
 
 fn hold(openapi: &Value, pointer: &str, value: &Value, what: &str) {
-    let Some(mut schema) = openapi.pointer(&format!("/{pointer}")).cloned() else {
+    let schema = openapi.pointer(&format!("/{pointer}")).filter(|s| s.is_object());
+    let Some(mut schema) = schema.cloned() else {
         return;
     };
     // References lead from the root of the document.

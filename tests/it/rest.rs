@@ -52,7 +52,7 @@ async fn every_route_has_a_gate_and_missing_and_bad_credentials_look_alike() {
             "{path}: who may only look must not act"
         );
     }
-    assert_eq!(open, ["/health", "/ready", "/api/openapi.json"]);
+    assert_eq!(open, ["/health", "/ready", "/api/openapi.json", "/api/asyncapi.json"]);
 }
 
 #[tokio::test]

@@ -9,10 +9,12 @@ use crate::{
     },
     control::{Microphone, Say},
     store::CallStatus,
-    wire::{base64, json},
+    wire::{base64, json, shape},
 };
-use serde::Deserialize;
-use std::{borrow::Cow, fmt};
+use schemars::JsonSchema;
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::Value;
+use std::borrow::Cow;
 
 /// The longest id of a call, in bytes, that is looked up.
 const MAX_CALL_ID: usize = 255;
@@ -94,6 +96,25 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// What the query of the upgrade request may hold, beside `token`.
+    pub const QUERY: &'static [(&'static str, &'static str)] = &[
+        (
+            "call_id",
+            "The one call to watch, by either id; without one, every call of the tenant.",
+        ),
+        ("language", "What is spoken, BCP 47, or `auto`."),
+        ("model", "A recogniser's model. Echoed."),
+        ("client_type", "`telephony`."),
+        (
+            "encoding",
+            "How synthesized speech is encoded, at 8 kHz: MULAW (the default), ALAW or L16.",
+        ),
+        (
+            "last_event_id",
+            "The last event that was seen: what followed is sent first.",
+        ),
+    ];
+
     /// Reads the query of the upgrade request. An empty value is no value; the last of several counts.
     pub fn from_query<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Self, Fault> {
         let mut s = Self::default();
@@ -148,8 +169,8 @@ pub enum Unreadable {
     NotJson,
     /// JSON, and not a message of this protocol.
     NotAMessage {
-        /// The message it wanted to be, where that is known.
-        asked: &'static str,
+        /// The message it wanted to be; empty where that is not said.
+        asked: String,
         /// What is wrong, and where.
         what: String,
         /// The call it named.
@@ -157,50 +178,92 @@ pub enum Unreadable {
     },
 }
 
-#[derive(Deserialize)]
-struct Head<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Option<Cow<'a, str>>,
+/// A message as it is written.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(in crate::hub) struct Written<'a> {
+    /// The call it is about, by either id; without one, the call of the socket.
     #[serde(borrow)]
     call_id: Option<Cow<'a, str>>,
+    /// When it was said, by the client's clock. Taken and not used.
+    #[serde(rename = "timestamp")]
+    #[schemars(with = "Option<String>")]
+    _timestamp: Option<IgnoredAny>,
+    #[serde(borrow, flatten)]
+    request: Request<'a>,
 }
 
-#[derive(Deserialize)]
-struct InitFields {
-    call_id: Option<String>,
-    language: Option<String>,
-    model: Option<String>,
-    client_type: Option<String>,
-    encoding: Option<String>,
-    last_event_id: Option<i64>,
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Request<'a> {
+    /// Which call is watched (without `call_id` the whole tenant), and how. Replaces what the query said.
+    InitTelephonyStream {
+        /// What is spoken, BCP 47, or `auto`.
+        language: Option<String>,
+        /// A recogniser's model. Echoed.
+        model: Option<String>,
+        /// `telephony`.
+        client_type: Option<String>,
+        /// How synthesized speech is encoded for this client, at 8 kHz: MULAW (the default), ALAW or L16.
+        encoding: Option<String>,
+        /// The last event the client saw before it lost its socket: what followed is sent first.
+        last_event_id: Option<i64>,
+    },
+    /// Words to say to the caller. Needs the role agent.
+    AgentMessage {
+        /// The words.
+        message: String,
+        /// Their language, BCP 47, or `auto`.
+        language: Option<String>,
+        /// Given back with what becomes of the message; at most 128 bytes.
+        client_ref: Option<String>,
+    },
+    /// Moves the call. Needs the role agent.
+    UpdateCallStatus {
+        /// Where to.
+        status: Move,
+    },
+    /// A piece of the client's microphone. Needs the role agent.
+    AudioData {
+        /// At most 30 seconds in base64.
+        #[serde(borrow)]
+        audio_data: Cow<'a, str>,
+        /// Samples a second: 8000 (the default), 16000, 24000 or 48000.
+        sample_rate: Option<u32>,
+        /// MULAW (the default), ALAW or L16.
+        encoding: Option<String>,
+        /// Who hears it.
+        target: Option<Target>,
+        /// Whether the client stops talking with it.
+        #[serde(default)]
+        last: bool,
+    },
+    /// Prolongs the session.
+    RefreshToken {
+        /// A fresh token of the same tenant.
+        token: String,
+    },
+    /// Wants a pong.
+    Ping {},
 }
 
-#[derive(Deserialize)]
-struct SayFields {
-    message: String,
-    language: Option<String>,
-    client_ref: Option<String>,
+/// Where a client may move a call.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Move {
+    Answered,
+    InProgress,
+    Ended,
 }
 
-#[derive(Deserialize)]
-struct MoveFields {
-    status: String,
-}
-
-#[derive(Deserialize)]
-struct AudioFields<'a> {
-    #[serde(borrow)]
-    audio_data: Cow<'a, str>,
-    sample_rate: Option<u32>,
-    encoding: Option<String>,
-    target: Option<String>,
-    #[serde(default)]
-    last: bool,
-}
-
-#[derive(Deserialize)]
-struct RefreshFields {
-    token: String,
+/// Who hears a client's microphone.
+#[derive(Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+enum Target {
+    /// The caller.
+    Caller,
+    /// The recogniser.
+    #[serde(alias = "")]
+    Stt,
 }
 
 /// Reads one text message.
@@ -208,118 +271,134 @@ pub fn parse(text: &str) -> Result<ClientMessage, Unreadable> {
     if !json::is_bounded(text.as_bytes()) {
         return Err(Unreadable::NotJson);
     }
-    let head: Head<'_> = match serde_json::from_str(text) {
-        Ok(head) => head,
-        Err(e) if e.is_data() => return Err(wrong("", &e, None)),
+    let Written { call_id, request, .. } = match serde_json::from_str(text) {
+        Ok(written) => written,
+        Err(e) if e.is_data() => return Err(unread(text)),
         Err(_) => return Err(Unreadable::NotJson),
     };
-    let call_id = head.call_id.filter(|id| !id.is_empty()).map(Cow::into_owned);
+    let call_id = call_id.filter(|id| !id.is_empty()).map(Cow::into_owned);
     if call_id.as_ref().is_some_and(|id| id.len() > MAX_CALL_ID) {
-        return Err(wrong("", &"call_id is longer than 255 bytes", None));
+        return Err(wrong("", "call_id is longer than 255 bytes", None));
     }
-    let action = match head.kind.as_deref() {
-        Some("ping") => return Ok(ClientMessage::Ping),
-        Some("init_telephony_stream") => {
-            let settings = fields(text).and_then(read_init);
+    let (asked, action) = match request {
+        Request::Ping {} => return Ok(ClientMessage::Ping),
+        Request::RefreshToken { token } => return Ok(ClientMessage::RefreshToken(token)),
+        Request::InitTelephonyStream {
+            language,
+            model,
+            client_type,
+            encoding,
+            last_event_id,
+        } => {
+            let some = |v: Option<String>| v.filter(|t| !t.is_empty());
+            let encoding = some(encoding).map(|e| encoding_named(&e)).transpose();
+            let settings = encoding.and_then(|encoding| {
+                Settings {
+                    call_id: call_id.clone(),
+                    language: some(language),
+                    model: some(model),
+                    client_type: some(client_type),
+                    encoding,
+                    last_event_id,
+                }
+                .checked()
+            });
             return settings
                 .map(ClientMessage::Init)
-                .map_err(|e| wrong("init_telephony_stream", &e, call_id));
+                .map_err(|e| wrong("init_telephony_stream", &e.message, call_id));
         }
-        Some("refresh_token") => {
-            // What is wrong with it is not repeated: it may hold the token.
-            let token = serde_json::from_str::<RefreshFields>(text).map(|f| f.token);
-            return token
-                .map(ClientMessage::RefreshToken)
-                .map_err(|_| wrong("refresh_token", &"token is missing", call_id));
+        Request::AgentMessage {
+            message,
+            language,
+            client_ref,
+        } => ("agent_message", read_say(message, language, client_ref)),
+        Request::UpdateCallStatus { status } => {
+            let status = match status {
+                Move::Answered => CallStatus::Answered,
+                Move::InProgress => CallStatus::InProgress,
+                Move::Ended => CallStatus::Ended,
+            };
+            ("update_call_status", Ok(Action::Move(status)))
         }
-        Some("agent_message") => fields(text).and_then(read_say).map_err(|e| ("agent_message", e)),
-        Some("update_call_status") => fields(text).and_then(read_move).map_err(|e| ("update_call_status", e)),
-        Some("audio_data") => fields(text).and_then(read_audio).map_err(|e| ("audio_data", e)),
-        Some(_) => return Err(wrong("", &"this type of message is not known", call_id)),
-        None => return Err(wrong("", &"type is missing", call_id)),
+        Request::AudioData {
+            audio_data,
+            sample_rate,
+            encoding,
+            target,
+            last,
+        } => {
+            let microphone =
+                read_audio(&audio_data, sample_rate, encoding.as_deref()).map(|(samples, rate)| Microphone {
+                    samples,
+                    rate,
+                    to_caller: target == Some(Target::Caller),
+                    last,
+                });
+            ("audio_data", microphone.map(Action::Hear))
+        }
     };
     match action {
         Ok(action) => Ok(ClientMessage::Do { call_id, action }),
-        Err((asked, what)) => Err(wrong(asked, &what, call_id)),
+        Err(fault) => Err(wrong(asked, &fault.message, call_id)),
     }
 }
 
-fn wrong(asked: &'static str, what: &dyn fmt::Display, call_id: Option<String>) -> Unreadable {
+/// What is wrong with JSON that is no message.
+fn unread(text: &str) -> Unreadable {
+    let value: Value = serde_json::from_str(text).unwrap_or_default();
+    let word = |name: &str| value[name].as_str().filter(|word| !word.is_empty());
+    let call_id = word("call_id").filter(|id| id.len() <= MAX_CALL_ID).map(str::to_owned);
+    // A value that fits, and was not read, had a member twice.
+    let what = shape::difference::<Written<'_>>(&value, "a message");
+    let what = what.unwrap_or_else(|| "a member stands in it twice".to_owned());
+    // What is wrong with the type is no fault of the message that it names.
+    let asked = word("type").filter(|_| !what.starts_with("type "));
+    wrong(asked.unwrap_or_default(), &what, call_id)
+}
+
+fn wrong(asked: &str, what: &str, call_id: Option<String>) -> Unreadable {
     let mut what = match asked {
-        "" => what.to_string(),
+        "" => what.to_owned(),
         _ => format!("{asked}: {what}"),
     };
-    // The reader's own words quote what it read, however long.
     what.truncate(what.floor_char_boundary(MAX_COMPLAINT));
+    let asked = asked.to_owned();
     Unreadable::NotAMessage { asked, what, call_id }
 }
 
-fn fields<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Fault> {
-    serde_json::from_str(text).map_err(|e| Fault::client(Kind::Malformed, e.to_string()))
-}
-
-fn read_init(f: InitFields) -> Result<Settings, Fault> {
-    let some = |v: Option<String>| v.filter(|t| !t.is_empty());
-    Settings {
-        call_id: some(f.call_id),
-        language: some(f.language),
-        model: some(f.model),
-        client_type: some(f.client_type),
-        encoding: some(f.encoding).map(|e| encoding_named(&e)).transpose()?,
-        last_event_id: f.last_event_id,
-    }
-    .checked()
-}
-
-fn read_say(f: SayFields) -> Result<Action, Fault> {
-    if f.message.trim().is_empty() {
+fn read_say(message: String, language: Option<String>, client_ref: Option<String>) -> Result<Action, Fault> {
+    if message.trim().is_empty() {
         return Err(malformed("message is empty"));
     }
-    if f.client_ref.as_ref().is_some_and(|r| r.len() > 128) {
+    if client_ref.as_ref().is_some_and(|r| r.len() > 128) {
         return Err(malformed("client_ref is longer than 128 bytes"));
     }
     let language = Settings {
-        language: f.language.filter(|l| !l.is_empty()),
+        language: language.filter(|l| !l.is_empty()),
         ..Settings::default()
     };
     Ok(Action::Say(Say {
-        text: f.message,
+        text: message,
         language: language.checked()?.language.unwrap_or_default(),
-        client_ref: f.client_ref,
+        client_ref,
         sender_name: None,
     }))
 }
 
-fn read_move(f: MoveFields) -> Result<Action, Fault> {
-    CallStatus::parse(&f.status)
-        .filter(|s| *s >= CallStatus::Answered)
-        .map(Action::Move)
-        .ok_or_else(|| malformed("status is none of answered, in_progress, ended"))
-}
-
-fn read_audio(f: AudioFields<'_>) -> Result<Action, Fault> {
-    let encoding = f.encoding.as_deref().map_or(Ok(Encoding::Ulaw), encoding_named)?;
-    let rate = f.sample_rate.unwrap_or(8000);
+/// Samples and their rate.
+fn read_audio(data: &str, rate: Option<u32>, encoding: Option<&str>) -> Result<(Vec<i16>, u32), Fault> {
+    let encoding = encoding.map_or(Ok(Encoding::Ulaw), encoding_named)?;
+    let rate = rate.unwrap_or(8000);
     if !AudioFormat::RATES.contains(&rate) {
         return Err(malformed("sample_rate is none of 8000, 16000, 24000, 48000"));
     }
-    let to_caller = match f.target.as_deref() {
-        None | Some("" | "stt") => false,
-        Some("caller") => true,
-        Some(_) => return Err(malformed("target is neither caller nor stt")),
-    };
     let max = AudioFormat { encoding, rate }.bytes_of_ms(MAX_AUDIO_MS as u32);
-    let bytes = base64::decode_vec(f.audio_data.as_bytes(), max)
+    let bytes = base64::decode_vec(data.as_bytes(), max)
         .map_err(|_| malformed("audio_data is not base64 of at most 30 seconds of audio"))?;
     let mut samples = vec![0; bytes.len() / encoding.sample_bytes()];
     codec::decode(encoding, &bytes, &mut samples)
         .map_err(|_| malformed("audio_data holds half a sample: L16 has two bytes for each"))?;
-    Ok(Action::Hear(Microphone {
-        samples,
-        rate,
-        to_caller,
-        last: f.last,
-    }))
+    Ok((samples, rate))
 }
 
 fn encoding_named(name: &str) -> Result<Encoding, Fault> {

@@ -6,6 +6,7 @@
 mod client;
 mod server;
 
+pub(super) use client::Written;
 pub use client::{Action, ClientMessage, Settings, Unreadable, parse};
 pub use server::{Class, ServerMessage, replayed};
 

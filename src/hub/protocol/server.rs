@@ -11,11 +11,12 @@ use crate::{
     store::{CallRow, CallStatus, EventRow},
     wire::base64,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::borrow::Cow;
 
 /// What a client is told. News that was stored carries its `id`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ServerMessage<'a> {
     /// The client is served from now on.
