@@ -16,6 +16,7 @@ mod listening;
 pub mod order;
 pub mod outbox;
 pub mod protocol;
+mod pump;
 pub mod session;
 mod view;
 pub mod viewer;

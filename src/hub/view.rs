@@ -1,38 +1,30 @@
-//! The shell of a client of `/call-events` or `/frontend-audio`: its WebSocket, read into its [`Viewer`], and its outbox,
-//! written to the socket.
+//! The shell of a client of `/call-events` or `/frontend-audio`: what it came to see, and what its viewer's effects mean.
 
 use super::{
     Inner,
     audio_messages::AudioSettings,
     call_events::{self, EventSettings, Face},
-    conn::{Joined, carry, linger, open, verdict},
-    fanout::{Client, Dress, PAGE, Watch},
+    fanout::{Dress, Watch},
     listening::Place,
-    outbox::{Close, Item, Outbox},
-    protocol::Class,
+    outbox::{Close, Outbox},
+    pump::{self, Desk, Input, Shell},
     viewer::{Output, Viewer, Voice},
 };
 use crate::{
-    access::{Credential, Identity},
+    access::Identity,
     base::{
         fault::{Fault, Kind},
         ids::CallId,
         time::{Mono, Wall},
     },
-    metrics,
     store::CallRow,
 };
-use futures_util::{StreamExt, stream::SplitStream};
 use std::{
     collections::{HashMap, hash_map::Entry},
     net::IpAddr,
     sync::Arc,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::sleep,
-};
-use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// What a client came to see.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,72 +57,99 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let (config, voice) = (&hub.config, sight.voice());
-    let (mut sink, mut stream) = open(io, config).await;
     let outbox = Outbox::new(config.queue_bytes, config.queue_messages).telling_gaps_by(match voice {
         Voice::Events => |dropped| Voice::Events.gap(dropped),
         Voice::Audio => |dropped| Voice::Audio.gap(dropped),
     });
-    let client = Arc::new(Client::new(outbox));
-    let _joined = Joined::new(hub, identity.tenant, client.clone());
-    let mut shell = Shell {
-        hub,
-        address,
-        viewer: Viewer::new(config, identity, voice, Mono::now(), Wall::now()),
+    let tenant = identity.tenant;
+    let viewer = Viewer::new(config, identity, voice, Mono::now(), Wall::now());
+    let shell = |desk| Watcher {
+        desk,
+        viewer,
         voice,
-        client: client.clone(),
+        sight: Some(sight),
         place: None,
     };
-    let reader = async {
-        shell.begin(sight).await;
-        shell.read(&mut stream).await;
-    };
-    let alive = carry(config, &client, &mut sink, reader).await;
-    if alive && let Ok(mut ws) = sink.reunite(stream) {
-        linger(ws.get_mut(), config.close_wait).await;
-    }
+    pump::serve(hub, io, address, tenant, outbox, shell).await;
 }
 
-struct Shell<'a> {
-    hub: &'a Arc<Inner>,
-    address: IpAddr,
+struct Watcher<'a> {
+    desk: Desk<'a>,
     viewer: Viewer,
     voice: Voice,
-    client: Arc<Client>,
+    /// What it came to see, until it sees it.
+    sight: Option<Sight>,
     place: Option<Place>,
 }
 
-impl Shell<'_> {
-    /// Lets the client see what it came for, or ends its socket.
-    async fn begin(&mut self, sight: Sight) {
-        let row = match sight.call_id() {
-            None => None,
-            Some(id) => match self.find(id).await {
-                Ok(row) => Some(row),
-                Err(fault) => return self.refuse(&fault),
-            },
-        };
-        let call = row.as_ref().map(|row| row.call_id);
-        match sight {
-            Sight::Events(settings) => {
-                let watch = call.map_or(Watch::Tenant, Watch::Call);
-                self.client.watch(watch, Dress::CallEvents);
-                let last = match settings.last_event_id {
-                    Some(after) => self.replay(row, after).await,
-                    None => Ok(None),
-                };
-                match last {
-                    Ok(last) => self.client.outbox.release(last, &HashMap::new()),
-                    Err(fault) => self.refuse(&fault),
+impl Shell for Watcher<'_> {
+    async fn begin(&mut self) {
+        if let Some(sight) = self.sight.take()
+            && let Err(fault) = self.show(sight).await
+        {
+            self.refuse(&fault);
+        }
+    }
+
+    async fn perform(&mut self) {
+        while let Some(output) = self.viewer.poll() {
+            match output {
+                Output::Send(text) => self.desk.answer(text),
+                Output::Ping => self.desk.client.outbox.ping(),
+                Output::Close(close) => {
+                    self.place = None;
+                    self.desk.close(close);
+                }
+                Output::Refresh(token) => {
+                    let (now, wall) = (Mono::now(), Wall::now());
+                    let identity = self.desk.identify(&token, now, wall);
+                    self.viewer.refreshed(identity, now, wall);
                 }
             }
+        }
+    }
+
+    fn deadline(&self) -> Mono {
+        self.viewer.deadline()
+    }
+
+    fn take(&mut self, input: Input<'_>, now: Mono) {
+        match input {
+            Input::Text { text, within } => self.viewer.text(text, within, now),
+            Input::Binary => self.viewer.binary(),
+            Input::Control { pong } => self.viewer.control_frame(pong, now),
+            Input::Silence => self.viewer.tick(now),
+        }
+    }
+}
+
+impl Watcher<'_> {
+    /// Lets the client see what it came for.
+    async fn show(&mut self, sight: Sight) -> Result<(), Fault> {
+        let row = match sight.call_id() {
+            None => None,
+            Some(id) => Some(self.desk.find(id).await?),
+        };
+        let call = row.as_ref().map(|row| row.call_id);
+        let client = &self.desk.client;
+        match sight {
+            Sight::Events(settings) => {
+                client.watch(call.map_or(Watch::Tenant, Watch::Call), Dress::CallEvents);
+                let last = match settings.last_event_id {
+                    Some(after) => self.replay(row, after).await?,
+                    None => None,
+                };
+                client.outbox.release(last, &HashMap::new());
+            }
             Sight::Audio(settings) => {
-                self.client.outbox.release(None, &HashMap::new());
-                self.answer(settings.connected());
-                let (deps, tenant) = (&self.hub.deps, self.viewer.identity().tenant);
-                let audience = &self.hub.audience;
-                self.place = Some(audience.join(deps, tenant, call, settings, self.client.clone()));
+                client.outbox.release(None, &HashMap::new());
+                self.desk.answer(settings.connected());
+                let (deps, audience) = (&self.desk.hub.deps, &self.desk.hub.audience);
+                let place = audience.join(deps, self.desk.tenant(), call, settings, client.clone());
+                self.place = Some(place);
             }
         }
+        Ok(())
     }
 
     fn refuse(&mut self, fault: &Fault) {
@@ -138,110 +157,28 @@ impl Shell<'_> {
             Kind::NotFound => ("not_found", Close::new(4404, "call not found")),
             _ => ("unavailable", Close::new(1013, "try again later")),
         };
-        self.answer(self.voice.error(code, &fault.message));
+        self.desk.answer(self.voice.error(code, &fault.message));
         self.viewer.close(close);
-    }
-
-    async fn find(&self, id: &str) -> Result<CallRow, Fault> {
-        let tenant = self.viewer.identity().tenant;
-        Ok(self.hub.deps.control.call(tenant, id).await?.row)
     }
 
     /// Sends the events after `after` and returns the id of the last.
     async fn replay(&self, row: Option<CallRow>, after: i64) -> Result<Option<i64>, Fault> {
-        let tenant = self.viewer.identity().tenant;
         let call = row.as_ref().map(|row| row.call_id);
         let mut faces: HashMap<CallId, Face> = row.iter().map(|row| (row.call_id, Face::of(row))).collect();
-        let (mut after, mut last) = (after.max(0), None);
-        loop {
-            let rows = self.hub.deps.store.events(tenant, call, after, PAGE).await?;
+        let mut pages = self.desk.events(call, after.max(0));
+        while let Some(rows) = pages.next().await? {
             for row in &rows {
-                (after, last) = (row.id, Some(row.id));
                 let face = match faces.entry(row.call_id) {
                     Entry::Occupied(known) => known.into_mut(),
-                    Entry::Vacant(new) => match self.find(row.call_id.as_str()).await {
+                    Entry::Vacant(new) => match self.desk.find(row.call_id.as_str()).await {
                         Ok(row) => new.insert(Face::of(&row)),
                         Err(_) => continue,
                     },
                 };
-                call_events::replayed(face, row)
-                    .into_iter()
-                    .for_each(|text| self.answer(text));
-            }
-            if rows.len() < PAGE || self.client.outbox.is_closing() {
-                return Ok(last);
-            }
-            self.client.outbox.room().await;
-        }
-    }
-
-    fn answer(&self, text: String) {
-        self.client.outbox.answer(Item {
-            text: text.into(),
-            class: Class::Event,
-            call: None,
-            id: None,
-            status: None,
-        });
-    }
-
-    /// Reads to the end of the socket.
-    async fn read<S>(&mut self, stream: &mut SplitStream<WebSocketStream<S>>)
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        loop {
-            self.perform();
-            let wait = self.viewer.deadline().since(Mono::now());
-            tokio::select! {
-                frame = stream.next() => match frame {
-                    None => return,
-                    Some(Ok(message)) => self.take(&message),
-                    Some(Err(error)) => {
-                        if let Some(close) = verdict(&error) {
-                            metrics::refused("frontend", close.word());
-                            self.client.outbox.close(close);
-                        }
-                        return;
-                    }
-                },
-                () = sleep(wait) => self.viewer.tick(Mono::now()),
+                let told = call_events::replayed(face, row);
+                told.into_iter().for_each(|text| self.desk.answer(text));
             }
         }
-    }
-
-    fn take(&mut self, message: &Message) {
-        let now = Mono::now();
-        match message {
-            Message::Text(text) => {
-                let within = self.hub.tenant_messages.take(self.viewer.identity().tenant, now);
-                self.viewer.text(text, within, now);
-            }
-            Message::Binary(_) => self.viewer.binary(),
-            Message::Ping(_) => self.viewer.control_frame(false, now),
-            Message::Pong(_) => self.viewer.control_frame(true, now),
-            Message::Close(_) | Message::Frame(_) => {}
-        }
-    }
-
-    fn perform(&mut self) {
-        while let Some(output) = self.viewer.poll() {
-            match output {
-                Output::Send(text) => self.answer(text),
-                Output::Ping => self.client.outbox.ping(),
-                Output::Close(close) => {
-                    metrics::refused("frontend", close.word());
-                    self.client.watch(Watch::Nothing, Dress::CallEvents);
-                    self.place = None;
-                    self.client.outbox.close(close);
-                }
-                Output::Refresh(token) => {
-                    let (now, wall) = (Mono::now(), Wall::now());
-                    let credential = Some(Credential::Token(&token));
-                    let known = self.hub.deps.access.identify(credential, self.address, now, wall);
-                    self.viewer.refreshed(known.ok(), now, wall);
-                }
-            }
-        }
+        Ok(pages.last)
     }
 }
