@@ -25,6 +25,7 @@ use serde_json::{Map, Value};
 
 /// An agent that the tenant may use.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Agent")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ShownAgent {
     /// Its id.

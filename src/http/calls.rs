@@ -124,6 +124,7 @@ pub(super) fn shown(call: &LiveCall) -> Call {
 
 /// Where a call stands.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "CallStanding")]
 pub(super) struct Standing {
     /// Our id.
     id: String,
@@ -150,6 +151,7 @@ pub(super) struct Standing {
 
 /// Something that was said on a call.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Message")]
 pub(super) struct Said {
     /// Our id.
     id: String,

@@ -63,6 +63,7 @@ pub(super) struct PhoneNumber {
 
 /// The numbers of the tenant.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "PhoneNumberList")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct PhoneNumbers {
     success: bool,
@@ -72,6 +73,7 @@ pub(super) struct PhoneNumbers {
 
 /// A number that was added or changed.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "PhoneNumberOutcome")]
 #[serde(rename_all = "camelCase")]
 pub(super) struct OnePhoneNumber {
     success: bool,

@@ -87,6 +87,7 @@ fn describe(routes: &[Route], public_url: &str) -> Value {
         path[route.method.as_str().to_lowercase()] = operation;
     }
     let mut schemas = bodies.take_definitions(true);
+    // No name is both a body's and an answer's: a test holds every shape to real requests and answers.
     schemas.extend(answers.take_definitions(true));
     json!({
         "openapi": "3.1.0",

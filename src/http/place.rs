@@ -87,6 +87,7 @@ fn read_dial(fields: Map<String, Value>, vendor: Option<&'static Descriptor>) ->
 
 /// A call that was placed.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "PlacedCall")]
 pub(super) struct Placed {
     /// Our id.
     id: String,
@@ -130,6 +131,7 @@ pub(super) struct EndBody {
 
 /// A call that has ended.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "EndedCall")]
 pub(super) struct Ended {
     /// Our id.
     id: String,
@@ -147,6 +149,7 @@ pub(super) struct Ended {
 
 /// A call that did as it was asked.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "NamedCall")]
 pub(super) struct Named {
     /// Our id.
     id: String,
@@ -168,6 +171,7 @@ pub(super) struct MuteBody {
 
 /// How a call is muted now.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "MutedCall")]
 pub(super) struct Muted {
     /// Our id.
     id: String,

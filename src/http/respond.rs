@@ -179,6 +179,7 @@ pub fn told(message: &'static str) -> Response {
 
 /// What was asked for.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "{T}Answer")]
 pub struct Data<T> {
     success: bool,
     data: T,
@@ -186,6 +187,7 @@ pub struct Data<T> {
 
 /// A list of what was asked for.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "{T}List")]
 pub struct List<T> {
     success: bool,
     /// How many are in this answer.
@@ -198,6 +200,7 @@ pub struct List<T> {
 
 /// What became of it, with a sentence.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "{T}Outcome")]
 pub struct Done<T> {
     success: bool,
     data: T,
@@ -206,6 +209,7 @@ pub struct Done<T> {
 
 /// A sentence.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Outcome")]
 pub struct Told {
     success: bool,
     message: &'static str,
@@ -213,6 +217,7 @@ pub struct Told {
 
 /// A refusal.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Refusal")]
 pub struct Refused {
     success: bool,
     error: Error,

@@ -71,6 +71,7 @@ fn stream(call: &LiveCall) -> Option<Stream> {
 
 /// A stream whose queue was cleared.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ClearedStream")]
 pub(super) struct Cleared {
     /// Our id of its socket.
     connection_id: String,
@@ -93,6 +94,7 @@ enum Chunk {
 
 /// A stream of which something is not played.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "InterruptedStream")]
 pub(super) struct Interrupted {
     /// Our id of its socket.
     connection_id: String,

@@ -96,6 +96,26 @@ async fn every_route_of_the_rest_interface_is_described_with_shapes_that_are_the
     }
 }
 
+#[tokio::test]
+async fn shapes_have_names_that_say_what_they_are() {
+    let house = House::new().await;
+    let shapes = house.openapi["components"]["schemas"].as_object().unwrap();
+    for name in shapes.keys() {
+        let plain = name.starts_with(|c: char| c.is_ascii_uppercase()) && name.chars().all(|c| c.is_ascii_alphabetic());
+        assert!(plain, "{name}: two shapes of one name, or none at all");
+    }
+    for name in [
+        "CallAnswer",
+        "CallList",
+        "PlacedCallOutcome",
+        "AgentList",
+        "Refusal",
+        "DialBody",
+    ] {
+        assert!(shapes.contains_key(name), "{name}");
+    }
+}
+
 fn references(value: &Value, out: &mut Vec<String>) {
     match value {
         Value::Object(members) => {
