@@ -4,12 +4,13 @@ use super::{Config, Shared, respond::Failure};
 use crate::{
     access::Identity,
     base::fault::{Fault, Kind},
-    wire::json,
+    wire::{json, shape},
 };
 use axum::{body::Body, extract::Request};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt;
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::time::Duration;
@@ -75,7 +76,7 @@ pub(super) struct Typed<T> {
 
 /// Reads an object as a type whose fields are all optional. What the type does not know, at any depth, is refused by name,
 /// and so is what it knows as something else.
-pub(super) fn typed<T: DeserializeOwned>(fields: Map<String, Value>) -> Result<Typed<T>, Fault> {
+pub(super) fn typed<T: DeserializeOwned + JsonSchema>(fields: Map<String, Value>) -> Result<Typed<T>, Fault> {
     let mut unknown = Vec::new();
     let value = serde_ignored::deserialize(Value::Object(fields.clone()), |path| {
         // The path names the steps into an option, which are none in JSON.
@@ -89,13 +90,11 @@ pub(super) fn typed<T: DeserializeOwned>(fields: Map<String, Value>) -> Result<T
     }
     match value {
         Ok(value) => Ok(Typed { value, fields }),
-        Err(e) => {
-            let mut alone = fields.into_iter().map(|(name, value)| {
-                let field = Map::from_iter([(name.clone(), value)]);
-                (name, T::deserialize(Value::Object(field)).err())
-            });
-            let of = alone.find_map(|(name, e)| e.map(|e| format!("{name}: {e}")));
-            Err(invalid(of.unwrap_or_else(|| e.to_string())))
+        Err(_) => {
+            let difference = shape::difference::<T>(&Value::Object(fields), "the body");
+            Err(invalid(difference.unwrap_or_else(|| {
+                "the body is not as described in /api/openapi.json".to_owned()
+            })))
         }
     }
 }
@@ -152,7 +151,14 @@ fn read_object(headers: &HeaderMap, body: &[u8]) -> Result<Map<String, Value>, F
     match serde_json::from_slice(body) {
         Ok(Value::Object(fields)) => Ok(fields),
         Ok(_) => Err(Fault::client(Kind::Malformed, "the body is not a JSON object").into()),
-        Err(e) => Err(Fault::client(Kind::Malformed, format!("the body is not JSON: {e}")).into()),
+        Err(e) => {
+            let message = format!(
+                "the body is not JSON: it breaks at line {}, column {}",
+                e.line(),
+                e.column()
+            );
+            Err(Fault::client(Kind::Malformed, message).into())
+        }
     }
 }
 
@@ -171,14 +177,14 @@ mod tests {
         read_object(&headers, body.as_bytes())
     }
 
-    #[derive(Debug, serde::Deserialize)]
+    #[derive(Debug, serde::Deserialize, JsonSchema)]
     struct Sent {
         to: Option<String>,
         to_number: Option<String>,
         list: Option<Vec<Inner>>,
     }
 
-    #[derive(Debug, serde::Deserialize)]
+    #[derive(Debug, serde::Deserialize, JsonSchema)]
     struct Inner {
         #[serde(rename = "a")]
         _a: Option<u8>,
@@ -192,11 +198,20 @@ mod tests {
             refused(r#"{"to":"+1","tenant_id":2,"status":"ended","list":[{"b":1}]}"#),
             "unknown fields: list.0.b, status, tenant_id"
         );
-        assert!(
-            refused(r#"{"to":1}"#).starts_with("to: invalid type"),
-            "{}",
-            refused(r#"{"to":1}"#)
-        );
+        for (body, why) in [
+            (r#"{"to":1}"#, "to must be a string, not a number"),
+            (r#"{"list":{}}"#, "list must be a list, not an object"),
+            (
+                r#"{"list":[{"a":1},{"a":true}]}"#,
+                "list.1.a must be a whole number from 0 to 255, not true or false",
+            ),
+            (
+                r#"{"list":[{"a":-1}]}"#,
+                "list.0.a must be a whole number from 0 to 255, not -1",
+            ),
+        ] {
+            assert_eq!(refused(body), why, "{body}");
+        }
         let body = read(r#"{"to":"","to_number":"+1","list":[{"a":null}]}"#).unwrap().value;
         assert_eq!(body.list.map(|l| l.len()), Some(1));
         assert_eq!(
@@ -218,8 +233,14 @@ mod tests {
 
     #[test]
     fn what_is_no_json_object_is_refused() {
-        for body in ["[]", "{", "1", "nope"] {
-            assert_eq!(json(body).unwrap_err().fault.kind, Kind::Malformed, "{body}");
+        for (body, why) in [
+            ("[]", "the body is not a JSON object"),
+            ("1", "the body is not a JSON object"),
+            ("{", "the body is not JSON: it breaks at line 1, column 1"),
+            ("{\n nope}", "the body is not JSON: it breaks at line 2, column 2"),
+        ] {
+            let refused = json(body).unwrap_err().fault;
+            assert_eq!((refused.kind, &*refused.message), (Kind::Malformed, why), "{body}");
         }
         let plain = read_object(&HeaderMap::new(), b"{}").unwrap_err();
         assert_eq!(plain.status, Some(StatusCode::UNSUPPORTED_MEDIA_TYPE));

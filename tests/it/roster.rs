@@ -440,7 +440,7 @@ async fn an_agent_is_kept_whole_and_what_it_says_takes_effect() {
         ),
         (
             json!({"name": "x", "kind": "human", "recording": "yes"}),
-            "expected a boolean",
+            "recording must be true or false, not a string",
         ),
         (
             json!({"name": "x", "kind": "scripted", "rules": [{"phrases": ["a"], "reply": "b", "then": 1}]}),
@@ -448,7 +448,7 @@ async fn an_agent_is_kept_whole_and_what_it_says_takes_effect() {
         ),
         (
             json!({"name": "x", "kind": "human", "extractionSchema": []}),
-            "expected a map",
+            "extractionSchema must be an object, not a list",
         ),
     ] {
         let (status, answer) = house.post(AGENTS, Some(&token), &bad).await;
