@@ -2,17 +2,12 @@
 
 use super::{
     Shared,
-    body::{self, Typed},
-    numbers::read_query,
+    body::{self, Ids, Typed},
     respond::{Answer, Failure, done, list as listed, told},
 };
 use crate::{
     access::Identity,
-    base::{
-        fault::{Fault, Kind},
-        settings::show_duration,
-        time::Wall,
-    },
+    base::{fault::Fault, settings::show_duration, time::Wall},
     control::{Agent, AgentSpec},
 };
 use axum::{
@@ -132,7 +127,7 @@ pub(super) async fn list(
     Extension(who): Extension<Identity>,
     RawQuery(query): RawQuery,
 ) -> Answer {
-    let agents = match read_query(query.as_deref())? {
+    let agents = match Ids::of_query(query.as_deref())?.in_query {
         Some(id) => vec![shared.control.agent(who.tenant, &id)?],
         None => shared.control.agents(who.tenant),
     };
@@ -141,25 +136,16 @@ pub(super) async fn list(
 
 /// `POST /api/agents`
 pub(super) async fn add(State(shared): State<Shared>, request: Request) -> Answer {
-    read_query(request.uri().query())?;
-    let (who, id, spec) = read(&shared, request).await?;
-    if id.is_some() {
-        return Err(Fault::client(
-            Kind::Invalid,
-            "id is given to an agent, not by it: leave it out, or PUT",
-        )
-        .into());
-    }
+    let (who, ids, spec) = read(&shared, request).await?;
+    ids.none_of_new("an agent")?;
     let agent = shared.control.add_agent(who.tenant, spec).await?;
     Ok(done(shown(&agent), "Agent added"))
 }
 
 /// `PUT /api/agents`
 pub(super) async fn change(State(shared): State<Shared>, request: Request) -> Answer {
-    let in_query = read_query(request.uri().query())?;
-    let (who, in_body, spec) = read(&shared, request).await?;
-    let id = body::one_id(in_query, in_body)?;
-    let agent = shared.control.change_agent(who.tenant, &id, spec).await?;
+    let (who, ids, spec) = read(&shared, request).await?;
+    let agent = shared.control.change_agent(who.tenant, &ids.one()?, spec).await?;
     Ok(done(shown(&agent), "Agent changed"))
 }
 
@@ -169,17 +155,18 @@ pub(super) async fn remove(
     Extension(who): Extension<Identity>,
     RawQuery(query): RawQuery,
 ) -> Answer {
-    let id = body::one_id(read_query(query.as_deref())?, None)?;
+    let id = Ids::of_query(query.as_deref())?.one()?;
     shared.control.remove_agent(who.tenant, &id).await?;
     Ok(told("Agent deleted"))
 }
 
-async fn read(shared: &Shared, request: Request) -> Result<(Identity, Option<String>, AgentSpec), Failure> {
+async fn read(shared: &Shared, request: Request) -> Result<(Identity, Ids, AgentSpec), Failure> {
+    let ids = Ids::of_query(request.uri().query())?;
     let (who, mut fields) = body::object(shared, request).await?;
     // The tenant is the credential's.
     fields.remove("userId");
     let Typed { value: body, fields } = body::typed::<AgentBody>(fields)?;
-    let (id, name) = (body.id.clone(), body.name.clone());
+    let (in_body, name) = (body.id.clone().filter(|id| !id.is_empty()), body.name.clone());
     let Ok(Value::Object(mut settings)) = serde_json::to_value(body) else {
         return Err(Fault::internal("an agent's body is no object").into());
     };
@@ -188,7 +175,7 @@ async fn read(shared: &Shared, request: Request) -> Result<(Identity, Option<Str
     for other in ["id", "name"] {
         settings.remove(other);
     }
-    Ok((who, id.filter(|id| !id.is_empty()), AgentSpec { name, settings }))
+    Ok((who, Ids { in_body, ..ids }, AgentSpec { name, settings }))
 }
 
 fn shown(agent: &Agent) -> ShownAgent {

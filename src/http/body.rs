@@ -4,7 +4,7 @@ use super::{Config, Shared, respond::Failure};
 use crate::{
     access::Identity,
     base::fault::{Fault, Kind},
-    wire::{json, shape},
+    wire::{form::Form, json, shape},
 };
 use axum::{body::Body, extract::Request};
 use bytes::{Bytes, BytesMut};
@@ -67,6 +67,15 @@ pub(super) async fn object(shared: &Shared, request: Request) -> Result<(Identit
     Ok((who, read_object(&parts.headers, &body)?))
 }
 
+/// Reads who asks and the body as a type whose fields are all optional.
+pub(super) async fn of<T: DeserializeOwned + JsonSchema>(
+    shared: &Shared,
+    request: Request,
+) -> Result<(Identity, T), Failure> {
+    let (who, fields) = object(shared, request).await?;
+    Ok((who, typed(fields)?.value))
+}
+
 /// A JSON object as a type, and as it came.
 #[derive(Debug)]
 pub(super) struct Typed<T> {
@@ -123,11 +132,51 @@ pub(super) fn required<const N: usize>(name: &str, fields: [(&str, Option<String
     either(fields)?.ok_or_else(|| invalid(format!("{name} is required")))
 }
 
-/// The id of what a request is about, from its query or its body.
-pub(super) fn one_id(in_query: Option<String>, in_body: Option<String>) -> Result<String, Fault> {
-    match (in_query, in_body) {
-        (Some(a), Some(b)) if a != b => Err(invalid("the ids of query and body differ".to_owned())),
-        (a, b) => a.or(b).ok_or_else(|| invalid("id is required".to_owned())),
+/// The ids of what a request is about.
+#[derive(Debug, Default)]
+pub(super) struct Ids {
+    pub(super) in_query: Option<String>,
+    pub(super) in_body: Option<String>,
+}
+
+impl Ids {
+    /// Reads the `id` of a query. The frontends' `userId` is ignored, anything else refused.
+    pub(super) fn of_query(query: Option<&str>) -> Result<Self, Fault> {
+        let query = Form::parse(query.unwrap_or_default().as_bytes());
+        let query = query.map_err(|e| Fault::client(Kind::Malformed, e.to_string()))?;
+        let mut in_query = None;
+        for (name, value) in query.0 {
+            match &*name {
+                "id" => in_query = Some(value.into_owned()).filter(|id| !id.is_empty()),
+                "userId" => {}
+                other => {
+                    let name: String = other.chars().filter(|c| !c.is_control()).take(64).collect();
+                    return Err(invalid(format!("unknown parameter: {name}")));
+                }
+            }
+        }
+        Ok(Self {
+            in_query,
+            ..Self::default()
+        })
+    }
+
+    /// What is added names none in its body.
+    pub(super) fn none_of_new(self, what: &str) -> Result<(), Fault> {
+        match self.in_body {
+            None => Ok(()),
+            Some(_) => Err(invalid(format!(
+                "id is given to {what}, not by it: leave it out, or PUT"
+            ))),
+        }
+    }
+
+    /// The one.
+    pub(super) fn one(self) -> Result<String, Fault> {
+        match (self.in_query, self.in_body) {
+            (Some(a), Some(b)) if a != b => Err(invalid("the ids of query and body differ".to_owned())),
+            (a, b) => a.or(b).ok_or_else(|| invalid("id is required".to_owned())),
+        }
     }
 }
 

@@ -28,9 +28,9 @@ const PAGE: usize = 50;
 /// Calls on a page at most.
 const MAX_PAGE: usize = 200;
 
-/// A call: the vendor's id as `call_id` and `callId`, ours as `id`.
+/// A call's ids, as both families of frontends read them.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Call {
+pub(super) struct CallIds {
     /// Our id.
     pub(super) id: String,
     /// The vendor's id.
@@ -38,6 +38,63 @@ pub(super) struct Call {
     /// The vendor's id.
     #[serde(rename = "callId")]
     call_id_too: String,
+}
+
+impl From<&CallRow> for CallIds {
+    fn from(row: &CallRow) -> Self {
+        Self {
+            id: row.call_id.to_string(),
+            call_id: row.call_sid.clone(),
+            call_id_too: row.call_sid.clone(),
+        }
+    }
+}
+
+/// Where a call stands.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "CallStanding")]
+pub(super) struct Standing {
+    #[serde(flatten)]
+    pub(super) ids: CallIds,
+    /// `active` for a call that is up, else as `call_status`.
+    pub(super) status: &'static str,
+    /// Where it stands exactly: initiated, ringing, incoming, answered, in_progress, ended.
+    call_status: &'static str,
+    /// Why it ended.
+    end_reason: Option<&'static str>,
+    /// When it was announced or placed.
+    pub(super) started_at: Wall,
+    /// When it was answered.
+    answered_at: Option<Wall>,
+    /// When it ended.
+    ended_at: Option<Wall>,
+    /// Seconds from answer to end.
+    duration: Option<i64>,
+}
+
+impl From<&CallRow> for Standing {
+    fn from(row: &CallRow) -> Self {
+        Self {
+            ids: row.into(),
+            status: match row.status {
+                CallStatus::Answered | CallStatus::InProgress => "active",
+                other => other.as_str(),
+            },
+            call_status: row.status.as_str(),
+            end_reason: row.end_reason.map(|r| r.as_str()),
+            started_at: row.start_time,
+            answered_at: row.answered_at,
+            ended_at: row.end_time,
+            duration: row.duration,
+        }
+    }
+}
+
+/// A call.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Call {
+    #[serde(flatten)]
+    pub(super) standing: Standing,
     /// The vendor's id.
     call_sid: String,
     /// The one id of the call in logs, files and events.
@@ -54,20 +111,6 @@ pub(super) struct Call {
     customer_number: String,
     /// Our number.
     organization_number: String,
-    /// `active` for a call that is up, else as `call_status`.
-    pub(super) status: &'static str,
-    /// Where it stands: initiated, ringing, incoming, answered, in_progress, ended.
-    call_status: &'static str,
-    /// Why it ended.
-    end_reason: Option<&'static str>,
-    /// When it was announced or placed.
-    pub(super) started_at: Wall,
-    /// When it was answered.
-    answered_at: Option<Wall>,
-    /// When it ended.
-    ended_at: Option<Wall>,
-    /// Seconds from answer to end.
-    duration: Option<i64>,
     /// Who serves it.
     agent: String,
     /// Our id of its media socket, while it streams.
@@ -94,9 +137,7 @@ pub(super) fn shown(call: &LiveCall) -> Call {
     let caps = vendor::by_name(&row.vendor).map(|v| v.caps);
     let format = call.stream.as_ref().map(|(_, f)| *f).or(caps.map(|c| c.inbound));
     Call {
-        id: row.call_id.to_string(),
-        call_id: row.call_sid.clone(),
-        call_id_too: row.call_sid.clone(),
+        standing: row.into(),
         call_sid: row.call_sid.clone(),
         session_id: row.session_id.clone(),
         provider: row.vendor.clone(),
@@ -105,13 +146,6 @@ pub(super) fn shown(call: &LiveCall) -> Call {
         to: to.clone(),
         customer_number: row.customer_number.clone(),
         organization_number: row.organization_number.clone(),
-        status: status_word(row),
-        call_status: row.status.as_str(),
-        end_reason: row.end_reason.map(|r| r.as_str()),
-        started_at: row.start_time,
-        answered_at: row.answered_at,
-        ended_at: row.end_time,
-        duration: row.duration,
         agent: row.agent.clone(),
         connection_id: call.connection.map(|c| c.to_string()),
         stream_id: call.stream.as_ref().map(|(id, _)| id.clone()),
@@ -120,33 +154,6 @@ pub(super) fn shown(call: &LiveCall) -> Call {
         has_recording: row.recording.is_some(),
         metadata: row.metadata.clone(),
     }
-}
-
-/// Where a call stands.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "CallStanding")]
-pub(super) struct Standing {
-    /// Our id.
-    id: String,
-    /// The vendor's id.
-    call_id: String,
-    /// The vendor's id.
-    #[serde(rename = "callId")]
-    call_id_too: String,
-    /// `active` for a call that is up, else as `call_status`.
-    status: &'static str,
-    /// Where it stands exactly.
-    call_status: &'static str,
-    /// Why it ended.
-    end_reason: Option<&'static str>,
-    /// When it was announced or placed.
-    started_at: Wall,
-    /// When it was answered.
-    answered_at: Option<Wall>,
-    /// When it ended.
-    ended_at: Option<Wall>,
-    /// Seconds from answer to end.
-    duration: Option<i64>,
 }
 
 /// Something that was said on a call.
@@ -204,14 +211,7 @@ pub(super) struct Turn {
     timestamp: Wall,
 }
 
-/// `active` for a call that is up; `call_status` beside it says exactly where it stands.
-fn status_word(row: &CallRow) -> &'static str {
-    match row.status {
-        CallStatus::Answered | CallStatus::InProgress => "active",
-        other => other.as_str(),
-    }
-}
-
+/// A call as the store has it.
 pub(super) fn stored(row: CallRow) -> LiveCall {
     LiveCall {
         row,
@@ -286,18 +286,7 @@ pub(super) async fn status(
     Path(id): Path<String>,
 ) -> Answer {
     let row = shared.control.call(who.tenant, &id).await?.row;
-    Ok(data(Standing {
-        id: row.call_id.to_string(),
-        call_id: row.call_sid.clone(),
-        call_id_too: row.call_sid.clone(),
-        status: status_word(&row),
-        call_status: row.status.as_str(),
-        end_reason: row.end_reason.map(|r| r.as_str()),
-        started_at: row.start_time,
-        answered_at: row.answered_at,
-        ended_at: row.end_time,
-        duration: row.duration,
-    }))
+    Ok(data(Standing::from(&row)))
 }
 
 async fn messages_of(shared: &Shared, who: &Identity, id: &str) -> Result<(CallRow, Vec<MessageRow>), Fault> {

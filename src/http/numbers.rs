@@ -5,8 +5,8 @@
 
 use super::{
     Shared,
-    body::{self, Typed},
-    respond::{Answer, told},
+    body::{self, Ids, Typed},
+    respond::{Answer, Failure, told},
 };
 use crate::{
     access::Identity,
@@ -17,7 +17,6 @@ use crate::{
     },
     control::{Line, NumberSpec},
     vendor,
-    wire::form::Form,
 };
 use axum::{
     Extension, Json,
@@ -118,7 +117,7 @@ pub(super) async fn list(
     Extension(who): Extension<Identity>,
     RawQuery(query): RawQuery,
 ) -> Answer {
-    read_query(query.as_deref())?;
+    Ids::of_query(query.as_deref())?;
     let lines = shared.control.numbers(who.tenant);
     let phone_numbers: Vec<_> = lines.iter().map(|line| shown(&shared, line)).collect();
     let count = phone_numbers.len();
@@ -132,25 +131,16 @@ pub(super) async fn list(
 
 /// `POST /api/phone-numbers`
 pub(super) async fn add(State(shared): State<Shared>, request: Request) -> Answer {
-    read_query(request.uri().query())?;
-    let (who, id, spec) = read(&shared, request).await?;
-    if id.is_some() {
-        return Err(Fault::client(
-            Kind::Invalid,
-            "id is given to a number, not by it: leave it out, or PUT",
-        )
-        .into());
-    }
+    let (who, ids, spec) = read(&shared, request).await?;
+    ids.none_of_new("a number")?;
     let line = shared.control.add_number(who.tenant, spec).await?;
     Ok(one(&shared, &line, "Phone number added"))
 }
 
 /// `PUT /api/phone-numbers`
 pub(super) async fn change(State(shared): State<Shared>, request: Request) -> Answer {
-    let in_query = read_query(request.uri().query())?;
-    let (who, in_body, spec) = read(&shared, request).await?;
-    let id = body::one_id(in_query, in_body)?;
-    let line = shared.control.change_number(who.tenant, &id, spec).await?;
+    let (who, ids, spec) = read(&shared, request).await?;
+    let line = shared.control.change_number(who.tenant, &ids.one()?, spec).await?;
     Ok(one(&shared, &line, "Phone number changed"))
 }
 
@@ -160,33 +150,13 @@ pub(super) async fn remove(
     Extension(who): Extension<Identity>,
     RawQuery(query): RawQuery,
 ) -> Answer {
-    let id = body::one_id(read_query(query.as_deref())?, None)?;
+    let id = Ids::of_query(query.as_deref())?.one()?;
     shared.control.remove_number(who.tenant, &id).await?;
     Ok(told("Phone number deleted"))
 }
 
-/// The `id` of a query. The frontends' `userId` is ignored, anything else refused.
-pub(super) fn read_query(query: Option<&str>) -> Result<Option<String>, Fault> {
-    let query = Form::parse(query.unwrap_or_default().as_bytes());
-    let query = query.map_err(|e| Fault::client(Kind::Malformed, e.to_string()))?;
-    let mut id = None;
-    for (name, value) in query.0 {
-        match &*name {
-            "id" => id = Some(value.into_owned()).filter(|id| !id.is_empty()),
-            "userId" => {}
-            other => {
-                let name: String = other.chars().filter(|c| !c.is_control()).take(64).collect();
-                return Err(Fault::client(Kind::Invalid, format!("unknown parameter: {name}")));
-            }
-        }
-    }
-    Ok(id)
-}
-
-async fn read(
-    shared: &Shared,
-    request: Request,
-) -> Result<(Identity, Option<String>, NumberSpec), super::respond::Failure> {
+async fn read(shared: &Shared, request: Request) -> Result<(Identity, Ids, NumberSpec), Failure> {
+    let ids = Ids::of_query(request.uri().query())?;
     let (who, mut fields) = body::object(shared, request).await?;
     let mut accounts = Vec::new();
     for vendor in vendor::all() {
@@ -214,7 +184,8 @@ async fn read(
         status: body.status,
         account,
     };
-    Ok((who, body.id.filter(|id| !id.is_empty()), spec))
+    let in_body = body.id.filter(|id| !id.is_empty());
+    Ok((who, Ids { in_body, ..ids }, spec))
 }
 
 fn account_key(vendor: &str) -> String {

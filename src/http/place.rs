@@ -3,7 +3,7 @@
 use super::{
     Shared, SimulateRequest,
     body::{self, either, required},
-    calls::{Call, shown, stored},
+    calls::{Call, CallIds, shown, stored},
     respond::{Answer, Failure, data, done},
 };
 use crate::{
@@ -20,7 +20,6 @@ use axum::extract::{Path, Request, State};
 use http::StatusCode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 struct Asked {
     dial: DialRequest,
@@ -54,8 +53,7 @@ pub(super) struct DialBody {
     status_callback_url: Option<String>,
 }
 
-fn read_dial(fields: Map<String, Value>, vendor: Option<&'static Descriptor>) -> Result<Asked, Fault> {
-    let b = body::typed::<DialBody>(fields)?.value;
+fn read_dial(b: DialBody, vendor: Option<&'static Descriptor>) -> Result<Asked, Fault> {
     if let Some(vendor) = vendor
         && b.provider.as_ref().is_some_and(|p| p != vendor.name)
     {
@@ -89,15 +87,8 @@ fn read_dial(fields: Map<String, Value>, vendor: Option<&'static Descriptor>) ->
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "PlacedCall")]
 pub(super) struct Placed {
-    /// Our id.
-    id: String,
-    /// The vendor's id.
-    call_id: String,
-    /// The vendor's id.
-    #[serde(rename = "callId")]
-    call_id_too: String,
-    /// Where it stands.
-    status: &'static str,
+    #[serde(flatten)]
+    call: Named,
     direction: &'static str,
     /// Who carries it.
     provider: String,
@@ -133,14 +124,8 @@ pub(super) struct EndBody {
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "EndedCall")]
 pub(super) struct Ended {
-    /// Our id.
-    id: String,
-    /// The vendor's id.
-    call_id: String,
-    /// The vendor's id.
-    #[serde(rename = "callId")]
-    call_id_too: String,
-    status: &'static str,
+    #[serde(flatten)]
+    call: Named,
     /// Why it ended.
     end_reason: Option<&'static str>,
     /// Seconds from answer to end.
@@ -151,14 +136,19 @@ pub(super) struct Ended {
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "NamedCall")]
 pub(super) struct Named {
-    /// Our id.
-    id: String,
-    /// The vendor's id.
-    call_id: String,
-    /// The vendor's id.
-    #[serde(rename = "callId")]
-    call_id_too: String,
+    #[serde(flatten)]
+    ids: CallIds,
+    /// Where it stands.
     status: &'static str,
+}
+
+impl From<&CallRow> for Named {
+    fn from(row: &CallRow) -> Self {
+        Self {
+            ids: row.into(),
+            status: row.status.as_str(),
+        }
+    }
 }
 
 /// Which way to mute or unmute.
@@ -173,13 +163,8 @@ pub(super) struct MuteBody {
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "MutedCall")]
 pub(super) struct Muted {
-    /// Our id.
-    id: String,
-    /// The vendor's id.
-    call_id: String,
-    /// The vendor's id.
-    #[serde(rename = "callId")]
-    call_id_too: String,
+    #[serde(flatten)]
+    ids: CallIds,
     muted: Ways,
 }
 
@@ -240,8 +225,8 @@ pub(super) async fn initiate_by(vendor: &'static Descriptor, State(shared): Stat
 }
 
 async fn place(shared: &Shared, request: Request, vendor: Option<&'static Descriptor>) -> Answer {
-    let (who, fields) = body::object(shared, request).await?;
-    let asked = read_dial(fields, vendor)?;
+    let (who, body) = body::of(shared, request).await?;
+    let asked = read_dial(body, vendor)?;
     let row = shared.control.dial(who.tenant, asked.dial).await?;
     let stream_url = vendor::by_name(&row.vendor).map(|v| {
         // Without its token: whoever reads the answer needs to know where, not how to get in.
@@ -249,10 +234,7 @@ async fn place(shared: &Shared, request: Request, vendor: Option<&'static Descri
     });
     let warning = "status_callback_url is not called: watch the call over the frontend socket";
     let answer = Placed {
-        id: row.call_id.to_string(),
-        call_id: row.call_sid.clone(),
-        call_id_too: row.call_sid.clone(),
-        status: row.status.as_str(),
+        call: Named::from(&row),
         direction: "outbound-dial",
         provider: row.vendor.clone(),
         from_number: row.organization_number.clone(),
@@ -268,8 +250,7 @@ async fn place(shared: &Shared, request: Request, vendor: Option<&'static Descri
 
 /// `POST /api/calls/{provider}/end`
 pub(super) async fn end(vendor: &'static Descriptor, State(shared): State<Shared>, request: Request) -> Answer {
-    let (who, fields) = body::object(&shared, request).await?;
-    let b = body::typed::<EndBody>(fields)?.value;
+    let (who, b) = body::of::<EndBody>(&shared, request).await?;
     let names = [
         ("call_control_id", b.call_control_id),
         ("call_id", b.call_id),
@@ -281,7 +262,12 @@ pub(super) async fn end(vendor: &'static Descriptor, State(shared): State<Shared
     let id = required("call_control_id", names)?;
     of_vendor(&shared, who.tenant, vendor, &id).await?;
     let row = shared.control.hang_up(who.tenant, &id).await?;
-    Ok(done(ended(&row), "Call ended"))
+    let answer = Ended {
+        call: Named::from(&row),
+        end_reason: row.end_reason.map(|r| r.as_str()),
+        duration: row.duration,
+    };
+    Ok(done(answer, "Call ended"))
 }
 
 /// The call of `id`, if it is one of `vendor`'s.
@@ -302,8 +288,7 @@ pub(super) async fn mute(
     State(shared): State<Shared>,
     request: Request,
 ) -> Answer {
-    let (who, fields) = body::object(&shared, request).await?;
-    let b = body::typed::<MuteBody>(fields)?.value;
+    let (who, b) = body::of::<MuteBody>(&shared, request).await?;
     let direction = either([("direction", b.direction)])?;
     let way = |word: &str| match direction.as_deref() {
         None => (!on || word == "outbound").then_some(on),
@@ -322,9 +307,7 @@ pub(super) async fn mute(
     let row = of_vendor(&shared, who.tenant, vendor, &id).await?;
     let muted = shared.control.mute(who.tenant, &id, wanted).await?;
     let answer = Muted {
-        id: row.call_id.to_string(),
-        call_id: row.call_sid.clone(),
-        call_id_too: row.call_sid,
+        ids: (&row).into(),
         muted: Ways {
             inbound: muted.inbound,
             outbound: muted.outbound,
@@ -340,12 +323,11 @@ pub(super) async fn digits(
     State(shared): State<Shared>,
     request: Request,
 ) -> Answer {
-    let (who, fields) = body::object(&shared, request).await?;
-    let b = body::typed::<DigitsBody>(fields)?.value;
+    let (who, b) = body::of::<DigitsBody>(&shared, request).await?;
     let digits = required("digits", [("digits", b.digits)])?.to_ascii_uppercase();
     let row = of_vendor(&shared, who.tenant, vendor, &id).await?;
     shared.control.digits(who.tenant, &id, digits).await?;
-    Ok(done(named(&row), "Digits sent"))
+    Ok(done(Named::from(&row), "Digits sent"))
 }
 
 /// `POST /api/calls/{provider}/{id}/transfer`: hands the call to a number.
@@ -355,38 +337,16 @@ pub(super) async fn transfer(
     State(shared): State<Shared>,
     request: Request,
 ) -> Answer {
-    let (who, fields) = body::object(&shared, request).await?;
-    let b = body::typed::<TransferBody>(fields)?.value;
+    let (who, b) = body::of::<TransferBody>(&shared, request).await?;
     let to = required("to_number", [("to_number", b.to_number), ("to", b.to)])?;
     let row = of_vendor(&shared, who.tenant, vendor, &id).await?;
     shared.control.transfer(who.tenant, &id, to).await?;
-    Ok(done(named(&row), "Call transferred"))
-}
-
-fn named(row: &CallRow) -> Named {
-    Named {
-        id: row.call_id.to_string(),
-        call_id: row.call_sid.clone(),
-        call_id_too: row.call_sid.clone(),
-        status: row.status.as_str(),
-    }
-}
-
-fn ended(row: &CallRow) -> Ended {
-    Ended {
-        id: row.call_id.to_string(),
-        call_id: row.call_sid.clone(),
-        call_id_too: row.call_sid.clone(),
-        status: row.status.as_str(),
-        end_reason: row.end_reason.map(|r| r.as_str()),
-        duration: row.duration,
-    }
+    Ok(done(Named::from(&row), "Call transferred"))
 }
 
 /// `POST /api/calls/simulate`
 pub(super) async fn simulate(State(shared): State<Shared>, request: Request) -> Answer {
-    let (who, fields) = body::object(&shared, request).await?;
-    let b = body::typed::<SimulateBody>(fields)?.value;
+    let (who, b) = body::of::<SimulateBody>(&shared, request).await?;
     let request = SimulateRequest {
         vendor: either([("provider", b.provider), ("vendor", b.vendor)])?,
         from: either([("from_number", b.from_number), ("from", b.from)])?,
@@ -408,7 +368,7 @@ mod tests {
     use super::*;
 
     fn asked(body: &str) -> Result<Asked, Fault> {
-        read_dial(serde_json::from_str(body).unwrap(), None)
+        read_dial(body::typed(serde_json::from_str(body).unwrap())?.value, None)
     }
 
     #[test]

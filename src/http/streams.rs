@@ -56,14 +56,14 @@ fn stream(call: &LiveCall) -> Option<Stream> {
     Some(Stream {
         connection_id: connection.to_string(),
         stream_id: call.stream_id,
-        call_id: call.call_id,
-        id: call.id,
+        call_id: call.standing.ids.call_id,
+        id: call.standing.ids.id,
         provider: call.provider,
         direction: call.direction,
         from: call.from,
         to: call.to,
-        status: call.status,
-        started_at: call.started_at,
+        status: call.standing.status,
+        started_at: call.standing.started_at,
         encoding: call.encoding,
         sample_rate: call.sample_rate,
     })
@@ -121,12 +121,12 @@ pub(super) async fn clear(State(shared): State<Shared>, Path(id): Path<String>, 
 pub(super) async fn interrupt(State(shared): State<Shared>, Path(id): Path<String>, request: Request) -> Answer {
     let query = request.uri().query().unwrap_or_default().to_owned();
     let query = Form::parse(query.as_bytes()).unwrap_or_default();
-    let (who, fields) = body::object(&shared, request).await?;
+    let (who, body) = body::of::<InterruptBody>(&shared, request).await?;
     let number = |text: &str| {
         let none = || Fault::client(Kind::Invalid, "chunk_id is not a whole number");
         text.parse().map_err(|_| none())
     };
-    let chunk: Option<u64> = match body::typed::<InterruptBody>(fields)?.value.chunk_id {
+    let chunk: Option<u64> = match body.chunk_id {
         Some(Chunk::Number(chunk)) => Some(chunk),
         Some(Chunk::Text(text)) => Some(number(&text)?),
         None => query.get("chunk_id").map(number).transpose()?,
