@@ -21,7 +21,7 @@ use axum::{
 use http::{Method, StatusCode};
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::Value;
-use std::{fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 /// What a route asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,11 +116,19 @@ where
 
 /// Two routes that answer the same requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Collision(String);
+pub struct Collision {
+    method: Method,
+    paths: [String; 2],
+}
 
 impl fmt::Display for Collision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "two routes answer {}", self.0)
+        let [one, other] = &self.paths;
+        write!(
+            f,
+            "two routes answer the same requests: {} {one} and {other}",
+            self.method
+        )
     }
 }
 
@@ -283,11 +291,16 @@ pub fn table(deps: &Deps) -> Vec<Route> {
     all
 }
 
-/// The router of the main listener. Fails where two routes answer the same requests.
+/// The router of the main listener.
 pub fn router(deps: Deps) -> Result<Router, Collision> {
-    let shared: Shared = Arc::new(deps);
-    let routes = table(&shared);
+    let routes = table(&deps);
+    assemble(deps, routes)
+}
+
+/// The router of these routes. Fails where two answer the same requests.
+pub fn assemble(deps: Deps, routes: Vec<Route>) -> Result<Router, Collision> {
     collisions(&routes)?;
+    let shared: Shared = Arc::new(deps);
     let described = Extension(openapi::Documents::of(&routes, &shared.public_url));
     let mut router = Router::new();
     for Route {
@@ -316,11 +329,13 @@ fn collisions(routes: &[Route]) -> Result<(), Collision> {
         let segments = path.split('/').map(|s| if s.starts_with('{') { "{}" } else { s });
         segments.collect::<Vec<_>>().join("/")
     };
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashMap::new();
     for route in routes {
-        let same = format!("{} {}", route.method, shape(&route.path));
-        if !seen.insert(same.clone()) {
-            return Err(Collision(same));
+        if let Some(other) = seen.insert((&route.method, shape(&route.path)), &route.path) {
+            return Err(Collision {
+                method: route.method.clone(),
+                paths: [other.clone(), route.path.clone()],
+            });
         }
     }
     Ok(())

@@ -68,6 +68,15 @@ pub(crate) struct House {
     pub(crate) routes: Vec<(String, String, Gate)>,
 }
 
+/// What a house is made of.
+pub(crate) struct Furniture {
+    config: Config,
+    folder: tempfile::TempDir,
+    bus: Arc<dyn Bus>,
+    door: Arc<Door>,
+    pub(crate) deps: http::Deps,
+}
+
 /// Counts the media sockets it is handed, and is full when told so.
 #[derive(Debug, Default)]
 pub(crate) struct Door {
@@ -92,7 +101,7 @@ impl MediaDoor for Door {
 const SEAL_KEY: &str = "c2VjcmV0cyBhdCByZXN0LCBmb3IgdGVzdHMgb25seSE=";
 
 /// What every test's daemon is configured with: a key, and numbers of two tenants.
-const BASICS: &str = r#"
+pub(crate) const BASICS: &str = r#"
 [calls]
 public_url = "http://relay.test"
 
@@ -137,7 +146,8 @@ impl House {
         Self::build(&format!("{BASICS}\n{account}"), false).await
     }
 
-    async fn build(toml: &str, dev: bool) -> Self {
+    /// Everything that a router stands on.
+    pub(crate) async fn furnish(toml: &str, dev: bool) -> Furniture {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("sidetone.toml");
         std::fs::write(&file, toml).unwrap();
@@ -175,7 +185,7 @@ impl House {
                 access: access.clone(),
             },
         );
-        let (readiness, door) = (Arc::new(Readiness::default()), Arc::new(Door::default()));
+        let door = Arc::new(Door::default());
         let deps = http::Deps {
             config: config.http.clone(),
             dev,
@@ -188,8 +198,27 @@ impl House {
             trunks: config.trunks(),
             media: door.clone(),
             simulate: None,
-            readiness: readiness.clone(),
+            readiness: Arc::default(),
         };
+        Furniture {
+            config,
+            folder,
+            bus,
+            door,
+            deps,
+        }
+    }
+
+    async fn build(toml: &str, dev: bool) -> Self {
+        let Furniture {
+            config,
+            folder,
+            bus,
+            door,
+            deps,
+        } = Self::furnish(toml, dev).await;
+        let (store, control, hub) = (deps.store.clone(), deps.control.clone(), deps.hub.clone());
+        let readiness = deps.readiness.clone();
         let named = |r: Route| (r.method.to_string(), r.path, r.gate);
         let routes = http::routes::table(&deps).into_iter().map(named).collect();
         let router = http::router(deps).unwrap();

@@ -1,8 +1,8 @@
 //! The description of the REST interface, held to real requests and answers: [`check`] looks at each one of every test.
 
-use crate::house::House;
+use crate::house::{BASICS, House};
 use serde_json::{Value, json};
-use sidetone::http::routes::Gate;
+use sidetone::http::routes::{Gate, Route, assemble, table};
 
 /// Panics where an answer, or a body that was taken, is not as described.
 pub(crate) fn check(openapi: &Value, method: &str, path: &str, body: Option<&Value>, status: u16, answer: &Value) {
@@ -94,6 +94,32 @@ async fn every_route_of_the_rest_interface_is_described_with_shapes_that_are_the
         let pointer = reference.strip_prefix('#').unwrap();
         assert!(openapi.pointer(pointer).is_some(), "{reference} leads nowhere");
     }
+}
+
+#[tokio::test]
+async fn two_routes_that_answer_the_same_requests_are_refused_at_start_and_named() {
+    let deps = House::furnish(BASICS, true).await.deps;
+    let mut routes = table(&deps);
+    let path = |routes: &[Route], start: &str| routes.iter().position(|r| r.path.starts_with(start)).unwrap();
+    let number = path(&routes, "/ws/{number}");
+    routes[number].path = "/api/agents".into();
+    let refused = assemble(deps, routes).err().unwrap();
+    assert_eq!(
+        refused.to_string(),
+        "two routes answer the same requests: GET /api/agents and /api/agents"
+    );
+    let deps = House::furnish(BASICS, true).await.deps;
+    let mut routes = table(&deps);
+    let mut more = table(&deps);
+    let mut twin = more.swap_remove(path(&more, "/api/calls/{id}/status"));
+    twin.path = "/api/calls/{call}/status".into();
+    routes.push(twin);
+    let refused = assemble(deps, routes).err().unwrap();
+    let (one, other) = ("/api/calls/{id}/status", "/api/calls/{call}/status");
+    assert_eq!(
+        refused.to_string(),
+        format!("two routes answer the same requests: GET {one} and {other}")
+    );
 }
 
 #[tokio::test]
