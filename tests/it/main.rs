@@ -11,6 +11,7 @@ mod frontends;
 mod house;
 mod listening;
 mod openapi;
+mod options;
 mod outbound;
 mod process;
 mod rest;
