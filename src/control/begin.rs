@@ -16,6 +16,7 @@ use crate::{
     base::{
         fault::{Fault, Kind},
         ids::{CallId, TenantId},
+        phone::e164,
         time::{Mono, Wall},
     },
     media::Arrival,
@@ -368,7 +369,10 @@ impl Shared {
         }
     }
 
-    fn arrive(self: &Arc<Self>, arrival: Arrival) {
+    fn arrive(self: &Arc<Self>, mut arrival: Arrival) {
+        for number in [&mut arrival.start.from, &mut arrival.start.to] {
+            *number = number.take().map(|n| e164(&n).into_owned());
+        }
         match self.called_by(&arrival) {
             Ok(entry) => {
                 let undelivered = entry.commands.try_send(Command::Arrival(Box::new(arrival)));

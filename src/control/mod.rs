@@ -8,7 +8,7 @@ use crate::{
         fault::{Fault, Kind, Origin},
         format::AudioFormat,
         ids::{CallId, ConnectionId, MessageId, TenantId},
-        phone::is_e164,
+        phone::{e164, is_e164},
     },
     bus::Bus,
     media::{Arrival, monitor::MonitorRx},
@@ -39,6 +39,16 @@ mod plan;
 mod rest;
 mod roster;
 mod talk;
+/// The update with its numbers in the one form in which numbers are compared, kept and shown: some vendors leave the plus
+/// sign out.
+fn numbered(update: CallUpdate) -> CallUpdate {
+    CallUpdate {
+        from: e164(&update.from).into_owned(),
+        to: e164(&update.to).into_owned(),
+        ..update
+    }
+}
+
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -242,12 +252,13 @@ impl Control {
     /// A vendor that is answered by commands is told by the call's task, or told here that the call is not for us; nobody
     /// waits for either.
     pub async fn incoming(&self, vendor: &'static Descriptor, update: CallUpdate) -> Result<Answer, Fault> {
-        self.answer_call(vendor, update, None).await
+        self.answer_call(vendor, numbered(update), None).await
     }
 
     /// The same, for a call that arrived at a number's own path.
     pub async fn incoming_to(&self, line: &Arc<Line>, update: CallUpdate) -> Result<Answer, Fault> {
-        self.answer_call(line.vendor, update, Some(line.clone())).await
+        self.answer_call(line.vendor, numbered(update), Some(line.clone()))
+            .await
     }
 
     async fn answer_call(
@@ -276,7 +287,7 @@ impl Control {
         vendor: &'static Descriptor,
         update: CallUpdate,
     ) -> Result<Answer, Fault> {
-        self.announce(vendor, update, None, Some(tenant)).await
+        self.announce(vendor, numbered(update), None, Some(tenant)).await
     }
 
     async fn announce(
@@ -308,12 +319,12 @@ impl Control {
 
     /// News of a call from its vendor. Repeated and late news change nothing.
     pub async fn update(&self, vendor: &'static Descriptor, update: CallUpdate) -> Result<(), Fault> {
-        self.news(vendor, update, None).await
+        self.news(vendor, numbered(update), None).await
     }
 
     /// The same, that came to a number's own path: it says nothing of other tenants' calls.
     pub async fn update_of(&self, line: &Arc<Line>, update: CallUpdate) -> Result<(), Fault> {
-        self.news(line.vendor, update, Some(line.clone())).await
+        self.news(line.vendor, numbered(update), Some(line.clone())).await
     }
 
     async fn news(

@@ -64,6 +64,20 @@ async fn an_incoming_call_is_seen_with_both_numbers_by_its_tenant_alone() {
 }
 
 #[tokio::test]
+async fn numbers_that_come_without_their_plus_are_those_with_it() {
+    let house = House::new().await;
+    let mut frontend = watching(&house, 1, Role::Viewer, "").await;
+    let form = "CallSid=CA1&AccountSid=AC1&From=15559990000&To=15550100001&CallStatus=ringing&Direction=inbound&ApiVersion=2010-04-01";
+    let answer = house.hook("/api/calls/twilio/webhook", form).await;
+    assert!(answer.body().contains("<Stream"), "{}", answer.body());
+    let news = frontend.next().await;
+    assert_eq!(
+        (&news["customer_number"], &news["organization_number"]),
+        (&json!("+15559990000"), &json!("+15550100001"))
+    );
+}
+
+#[tokio::test]
 async fn a_newcomer_is_told_where_calls_stand_and_then_what_changes() {
     let house = House::new().await;
     house.ring("CA1", 1).await;

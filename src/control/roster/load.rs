@@ -54,8 +54,7 @@ pub(in crate::control) async fn load(
         let Some(line) = line(row, seal, &mut writes) else {
             continue;
         };
-        let key = (line.vendor.name, line.row.number.clone());
-        inner.called.insert(key, line.row.id);
+        inner.called.insert(line.key(), line.row.id);
         inner.lines.insert(line.row.id, Arc::new(line));
     }
     if !writes.is_empty() {

@@ -19,6 +19,7 @@ use crate::{
     base::{
         fault::{Fault, Kind},
         ids::{AgentId, NumberId, TenantId},
+        phone::e164,
     },
     store::{AgentRow, NumberRow, Source},
     vendor::{Descriptor, Trunk},
@@ -53,6 +54,11 @@ impl Line {
     /// Whether calls can be taken and placed: it is active, and the secrets of its own account, if it has one, were read.
     pub fn is_usable(&self) -> bool {
         self.is_active() && (self.account.is_some() || self.row.settings.is_null())
+    }
+
+    /// What finds it when it is called.
+    fn key(&self) -> (&'static str, String) {
+        (self.vendor.name, e164(&self.row.number).into_owned())
     }
 }
 
@@ -102,11 +108,11 @@ impl Roster {
         self.read().lines.get(&id.parse().ok()?).cloned()
     }
 
-    /// The vendor's number, as it is written or without its plus sign.
+    /// The vendor's number, with its plus sign or without. What is ours is known at any length.
     pub(super) fn called(&self, vendor: &'static str, number: &str) -> Option<Arc<Line>> {
         let inner = self.read();
         let find = |number: String| inner.lines.get(inner.called.get(&(vendor, number))?).cloned();
-        find(number.to_owned()).or_else(|| find(format!("+{number}")))
+        find(e164(number).into_owned()).or_else(|| find(format!("+{number}")))
     }
 
     /// A tenant's numbers in the order in which they were made.
@@ -163,8 +169,7 @@ impl Roster {
     fn put_line(&self, line: Line) -> Arc<Line> {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         let line = Arc::new(line);
-        let key = (line.vendor.name, line.row.number.clone());
-        inner.called.insert(key, line.row.id);
+        inner.called.insert(line.key(), line.row.id);
         inner.lines.insert(line.row.id, line.clone());
         line
     }
@@ -172,7 +177,7 @@ impl Roster {
     fn drop_line(&self, line: &Line) {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         inner.lines.remove(&line.row.id);
-        inner.called.remove(&(line.vendor.name, line.row.number.clone()));
+        inner.called.remove(&line.key());
     }
 
     fn put_agent(&self, agent: Agent) -> Arc<Agent> {

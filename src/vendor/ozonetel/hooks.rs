@@ -2,7 +2,7 @@
 
 use super::config::Config;
 use crate::{
-    base::{fault::Fault, phone::e164},
+    base::fault::Fault,
     vendor::{
         Answer, CallNews, CallUpdate, Document, EndReason, Hook, HookRequest,
         params::{Params, malformed, with_query},
@@ -31,7 +31,6 @@ pub(super) fn parse(request: &HookRequest<'_>) -> Result<Hook, Fault> {
     let outbound = params.get(&["outbound_sid"]).is_some();
     let caller = params.text(&["cid_e164", "cid", "phone_no"])?;
     let called = params.text(&["called_number", "did"])?;
-    let (caller, called) = (e164(&caller).into_owned(), e164(&called).into_owned());
     let (from, to) = match outbound {
         true => (called, caller),
         false => (caller, called),
@@ -161,12 +160,12 @@ mod tests {
     }
 
     #[test]
-    fn a_new_call_names_both_parties_in_international_form() {
+    fn a_new_call_names_both_parties() {
         let Ok(Hook::Call(update)) = read(NEW_CALL) else {
             panic!("no call")
         };
         let said = (&*update.call_sid, &*update.from, &*update.to, update.inbound);
-        assert_eq!(said, ("21275806501458167", "+919800000001", "+918000000000", true));
+        assert_eq!(said, ("21275806501458167", "+919800000001", "918000000000", true));
     }
 
     #[test]
@@ -176,7 +175,7 @@ mod tests {
             panic!("no call")
         };
         let said = (&*update.call_sid, &*update.from, &*update.to, update.inbound);
-        assert_eq!(said, ("343", "+918000000000", "+919800000001", false));
+        assert_eq!(said, ("343", "918000000000", "+919800000001", false));
     }
 
     #[test]

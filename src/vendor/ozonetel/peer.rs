@@ -283,7 +283,7 @@ mod tests {
                 let Ok(Hook::Call(update)) = account.parse(HookKind::Mixed, r) else {
                     panic!("no call")
                 };
-                assert_eq!((&*update.from, &*update.to), ("+919800000001", "+918000000000"));
+                assert_eq!((&*update.from, &*update.to), ("+919800000001", "918000000000"));
                 let stream = Answer::Stream {
                     url: "wss://relay.example.com/ws?token=t".into(),
                     token: "t".into(),

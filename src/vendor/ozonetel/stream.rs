@@ -9,7 +9,6 @@ use super::{
     message::{Head, Headers, MediaMessage, StartMessage},
 };
 use crate::{
-    base::phone::e164,
     vendor::{
         Media, Payload, StreamCodec, StreamCommand, StreamEvent, StreamStart, Upgrade, WireError,
         codec::{dtmf, id, quoted, read},
@@ -166,8 +165,8 @@ impl Codec {
             token: headers.token,
             inbound: L16_8K,
             outbound: L16_8K,
-            from: from.map(|n| e164(&n).into_owned()),
-            to: to.map(|n| e164(&n).into_owned()),
+            from,
+            to,
             ptime_ms: self.ptime_ms,
         })))
     }
@@ -251,8 +250,8 @@ mod tests {
             token: Some("t0k".into()),
             inbound: L16_8K,
             outbound: L16_8K,
-            from: Some("+919800000001".into()),
-            to: Some("+918000000000".into()),
+            from: Some("919800000001".into()),
+            to: Some("918000000000".into()),
             ptime_ms: None,
         };
         assert_eq!(start_of(&mut codec, next()), expect);
@@ -300,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_an_object_or_its_text_and_numbers_become_international() {
+    fn headers_are_an_object_or_its_text() {
         let start = |x: &str| {
             let message =
                 format!(r#"{{"event":"start","type":"text","ucid":"1","did":"918000000000","x_headers":{x}}}"#);
@@ -316,7 +315,7 @@ mod tests {
                 (Some("t"), Some("+919800000001")),
                 "{x}"
             );
-            assert_eq!(start.to.as_deref(), Some("+918000000000"));
+            assert_eq!(start.to.as_deref(), Some("918000000000"));
         }
         for x in ["null", "\"{\"", "5", "\"\"", "[1]"] {
             assert_eq!(start(x).token, None, "{x}");
