@@ -159,7 +159,7 @@ fn main() {
             "--listen",
             any,
             "--metrics-listen",
-            any,
+            "127.0.0.2:0",
         ]);
         measure(server.address, false, server.child.id())
     };

@@ -4,7 +4,11 @@
 //! Both ends are on one thread: the figures are the cost of the hand-over itself, without the wake that another core may need.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use sidetone::{audio::ring, base::ids::UtteranceId, metrics};
+use sidetone::{
+    audio::ring,
+    base::{ids::UtteranceId, time::Mono},
+    metrics,
+};
 use std::{
     collections::VecDeque,
     hint::black_box,
@@ -54,7 +58,8 @@ fn hand_over(c: &mut Criterion) {
     group.finish();
 }
 
-/// What a media thread records: of each tick how late it was and the sums of four counters, and the depth of a ring.
+/// What a media thread records: of each tick how late it was and the sums of four counters, of each turn of a leg how long it took
+/// and how much waits in its ring.
 fn recording(c: &mut Criterion) {
     metrics::install().expect("the only recorder of this process");
     let labels = [("shard", "0")];
@@ -82,6 +87,15 @@ fn recording(c: &mut Criterion) {
         b.iter(|| {
             us = (us + 7) % 400;
             metrics::TICK_LATE.record(black_box(Duration::from_micros(us)));
+        });
+    });
+    let turns = metrics::LocalCounts::default();
+    group.bench_function("of a turn", |b| {
+        b.iter(|| {
+            us = (us + 7) % 400;
+            turns.record(black_box(Duration::from_micros(us)));
+            black_box(Mono::now());
+            black_box(&tx).queued()
         });
     });
     group.bench_function("depth of a ring", |b| b.iter(|| black_box(&tx).queued()));

@@ -7,6 +7,7 @@
 use metrics::{Counter, Gauge, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use std::{
+    cell::Cell,
     fmt::Write as _,
     sync::{
         OnceLock,
@@ -60,6 +61,8 @@ mod names {
         bytes_in_total Counter Bytes "Bytes of media messages received, by shard";
         bytes_out_total Counter Bytes "Bytes of media messages sent, by shard";
         ticks_missed_total Counter Count "Ticks a media thread was too late for, by shard";
+        media_cpu_us_total Counter Microseconds "CPU time of media threads, by shard";
+        ear_queue_seconds Gauge Seconds "Audio that waited for its ear, the most of any leg within a second, by shard";
         frontends_live Gauge Count "Frontend sockets";
         hooks_total Counter Count "Webhooks, by vendor and outcome";
         store_queue Gauge Count "Batches waiting for the store";
@@ -134,10 +137,27 @@ impl Histogram {
     /// Records one duration.
     pub fn record(&self, d: Duration) {
         let us = d.as_micros() as u64;
-        let at = BOUNDS_US.iter().position(|b| us <= *b).unwrap_or(BOUNDS_US.len());
-        self.buckets[at].fetch_add(1, Relaxed);
+        self.buckets[bucket(us)].fetch_add(1, Relaxed);
         self.sum_us.fetch_add(us, Relaxed);
         self.count.fetch_add(1, Relaxed);
+    }
+
+    /// Adds what one thread has kept back, and empties it.
+    pub fn take_in(&self, local: &LocalCounts) {
+        let mut count = 0;
+        for (bucket, kept) in self.buckets.iter().zip(&local.buckets) {
+            match kept.take() {
+                0 => {}
+                n => {
+                    bucket.fetch_add(n, Relaxed);
+                    count += n;
+                }
+            }
+        }
+        if count > 0 {
+            self.sum_us.fetch_add(local.sum_us.take(), Relaxed);
+            self.count.fetch_add(count, Relaxed);
+        }
     }
 
     /// How many durations each bucket has.
@@ -179,6 +199,33 @@ impl Histogram {
     }
 }
 
+/// Which bucket so many microseconds fall into.
+fn bucket(us: u64) -> usize {
+    BOUNDS_US.iter().position(|b| us <= *b).unwrap_or(BOUNDS_US.len())
+}
+
+/// Durations that one thread records often: counted without an atomic, and handed to a [`Histogram`] now and then.
+#[derive(Debug, Default)]
+pub struct LocalCounts {
+    buckets: [Cell<u64>; BOUNDS_US.len() + 1],
+    sum_us: Cell<u64>,
+}
+
+impl LocalCounts {
+    /// Records one duration.
+    pub fn record(&self, d: Duration) {
+        let us = u64::from(d.subsec_micros()) + d.as_secs() * 1_000_000;
+        let bucket = &self.buckets[bucket(us)];
+        bucket.set(bucket.get() + 1);
+        self.sum_us.set(self.sum_us.get() + us);
+    }
+}
+
+/// How long one turn of a leg took.
+pub static TURN_TIME: Histogram = Histogram::new(
+    "sidetone_leg_turn_seconds",
+    "Time of one turn of a leg on its media thread: read, decode, relay, encode, write",
+);
 /// How late a media thread's tick ran.
 pub static TICK_LATE: Histogram = Histogram::new(
     "sidetone_tick_late_seconds",
@@ -209,6 +256,7 @@ pub static STT_FINAL: Histogram = Histogram::new(
 );
 
 static HISTOGRAMS: &[&Histogram] = &[
+    &TURN_TIME,
     &TICK_LATE,
     &LEG_OPENING,
     &HOOK_TIME,
@@ -297,6 +345,27 @@ mod tests {
         assert_eq!(quantile(&before, 102), None);
         record(60_000_000, 900);
         assert_eq!(quantile(&before, 100), Some(Duration::MAX));
+    }
+
+    #[test]
+    fn what_a_thread_keeps_back_is_handed_over_once() {
+        let (h, local) = (Histogram::new("x_seconds", "X"), LocalCounts::default());
+        for us in [5, 20, 1_500_000] {
+            local.record(Duration::from_micros(us));
+        }
+        h.record(Duration::from_micros(20));
+        h.take_in(&local);
+        h.take_in(&local);
+        let direct = Histogram::new("x_seconds", "X");
+        for us in [5, 20, 20, 1_500_000] {
+            direct.record(Duration::from_micros(us));
+        }
+        let page = |h: &Histogram| {
+            let mut page = String::new();
+            h.render(&mut page);
+            page
+        };
+        assert_eq!(page(&h), page(&direct));
     }
 
     #[test]

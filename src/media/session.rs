@@ -397,6 +397,17 @@ impl Session {
         }
     }
 
+    /// Audio that waits for its ear.
+    pub fn ear_queue(&self) -> Duration {
+        match &self.leg.way {
+            Way::Ear(up) => {
+                let ring = up.ring();
+                Duration::from_micros(ring.queued() as u64 * 1_000_000 / u64::from(ring.rate()))
+            }
+            Way::None | Way::Echo { .. } => Duration::ZERO,
+        }
+    }
+
     /// Frames received and sent so far.
     pub const fn frames(&self) -> (u64, u64) {
         (self.leg.accounts.in_frames, self.leg.accounts.out_frames)

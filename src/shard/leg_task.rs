@@ -119,6 +119,9 @@ impl Leg {
         }
         self.write(now, cx);
         self.report(now);
+        let meters = &self.seat.desk.meters;
+        meters.note_ear_queue(self.session.ear_queue());
+        meters.turns.record(Mono::now().since(now));
         let waits = self.flushing.is_some() || self.arrival.is_some() || self.ws.is_gathering();
         self.seat
             .cell

@@ -7,14 +7,15 @@ use super::{Config, affinity, leg_task};
 use crate::{
     base::{doorbell::Doorbell, ids::ConnectionId, time::Mono},
     media::{Arrival, LegCommand, LegEvent, LegHandle, Scratch},
-    metrics,
+    metrics::{self, LocalCounts},
     net::{conn::Conn, websocket::Buffers},
     vendor::{Descriptor, StreamCodec},
 };
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_create,
+    timerfd_settime,
 };
 use std::{
     cell::{Cell, RefCell},
@@ -38,6 +39,8 @@ use tokio::{
 
 /// Phases of the tick: a leg is looked at in one of them, so that its work falls on ticks and the legs' work is spread.
 const PHASES: usize = 20;
+/// The thread's CPU time is read, and the deepest queue shown, once in so many ticks: about a second.
+const TICKS_PER_READING: u32 = 1000;
 /// Commands and sockets that may wait for a shard.
 const QUEUE: usize = 8192;
 
@@ -272,8 +275,15 @@ pub(super) struct Meters {
     pub(super) frames_out: Tally,
     pub(super) bytes_in: Tally,
     pub(super) bytes_out: Tally,
+    /// How long turns took.
+    pub(super) turns: LocalCounts,
     missed: ::metrics::Counter,
     legs: ::metrics::Gauge,
+    /// The most audio that has waited for an ear since the last reading.
+    deepest: Cell<Duration>,
+    ear_queue: ::metrics::Gauge,
+    cpu: ::metrics::Counter,
+    ticks: Cell<u32>,
 }
 
 impl Meters {
@@ -289,9 +299,19 @@ impl Meters {
             frames_out: tally(metrics::frames_out_total),
             bytes_in: tally(metrics::bytes_in_total),
             bytes_out: tally(metrics::bytes_out_total),
+            turns: LocalCounts::default(),
             missed: metrics::counter(metrics::ticks_missed_total, labels),
             legs: metrics::gauge(metrics::legs_live, labels),
+            deepest: Cell::default(),
+            ear_queue: metrics::gauge(metrics::ear_queue_seconds, labels),
+            cpu: metrics::counter(metrics::media_cpu_us_total, labels),
+            ticks: Cell::new(0),
         }
+    }
+
+    /// So much audio waits for an ear.
+    pub(super) fn note_ear_queue(&self, queued: Duration) {
+        self.deepest.set(self.deepest.get().max(queued));
     }
 
     /// Shows what was counted since the last tick.
@@ -301,6 +321,15 @@ impl Meters {
                 0 => {}
                 n => tally.counter.increment(n),
             }
+        }
+        metrics::TURN_TIME.take_in(&self.turns);
+        self.ticks.set(self.ticks.get() + 1);
+        if self.ticks.get() >= TICKS_PER_READING {
+            self.ticks.set(0);
+            self.ear_queue.set(self.deepest.take().as_secs_f64());
+            let cpu = clock_gettime(ClockId::ThreadCPUTime);
+            self.cpu
+                .absolute(cpu.tv_sec as u64 * 1_000_000 + cpu.tv_nsec as u64 / 1000);
         }
     }
 }
