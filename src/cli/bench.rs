@@ -260,7 +260,10 @@ const PERCENTILES: [(&str, Pick); 4] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::load::search::Trial;
+    use crate::{
+        config::{Config, Env, Flag},
+        sim::load::search::Trial,
+    };
 
     #[test]
     fn the_table_sets_the_daemon_beside_the_floor() {
@@ -280,6 +283,17 @@ mod tests {
             ["10.00", "8.00", "1.25"]
         );
         assert!(!text.contains("webhook") && !text.contains("viewe"), "{text}");
+    }
+
+    #[test]
+    fn the_relay_that_the_help_names_is_a_valid_configuration() {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples/relay.toml");
+        let agent = Flag {
+            name: "--agent",
+            key: "calls.default_agent",
+            value: "relay".into(),
+        };
+        Config::load(Some(&file), &Env::default(), &[agent]).expect("no faults");
     }
 
     #[test]
