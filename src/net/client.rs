@@ -1,20 +1,24 @@
 //! HTTP requests to vendors and backends: pooled connections, TLS by rustls, everything bounded.
 //!
-//! One request in, one whole reply or one error out. No redirects, no retries, no cookies: what may be repeated is the
+//! One request in, one whole reply, or one that is read as it comes, or one error out. No redirects, no retries, no cookies: what may be repeated is the
 //! caller's knowledge, and [`ClientError::was_sent`] tells what it needs for that. Error texts name the host and the cause,
 //! never a path, query or header.
 
-use super::public::{Resolver, is_public};
+use super::{
+    public::{Resolver, is_public},
+    tls,
+};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header, response::Parts};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
-use rustls::{ClientConfig, crypto::ring};
-use std::{error::Error, fmt, net::IpAddr, sync::Arc, time::Duration};
+use rustls::ClientConfig;
+use std::{error::Error, fmt, net::IpAddr, time::Duration};
 
 /// Longest reply body that is read.
 pub const MAX_BODY: usize = 1024 * 1024;
@@ -50,6 +54,50 @@ pub struct ApiReply {
     pub body: Bytes,
     /// How long the server asks to wait (`Retry-After` in seconds or as a date), at most an hour.
     pub retry_after: Option<Duration>,
+}
+
+/// A reply whose body is still on its way. Dropping it drops the connection.
+#[derive(Debug)]
+pub struct Reply {
+    head: Parts,
+    body: Incoming,
+    host: String,
+}
+
+impl Reply {
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        self.head.status.as_u16()
+    }
+
+    /// How long the server asks to wait.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.head.headers.get(header::RETRY_AFTER).and_then(retry_after)
+    }
+
+    /// The media type of the body, without parameters; empty where none is told.
+    pub fn content_type(&self) -> &str {
+        let value = self.head.headers.get(header::CONTENT_TYPE);
+        let text = value.and_then(|v| v.to_str().ok()).unwrap_or_default();
+        text.split(';').next().unwrap_or_default().trim()
+    }
+
+    /// The next piece of the body; `None` at its end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        loop {
+            let frame = match self.body.frame().await {
+                None => return Ok(None),
+                Some(Ok(frame)) => frame,
+                Some(Err(e)) => {
+                    let (host, cause) = (self.host.clone(), root(&e));
+                    return Err(ClientError::Broken { host, cause });
+                }
+            };
+            if let Ok(data) = frame.into_data() {
+                return Ok(Some(data));
+            }
+        }
+    }
 }
 
 /// No whole reply. Texts are safe to log and to show.
@@ -129,7 +177,7 @@ impl HttpClient {
     /// # Panics
     /// Never: `ring` has the cipher suites of TLS 1.2 and 1.3.
     pub fn new() -> Self {
-        Self::with_tls(Self::mozilla())
+        Self::with_tls(tls::client())
     }
 
     /// The same for URLs that a tenant wrote: it goes to public addresses alone, and nowhere without TLS.
@@ -137,15 +185,7 @@ impl HttpClient {
     /// # Panics
     /// Never, as [`HttpClient::new`].
     pub fn to_public_addresses() -> Self {
-        Self::build(Self::mozilla(), true)
-    }
-
-    fn mozilla() -> ClientConfig {
-        ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("ring speaks TLS 1.2 and 1.3")
-            .with_webpki_roots()
-            .with_no_client_auth()
+        Self::build(tls::client(), true)
     }
 
     /// A client with TLS rules of the caller's: another authority, a client certificate.
@@ -175,6 +215,16 @@ impl HttpClient {
 
     /// Sends a request and reads the whole reply.
     pub async fn send(&self, request: ApiRequest) -> Result<ApiReply, ClientError> {
+        let timeout = request.timeout;
+        let (message, host) = self.message(request)?;
+        match tokio::time::timeout(timeout, self.exchange(message, &host)).await {
+            Ok(reply) => reply,
+            Err(_) => Err(ClientError::Timeout { host }),
+        }
+    }
+
+    /// The request as it is sent, and the host it goes to.
+    fn message(&self, request: ApiRequest) -> Result<(Request<Full<Bytes>>, String), ClientError> {
         let uri: Uri = request.url.parse().map_err(|_| ClientError::Url)?;
         let host = match (uri.scheme_str(), uri.host()) {
             (Some(scheme @ ("http" | "https")), Some(host)) if !host.is_empty() => {
@@ -186,28 +236,39 @@ impl HttpClient {
         if self.public_only && !may_be_public(&uri) {
             return Err(ClientError::NotPublic { host });
         }
-        let timeout = request.timeout;
         let mut message = Request::new(Full::new(request.body));
         *message.method_mut() = request.method;
         *message.uri_mut() = uri;
         *message.headers_mut() = request.headers;
-        match tokio::time::timeout(timeout, self.exchange(message, &host)).await {
-            Ok(reply) => reply,
-            Err(_) => Err(ClientError::Timeout { host }),
-        }
+        Ok((message, host))
     }
 
-    async fn exchange(&self, message: Request<Full<Bytes>>, host: &str) -> Result<ApiReply, ClientError> {
+    /// Sends a request and returns once the head of the reply is there, within the request's time. The body is the caller's to
+    /// read, to bound and to time.
+    pub async fn begin(&self, request: ApiRequest) -> Result<Reply, ClientError> {
+        let timeout = request.timeout;
+        let (message, host) = self.message(request)?;
+        let begun = tokio::time::timeout(timeout, self.head(message, &host)).await;
+        let reply = begun.map_err(|_| ClientError::Timeout { host: host.clone() })??;
+        let (head, body) = reply.into_parts();
+        Ok(Reply { head, body, host })
+    }
+
+    async fn head(&self, message: Request<Full<Bytes>>, host: &str) -> Result<Response<Incoming>, ClientError> {
         let host = || host.to_owned();
-        let reply = self.client.request(message).await.map_err(|e| {
+        self.client.request(message).await.map_err(|e| {
             let cause = root(&e);
             if e.is_connect() {
                 ClientError::Connect { host: host(), cause }
             } else {
                 ClientError::Broken { host: host(), cause }
             }
-        })?;
-        let (head, body) = reply.into_parts();
+        })
+    }
+
+    async fn exchange(&self, message: Request<Full<Bytes>>, host: &str) -> Result<ApiReply, ClientError> {
+        let (head, body) = self.head(message, host).await?.into_parts();
+        let host = || host.to_owned();
         let body = Limited::new(body, MAX_BODY).collect().await.map_err(|e| {
             if e.is::<LengthLimitError>() {
                 ClientError::TooLarge { host: host() }
@@ -243,7 +304,7 @@ fn root(error: &(dyn Error + 'static)) -> String {
     innermost.to_string()
 }
 
-fn retry_after(value: &HeaderValue) -> Option<Duration> {
+pub(super) fn retry_after(value: &HeaderValue) -> Option<Duration> {
     let text = value.to_str().ok()?.trim();
     let wait = match text.parse() {
         Ok(seconds) => Duration::from_secs(seconds),
@@ -258,8 +319,8 @@ fn retry_after(value: &HeaderValue) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustls::{RootCertStore, ServerConfig};
-    use std::net::SocketAddr;
+    use rustls::{RootCertStore, ServerConfig, crypto::ring};
+    use std::{net::SocketAddr, sync::Arc};
     use tokio::{
         io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
         net::TcpListener,

@@ -1,9 +1,22 @@
-//! The server's TLS: certificate chain and key from PEM files, TLS 1.2 and 1.3, HTTP/1.1 only.
+//! TLS 1.2 and 1.3: the server's, from a certificate chain and key in PEM files, HTTP/1.1 only; and what our clients trust.
 
-use rustls::{ServerConfig, crypto::ring};
+use hyper_rustls::ConfigBuilderExt;
+use rustls::{ClientConfig, ServerConfig, crypto::ring};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::{fmt, path::Path, sync::Arc};
 use tokio_rustls::TlsAcceptor;
+
+/// A client that trusts Mozilla's certificate authorities.
+///
+/// # Panics
+/// Never: `ring` has the cipher suites of TLS 1.2 and 1.3.
+pub fn client() -> ClientConfig {
+    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring speaks TLS 1.2 and 1.3")
+        .with_webpki_roots()
+        .with_no_client_auth()
+}
 
 /// Why TLS could not be set up: which file, and what to do.
 #[derive(Debug, PartialEq, Eq)]
