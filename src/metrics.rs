@@ -69,6 +69,8 @@ mod names {
         store_wal_bytes Gauge Bytes "Size of the database's write-ahead log";
         store_commits_total Counter Count "Commits, by outcome";
         speech_faults_total Counter Count "Failures of speech backends, by backend and kind";
+        speech_ears_total Counter Count "Ears opened, by backend and whether the vendor's codes are passed through or decoded";
+        speech_failovers_total Counter Count "Outages that another backend took over, by that backend";
         speech_restarts_total Counter Count "Speech engine processes restarted, by backend and reason";
         recordings_total Counter Count "Recordings, by outcome";
         panics_total Counter Count "Tasks that panicked, by kind";

@@ -297,7 +297,7 @@ fn run(kind: Kind, vendors: &[&'static Descriptor], tls: Option<&Tls>) -> Vec<(u
         let route = match kind {
             Kind::Echo => Route::Echo,
             Kind::Relay => {
-                let (up, ear) = ring::uplink(8000, 40_000, None);
+                let (up, ear) = ring::uplink_of(AudioFormat::ULAW_8K, 40_000, None);
                 let (mouth, down) = ring::downlink(8000, 16_000, 64);
                 ears.push(ear);
                 mouths.push(mouth);

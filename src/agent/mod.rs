@@ -69,6 +69,10 @@ pub struct Profile {
     pub stt: String,
     /// Synthesizer's name.
     pub tts: String,
+    /// The recogniser that takes over where that one fails; empty is none.
+    pub stt_fallback: String,
+    /// The synthesizer that speaks where that one fails; empty is none.
+    pub tts_fallback: String,
     /// Playout is cut when the caller has spoken this long over it; `None` lets it play.
     pub barge_in_after: Option<Duration>,
     /// Whether its calls are recorded.
@@ -90,6 +94,8 @@ impl Profile {
             voice: String::new(),
             stt: "pocketsphinx".to_owned(),
             tts: "espeak".to_owned(),
+            stt_fallback: String::new(),
+            tts_fallback: String::new(),
             barge_in_after: kind.speaks().then_some(Duration::from_millis(200)),
             record: false,
             free_speech: matches!(kind, Kind::Listen | Kind::Human),
@@ -113,6 +119,8 @@ impl Profile {
             voice: section.text("voice", ""),
             stt: section.text("stt", &base.stt),
             tts: section.text("tts", &base.tts),
+            stt_fallback: section.text("stt_fallback", ""),
+            tts_fallback: section.text("tts_fallback", ""),
             barge_in_after: (kind.speaks() && !barge_in.is_zero()).then_some(barge_in),
             record: section.bool("record", false),
             free_speech: section.bool("free_speech", base.free_speech),
@@ -148,6 +156,7 @@ impl Profile {
     pub fn ear(&self) -> Option<EarSpec> {
         self.kind.hears().then(|| EarSpec {
             backend: self.stt.clone(),
+            fallback: self.stt_fallback.clone(),
             language: self.language.clone(),
             phrases: self.script.phrases(),
             free_speech: self.free_speech,
@@ -158,6 +167,7 @@ impl Profile {
     pub fn mouth(&self) -> Option<MouthSpec> {
         self.kind.speaks().then(|| MouthSpec {
             backend: self.tts.clone(),
+            fallback: self.tts_fallback.clone(),
             voice: self.voice.clone(),
             language: self.language.clone(),
         })

@@ -1,9 +1,13 @@
 //! Lock-free single-producer single-consumer rings between a media thread and the threads that hear and speak.
 //!
-//! Samples are i16, mono, at the rate named when the ring is made. Nothing blocks and nothing allocates after
-//! construction; a full ring refuses and the refusal is the caller's to count. Built on `rtrb`.
+//! Samples are i16, mono, at the rate named when the ring is made. An uplink may carry G.711 codes instead, one in each place,
+//! for ears that take a vendor's codec as it is. Nothing blocks and nothing allocates after construction; a full ring refuses and the refusal is the caller's to count. Built on `rtrb`.
 
-use crate::base::{doorbell::Doorbell, ids::UtteranceId};
+use crate::base::{
+    doorbell::Doorbell,
+    format::{AudioFormat, Encoding},
+    ids::UtteranceId,
+};
 use rtrb::{Consumer, Producer, RingBuffer, chunks::ChunkError};
 use std::sync::Arc;
 
@@ -12,33 +16,47 @@ use std::sync::Arc;
 pub struct UplinkTx {
     samples: Producer<i16>,
     bell: Option<Arc<Doorbell>>,
-    rate: u32,
+    format: AudioFormat,
 }
 
 /// The reading end of audio from the caller (ear).
 #[derive(Debug)]
 pub struct UplinkRx {
     samples: Consumer<i16>,
-    rate: u32,
+    format: AudioFormat,
 }
 
 /// Makes an uplink ring of `capacity` samples at `rate` Hz. `bell` wakes the reader.
 pub fn uplink(rate: u32, capacity: usize, bell: Option<Arc<Doorbell>>) -> (UplinkTx, UplinkRx) {
+    let encoding = Encoding::L16Le;
+    uplink_of(AudioFormat { encoding, rate }, capacity, bell)
+}
+
+/// The same for a stream of this format: a ring of its codes where it is G.711, else of samples at its rate.
+pub fn uplink_of(format: AudioFormat, capacity: usize, bell: Option<Arc<Doorbell>>) -> (UplinkTx, UplinkRx) {
     let (tx, rx) = RingBuffer::new(capacity);
-    (
-        UplinkTx {
-            samples: tx,
-            bell,
-            rate,
-        },
-        UplinkRx { samples: rx, rate },
-    )
+    let encoding = match format.encoding {
+        law @ (Encoding::Ulaw | Encoding::Alaw) => law,
+        _ => Encoding::L16Le,
+    };
+    let format = AudioFormat { encoding, ..format };
+    let tx = UplinkTx {
+        samples: tx,
+        bell,
+        format,
+    };
+    (tx, UplinkRx { samples: rx, format })
 }
 
 impl UplinkTx {
     /// Writes all of `samples`, or none when they do not fit. Returns whether they did.
     pub fn push(&mut self, samples: &[i16]) -> bool {
         self.samples.push_entire_slice(samples).is_ok()
+    }
+
+    /// What is in it: G.711 codes, or samples, whose encoding is [`Encoding::L16Le`].
+    pub const fn format(&self) -> AudioFormat {
+        self.format
     }
 
     /// The reader's bell, to be rung once after a batch of pushes.
@@ -48,7 +66,7 @@ impl UplinkTx {
 
     /// Sample rate in Hz.
     pub const fn rate(&self) -> u32 {
-        self.rate
+        self.format.rate
     }
 
     /// Samples written and not yet read.
@@ -68,9 +86,14 @@ impl UplinkRx {
         pop_some(&mut self.samples, out)
     }
 
+    /// What is in it: G.711 codes, or samples, whose encoding is [`Encoding::L16Le`].
+    pub const fn format(&self) -> AudioFormat {
+        self.format
+    }
+
     /// Sample rate in Hz.
     pub const fn rate(&self) -> u32 {
-        self.rate
+        self.format.rate
     }
 
     /// Samples ready to be read.

@@ -180,17 +180,31 @@ impl Config {
     fn check_backends(&self, agents: &Section<'_>) {
         for agent in self.agents.names().filter_map(|name| self.agents.get(name)) {
             let section = agents.section(&agent.name);
-            let known = |key, wanted: &str, backends: Vec<&str>| {
-                if !backends.contains(&wanted) {
-                    let hint = format!("one of {}", backends.join(", "));
+            let known = |key, wanted: &str, backends: &[(&'static str, Option<String>)]| match backends
+                .iter()
+                .find(|(name, _)| *name == wanted)
+            {
+                Some((_, None)) => {}
+                Some((_, Some(lacks))) => section.fault(key, format!("{wanted} cannot be used"), lacks),
+                None => {
+                    let names: Vec<_> = backends.iter().map(|(name, _)| *name).collect();
+                    let hint = format!("one of {}", names.join(", "));
                     section.fault(key, format!("no backend {wanted:?}"), hint);
                 }
             };
-            if agent.ear().is_some() {
-                known("stt", &agent.stt, self.speech.stt.iter().map(|(n, _)| *n).collect());
+            let stt: Vec<_> = self.speech.stt.iter().map(|(n, e)| (*n, e.lacks())).collect();
+            let tts: Vec<_> = self.speech.tts.iter().map(|(n, e)| (*n, e.lacks())).collect();
+            if let Some(ear) = agent.ear() {
+                known("stt", &ear.backend, &stt);
+                if !ear.fallback.is_empty() {
+                    known("stt_fallback", &ear.fallback, &stt);
+                }
             }
-            if agent.mouth().is_some() {
-                known("tts", &agent.tts, self.speech.tts.iter().map(|(n, _)| *n).collect());
+            if let Some(mouth) = agent.mouth() {
+                known("tts", &mouth.backend, &tts);
+                if !mouth.fallback.is_empty() {
+                    known("tts_fallback", &mouth.fallback, &tts);
+                }
             }
         }
     }

@@ -60,6 +60,36 @@ const ALIASES: &[Alias] = &[
         key: "listen.frontend_audio",
         read: str::to_owned,
     },
+    Alias {
+        name: "DEEPGRAM_API_KEY",
+        key: "speech.stt.deepgram.key",
+        read: str::to_owned,
+    },
+    Alias {
+        name: "DEEPGRAM_API_KEY",
+        key: "speech.tts.deepgram.key",
+        read: str::to_owned,
+    },
+    Alias {
+        name: "ELEVENLABS_API_KEY",
+        key: "speech.tts.elevenlabs.key",
+        read: str::to_owned,
+    },
+    Alias {
+        name: "OPENAI_API_KEY",
+        key: "speech.stt.openai.key",
+        read: str::to_owned,
+    },
+    Alias {
+        name: "OPENAI_API_KEY",
+        key: "speech.tts.openai.key",
+        read: str::to_owned,
+    },
+    Alias {
+        name: "ELEVENLABS_API_KEY",
+        key: "speech.stt.elevenlabs.key",
+        read: str::to_owned,
+    },
     // Whoever sets a port alone wants to be reached from outside.
     Alias {
         name: "PORT",

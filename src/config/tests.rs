@@ -89,7 +89,7 @@ fn sections_are_checked_against_each_other() {
         [
             "line 2: listen.metrics: 127.0.0.1:8080 is the main listener's address too (give it a port of its own)",
             "line 4: record.max_length: 1h is shorter than calls.max_length (at least 4h)",
-            "line 6: agents.human.stt: no backend \"parrot\" (one of pocketsphinx, fake)",
+            "line 6: agents.human.stt: no backend \"parrot\" (one of pocketsphinx, deepgram, elevenlabs, openai, vosk, fake)",
         ]
     );
 }

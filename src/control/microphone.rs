@@ -102,6 +102,7 @@ impl Desk {
     fn open(&mut self, speech: &Speech, shard: usize, profile: &Profile, has_leg: bool, rate: u32) {
         let anything = || EarSpec {
             backend: profile.stt.clone(),
+            fallback: profile.stt_fallback.clone(),
             language: profile.language.clone(),
             phrases: Vec::new(),
             free_speech: true,

@@ -52,8 +52,9 @@ pub(super) fn lay(speech: &Speech, profile: &Profile, call: CallId, arrival: &Ar
     let (uplink, ear) = profile
         .ear()
         .map(|spec| {
-            let rate = arrival.start.inbound.rate;
-            let (tx, rx) = ring::uplink(rate, rate as usize * UPLINK_SECONDS, Some(speech.bell(arrival.shard)));
+            let format = arrival.start.inbound;
+            let room = format.rate as usize * UPLINK_SECONDS;
+            let (tx, rx) = ring::uplink_of(format, room, Some(speech.bell(arrival.shard)));
             (tx, speech.open_ear(arrival.shard, spec, rx, news_tx.clone()))
         })
         .unzip();

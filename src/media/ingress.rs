@@ -4,7 +4,7 @@
 
 use crate::{
     audio::{
-        codec::Decoder,
+        codec::{self, Decoder},
         resample::Resampler,
         ring::UplinkTx,
         vad::{Vad, VadConfig, VadEvent},
@@ -102,7 +102,7 @@ impl Ingress {
     }
 }
 
-/// Samples on their way into an ear's ring, at its rate.
+/// Samples on their way into an ear's ring, at its rate; or the stream's own codes, where the ring has those.
 #[derive(Debug)]
 pub(super) struct Uplink {
     ring: UplinkTx,
@@ -127,13 +127,43 @@ impl Uplink {
         };
     }
 
-    /// Pushes samples and books them. Returns whether the ear should be woken.
-    pub(super) fn push(&mut self, samples: &[i16], resampled: &mut [i16], accounts: &mut Accounting) -> bool {
-        let taken = match &mut self.resampler {
-            None => self.ring.push(samples),
-            Some(r) => {
+    /// Pushes samples and books them. `codes` are the bytes they were decoded from and their encoding, where they are at hand.
+    /// Returns whether the ear should be woken.
+    pub(super) fn push(
+        &mut self,
+        samples: &[i16],
+        codes: Option<(Encoding, &[u8])>,
+        resampled: &mut [i16],
+        accounts: &mut Accounting,
+    ) -> bool {
+        let law = Some(self.ring.format().encoding).filter(|e| *e != Encoding::L16Le);
+        let taken = match (law, codes, &mut self.resampler) {
+            (None, _, None) => self.ring.push(samples),
+            (None, _, Some(r)) => {
                 let n = r.process(samples, resampled);
                 self.ring.push(&resampled[..n])
+            }
+            (Some(law), Some((encoding, codes)), None) if law == encoding => {
+                let wide = &mut resampled[..codes.len()];
+                widen(codes, wide);
+                self.ring.push(wide)
+            }
+            // What came before the plan, or in another format than the stream began with.
+            (Some(law), _, resampler) => {
+                let n = match resampler {
+                    Some(r) => r.process(samples, resampled),
+                    None => {
+                        resampled[..samples.len()].copy_from_slice(samples);
+                        samples.len()
+                    }
+                };
+                let wide = &mut resampled[..n];
+                let mut codes = [0; 256];
+                for piece in wide.chunks_mut(codes.len()) {
+                    let n = codec::encode(law, piece, &mut codes);
+                    widen(&codes[..n], piece);
+                }
+                self.ring.push(wide)
             }
         };
         let book = if taken {
@@ -148,6 +178,13 @@ impl Uplink {
     /// The ear's bell.
     pub(super) fn ring(&self) -> &UplinkTx {
         &self.ring
+    }
+}
+
+/// Puts each code in a place of its own.
+fn widen(codes: &[u8], wide: &mut [i16]) {
+    for (wide, code) in wide.iter_mut().zip(codes) {
+        *wide = i16::from(*code);
     }
 }
 

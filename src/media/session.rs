@@ -20,7 +20,12 @@ use crate::{
         ring::{self, DownlinkTx, UplinkRx},
         vad::VadConfig,
     },
-    base::{doorbell::Doorbell, format::AudioFormat, ids::UtteranceId, time::Mono},
+    base::{
+        doorbell::Doorbell,
+        format::{AudioFormat, Encoding},
+        ids::UtteranceId,
+        time::Mono,
+    },
     vendor::{Caps, Media, Payload, StreamCodec, StreamCommand, StreamEvent, StreamStart, WireError},
 };
 use bytes::BytesMut;
@@ -548,9 +553,14 @@ impl Leg {
         let Scratch {
             samples,
             resampled,
-            bytes: _,
+            bytes,
         } = scratch;
         let samples = &samples[..n];
+        let codes = match payload {
+            Payload::Base64(_) => bytes.get(..n),
+            Payload::Numbers(_) => None,
+        };
+        let codes = codes.map(|codes| (self.ingress.encoding(), codes));
         if let Some(tap) = &mut self.tap {
             tap.caller(now, at_ms, samples);
         }
@@ -566,7 +576,7 @@ impl Leg {
                 playout.barge_in(now, &mut self.accounts, &mut self.events);
             }
         }
-        self.relay(samples, resampled);
+        self.relay(samples, codes, resampled);
     }
 
     /// The caller's audio has another rate than `start` said. Allocates, once for each change.
@@ -587,22 +597,22 @@ impl Leg {
         }
     }
 
-    /// Hands samples to whoever listens.
-    fn relay(&mut self, samples: &[i16], resampled: &mut [i16]) {
+    /// Hands samples to whoever listens, with the bytes of a payload that is G.711.
+    fn relay(&mut self, samples: &[i16], codes: Option<(Encoding, &[u8])>, resampled: &mut [i16]) {
         if self.muted_uplink {
             self.accounts.in_dropped_unheard += samples.len() as u64;
             return;
         }
         match &mut self.way {
             Way::None => self.accounts.in_dropped_unheard += samples.len() as u64,
-            Way::Ear(up) => self.wake_ear |= up.push(samples, resampled, &mut self.accounts),
+            Way::Ear(up) => self.wake_ear |= up.push(samples, codes, resampled, &mut self.accounts),
             Way::Echo { up, rx, down } => {
                 let ms = samples.len() as u64 * 1000 / u64::from(self.ingress.rate());
                 if let Some(playout) = &mut self.playout {
                     playout.expect(Duration::from_millis(ms));
                 }
                 for piece in samples.chunks((up.ring().rate() * ECHO_UPLINK_MS / 1000) as usize) {
-                    up.push(piece, resampled, &mut self.accounts);
+                    up.push(piece, None, resampled, &mut self.accounts);
                     while rx.queued() > 0 && down.room() > 0 {
                         let n = rx.pop(&mut resampled[..down.room().min(960)]);
                         down.push(UtteranceId::default(), &resampled[..n], false);
@@ -661,7 +671,7 @@ impl Leg {
         if let Some(tap) = &mut self.tap {
             tap.caller(now, None, &held);
         }
-        self.relay(&held, &mut scratch.resampled);
+        self.relay(&held, None, &mut scratch.resampled);
     }
 
     fn close(&mut self, now: Mono, code: u16, reason: &'static str, end: LegEnd) {

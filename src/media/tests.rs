@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::{
-    audio::ring::{DownlinkTx, UplinkRx, downlink, uplink},
-    base::time::Mono,
+    audio::ring::{DownlinkTx, UplinkRx, downlink, uplink, uplink_of},
+    base::{format::AudioFormat, time::Mono},
     vendor::{Payload, Peer, PeerCall, PeerEvent, Upgrade, VENDORS},
     wire::base64,
 };
@@ -188,6 +188,60 @@ fn audio_that_comes_before_the_plan_is_heard_first() {
     )
     .unwrap();
     assert_eq!(heard, expected);
+}
+
+#[test]
+fn an_ear_that_takes_codes_gets_those_that_came() {
+    let mut d = Desk::new().open();
+    let (up, mut ear) = uplink_of(AudioFormat::ULAW_8K, 8000, None);
+    d.plan(Route::Relay {
+        uplink: Some(up),
+        downlink: None,
+    });
+    let codes: Vec<u8> = (0..=255).cycle().take(320).collect();
+    d.frame(&codes[..160]);
+    d.frame(&codes[160..]);
+    let mut heard = [0; 400];
+    assert_eq!(ear.pop(&mut heard), 320);
+    // Negative zero too, which would come back from samples as positive.
+    assert!(
+        heard[..320]
+            .iter()
+            .eq(codes.iter().map(|c| i16::from(*c)).collect::<Vec<_>>().iter())
+    );
+}
+
+#[test]
+fn a_ring_of_codes_takes_what_came_before_the_plan_and_another_rate() {
+    let mut d = Desk::new().open();
+    d.frame(&[0x10; 160]);
+    let (up, mut ear) = uplink_of(AudioFormat::ULAW_8K, 8000, None);
+    d.plan(Route::Relay {
+        uplink: Some(up),
+        downlink: None,
+    });
+    let mut heard = [0; 400];
+    assert_eq!((ear.pop(&mut heard), heard[0], heard[159]), (160, 0x10, 0x10));
+    let (up, mut ear) = uplink_of(
+        AudioFormat {
+            rate: 16_000,
+            ..AudioFormat::ULAW_8K
+        },
+        8000,
+        None,
+    );
+    let mut d = Desk::new().open();
+    d.plan(Route::Relay {
+        uplink: Some(up),
+        downlink: None,
+    });
+    d.frame(&[0x20; 160]);
+    let n = ear.pop(&mut heard);
+    assert!(
+        n.abs_diff(320) <= 64 && heard[..n].iter().all(|c| (0..=255).contains(c)),
+        "{n} codes"
+    );
+    assert_eq!(heard[n - 1], 0x20);
 }
 
 #[test]

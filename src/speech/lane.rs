@@ -5,11 +5,11 @@
 
 use super::{
     Config, EarSpec, MouthSpec, SpeechEvent,
-    ear::{self, Ear},
+    ear::{self, Candidate, Ear},
     mouth::{self, Speaker},
     outbox::Outbox,
     stt::Stt,
-    tts::Tts,
+    tts::{Fallback, Tts},
 };
 use crate::{
     audio::ring::{DownlinkTx, UplinkRx},
@@ -162,7 +162,13 @@ impl Backends {
                 orders,
                 shared,
             } => {
-                let tts = find(&self.tts, &spec.backend);
+                let tts = find(&self.tts, &spec.backend).map(|(name, first)| {
+                    let second = find(&self.tts, &spec.fallback).filter(|(other, _)| *other != name);
+                    match second {
+                        Some(second) => (name, Rc::new(Fallback::new((name, first), second)) as Rc<dyn Tts>),
+                        None => (name, first),
+                    }
+                });
                 let speaker = Speaker {
                     backend: tts.as_ref().map_or("unknown", |(name, _)| name),
                     tts: tts
@@ -194,12 +200,30 @@ impl Backends {
         events: mpsc::Sender<SpeechEvent>,
         language: watch::Receiver<String>,
     ) -> Option<Slot> {
-        let opened = find(&self.stt, &spec.backend)
-            .ok_or_else(|| missing("recogniser", &spec.backend, &self.stt))
-            .and_then(|(name, stt)| Ok((name, Ear::new(audio, &*stt, events.clone())?, stt)));
+        let ring = audio.format();
+        let candidate = |backend: &str| {
+            find(&self.stt, backend)
+                .ok_or_else(|| missing("recogniser", backend, &self.stt))
+                .and_then(|(name, stt)| Candidate::new(name, stt, ring))
+        };
+        let opened = candidate(&spec.backend).and_then(|first| {
+            let (ear, hearing) = Ear::new(audio, &first, events.clone())?;
+            let audio = if first.takes(ring) { "passed_through" } else { "decoded" };
+            let labels = [("backend", first.name), ("audio", audio)];
+            metrics::counter(metrics::speech_ears_total, &labels).increment(1);
+            let second = Some(&spec.fallback).filter(|name| !name.is_empty() && **name != spec.backend);
+            let second = second.and_then(|name| match candidate(name) {
+                Ok(second) => Some(second),
+                Err(message) => {
+                    tracing::warn!(message, "a call has no fallback recogniser");
+                    None
+                }
+            });
+            Ok((ear, hearing, [Some(first), second].into_iter().flatten().collect()))
+        });
         match opened {
-            Ok((name, (ear, hearing), stt)) => {
-                let task = ear::listen(stt, spec, hearing, name, language);
+            Ok((ear, hearing, candidates)) => {
+                let task = ear::listen(candidates, spec, hearing, language);
                 let listening = tokio::task::spawn_local(counting("ear", task));
                 Some(Slot { ear, listening })
             }

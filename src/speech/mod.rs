@@ -4,10 +4,14 @@
 //! drivers come and go behind them. They live on a lane, one I/O thread per media shard, which can stall or lose a task without a frame being late.
 //! What they learn travels up as [`SpeechEvent`]s.
 
+pub mod double;
+pub mod link;
 pub mod stt;
 pub mod tts;
 
 mod config;
+#[cfg(test)]
+mod contract;
 mod ear;
 mod lane;
 mod mouth;
@@ -84,6 +88,8 @@ pub enum SpeechEvent {
 pub struct EarSpec {
     /// Backend's name (`pocketsphinx`, `fake`, …).
     pub backend: String,
+    /// The backend that takes over where that one fails; empty is none.
+    pub fallback: String,
     /// BCP 47 language, or `auto`.
     pub language: String,
     /// Phrases that are expected: a grammar for engines that take one.
@@ -97,6 +103,8 @@ pub struct EarSpec {
 pub struct MouthSpec {
     /// Backend's name (`espeak`, `fake`, …).
     pub backend: String,
+    /// The backend that speaks where that one fails, with the voice of its language; empty is none.
+    pub fallback: String,
     /// Voice as the backend names it; empty chooses by language.
     pub voice: String,
     /// BCP 47 language, or `auto`.

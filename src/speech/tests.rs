@@ -307,7 +307,7 @@ async fn nothing_of_a_short_outage_is_lost() {
 
 #[tokio::test(start_paused = true)]
 async fn the_last_five_seconds_of_a_long_outage_are_heard_after_it() {
-    let (spoken, heard) = through_an_outage(|session| away_until(session, 6)).await;
+    let (spoken, heard) = through_an_outage(|session| away_until(session, 10)).await;
     assert!(heard == spoken[8000 * 7..], "{} samples", heard.len());
 }
 

@@ -1,6 +1,7 @@
 //! Tests that need more than one module, or a process. One binary; each module says in its first line what it holds.
 
 mod asyncapi;
+mod backends;
 mod bad_input;
 mod browser;
 mod calls;

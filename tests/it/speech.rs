@@ -118,6 +118,7 @@ impl Line {
         let (sender, events) = mpsc::channel(256);
         let spec = EarSpec {
             backend: "pocketsphinx".to_owned(),
+            fallback: String::new(),
             language: language.to_owned(),
             phrases: phrases.iter().map(|p| (*p).to_owned()).collect(),
             free_speech,
@@ -417,6 +418,7 @@ impl Earpiece {
         let (sender, events) = mpsc::channel(256);
         let spec = MouthSpec {
             backend: "espeak".to_owned(),
+            fallback: String::new(),
             voice: String::new(),
             language: language.to_owned(),
         };

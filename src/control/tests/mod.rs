@@ -4,7 +4,10 @@
 use super::*;
 use crate::{
     agent::{Config as Agents, Kind as AgentKind, Profile},
-    audio::ring::{DownlinkRx, UplinkTx},
+    audio::{
+        codec,
+        ring::{DownlinkRx, UplinkTx},
+    },
     base::{doorbell::Doorbell, format::AudioFormat, ids::UtteranceId, settings::Section},
     bus::{Event, News, local::LocalBus},
     llm::scripted::{Action, Fallback, Rule, Script},
@@ -592,8 +595,11 @@ impl Leg {
     /// The caller speaks.
     fn hear(&mut self, samples: &[i16]) {
         let uplink = self.uplink.as_mut().expect("somebody listens");
-        for piece in samples.chunks(160) {
-            assert!(uplink.push(piece), "the ear keeps up");
+        let mut codes = [0; 160];
+        for piece in samples.chunks(codes.len()) {
+            let n = codec::encode(uplink.format().encoding, piece, &mut codes);
+            let wide: Vec<i16> = codes[..n].iter().map(|c| i16::from(*c)).collect();
+            assert!(uplink.push(&wide), "the ear keeps up");
         }
         if let Some(bell) = uplink.bell() {
             bell.ring();

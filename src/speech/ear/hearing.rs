@@ -2,9 +2,11 @@
 //!
 //! The lane feeds it ([`Feed`]), a recogniser's session reads it ([`Hearing`]). Samples read but not yet settled are kept,
 //! so that a session that takes over from a broken one hears them again, once and in order. The backlog holds 5 s; what falls
-//! out of it unread is lost and counted.
+//! out of it unread is lost and counted. It holds samples, or the vendor's G.711 codes where the recogniser takes those.
 
 use crate::{
+    audio::{codec, resample::any::AnyResampler},
+    base::format::{AudioFormat, Encoding},
     metrics,
     speech::{SpeechEvent, Transcript},
 };
@@ -76,11 +78,23 @@ impl Backlog {
         self.start += n;
     }
 
-    /// Goes back to the first sample that is not settled and was heard by one session at most.
-    fn rewind(&mut self) {
-        let twice = self.heard_once.min(self.next);
-        self.heard_once = self.heard_once.max(self.next);
-        self.settle(twice);
+    /// Holds other samples for the same time, `new` a second instead of `old`, none of which were read.
+    fn replace(&mut self, samples: Vec<i16>, old: u32, new: u32, capacity: usize) {
+        let scale = |position: u64| position * u64::from(new) / u64::from(old);
+        self.samples = samples.into();
+        self.capacity = capacity;
+        self.start = scale(self.start);
+        self.next = self.start;
+        self.heard_once = scale(self.heard_once);
+    }
+
+    /// Goes back to the first sample that is not settled and was heard by one session at most, whether or not this one counts.
+    fn rewind(&mut self, counts: bool) {
+        if counts {
+            let twice = self.heard_once.min(self.next);
+            self.heard_once = self.heard_once.max(self.next);
+            self.settle(twice);
+        }
         self.next = self.start;
     }
 }
@@ -92,7 +106,8 @@ struct Shared {
     ended: Cell<bool>,
     /// Rung when `ended` becomes true, for [`Hearing::overdue`].
     end: Notify,
-    rate: u32,
+    /// What the backlog holds: samples ([`Encoding::L16Le`]), or G.711 codes, one in each place.
+    format: Cell<AudioFormat>,
 }
 
 /// The lane's end.
@@ -104,6 +119,8 @@ pub(super) struct Feed(Rc<Shared>);
 pub struct Hearing {
     shared: Rc<Shared>,
     events: mpsc::Sender<SpeechEvent>,
+    /// Where audio is put in order for a reader of bytes.
+    wide: Vec<i16>,
     /// Whether a failure was reported and no session has been ready since.
     out_of_order: bool,
     /// Whether the present session has been ready.
@@ -123,19 +140,41 @@ impl Teller {
     }
 }
 
-/// Makes the two ends for audio at `rate` Hz; news goes to `events`.
-pub(super) fn hearing(rate: u32, events: mpsc::Sender<SpeechEvent>) -> (Feed, Hearing) {
-    let capacity = rate as usize * KEPT.as_secs() as usize;
+/// Whether audio of this encoding is kept as codes.
+fn is_codes(encoding: Encoding) -> bool {
+    matches!(encoding, Encoding::Ulaw | Encoding::Alaw)
+}
+
+/// Makes the samples of codes, one in each place, in place.
+pub(super) fn decode(encoding: Encoding, wide: &mut [i16]) {
+    let mut codes = [0; 256];
+    for piece in wide.chunks_mut(codes.len()) {
+        for (code, wide) in codes.iter_mut().zip(piece.iter()) {
+            *code = wide.to_le_bytes()[0];
+        }
+        // G.711 has a sample for every code.
+        let _ = codec::decode(encoding, &codes[..piece.len()], piece);
+    }
+}
+
+/// Room for what is kept of audio of this format.
+const fn capacity(format: AudioFormat) -> usize {
+    format.rate as usize * KEPT.as_secs() as usize
+}
+
+/// Makes the two ends for audio of this format; news goes to `events`.
+pub(super) fn hearing(format: AudioFormat, events: mpsc::Sender<SpeechEvent>) -> (Feed, Hearing) {
     let shared = Rc::new(Shared {
-        backlog: RefCell::new(Backlog::new(capacity)),
+        backlog: RefCell::new(Backlog::new(capacity(format))),
         changed: Notify::new(),
         ended: Cell::new(false),
         end: Notify::new(),
-        rate,
+        format: Cell::new(format),
     });
     let hearing = Hearing {
         shared: Rc::clone(&shared),
         events,
+        wide: Vec::new(),
         out_of_order: false,
         ready: false,
     };
@@ -143,6 +182,11 @@ pub(super) fn hearing(rate: u32, events: mpsc::Sender<SpeechEvent>) -> (Feed, He
 }
 
 impl Feed {
+    /// In what it takes audio. Changes when another recogniser takes over.
+    pub(super) fn format(&self) -> AudioFormat {
+        self.0.format.get()
+    }
+
     /// Appends what the caller said.
     pub(super) fn push(&self, samples: &[i16]) {
         let lost = self.0.backlog.borrow_mut().push(samples);
@@ -169,12 +213,41 @@ impl Drop for Feed {
 impl Hearing {
     /// Sample rate in Hz: what [`Stt::rate`](crate::speech::stt::Stt::rate) asked for.
     pub fn rate(&self) -> u32 {
-        self.shared.rate
+        self.format().rate
+    }
+
+    /// What [`Hearing::read_bytes`] gives: the vendor's own G.711 codes, or samples in [`Encoding::L16Le`].
+    pub fn format(&self) -> AudioFormat {
+        self.shared.format.get()
     }
 
     /// Waits for audio and reads up to `out.len()` samples. 0 means that the caller is gone and everything was read.
     /// Nothing is lost when the future is dropped.
     pub async fn read(&mut self, out: &mut [i16]) -> usize {
+        let n = self.read_as_kept(out).await;
+        let encoding = self.format().encoding;
+        if is_codes(encoding) {
+            decode(encoding, &mut out[..n]);
+        }
+        n
+    }
+
+    /// The same as bytes of [`Hearing::format`], appended to `out`: `most` samples at most. Returns how many samples they are.
+    pub async fn read_bytes(&mut self, most: usize, out: &mut Vec<u8>) -> usize {
+        let mut wide = std::mem::take(&mut self.wide);
+        wide.resize(most, 0);
+        let n = self.read_as_kept(&mut wide).await;
+        let bytes = wide[..n].iter().flat_map(|wide| wide.to_le_bytes());
+        if is_codes(self.format().encoding) {
+            out.extend(bytes.step_by(2));
+        } else {
+            out.extend(bytes);
+        }
+        self.wide = wide;
+        n
+    }
+
+    async fn read_as_kept(&mut self, out: &mut [i16]) -> usize {
         loop {
             let n = self.shared.backlog.borrow_mut().read(out);
             if n > 0 || out.is_empty() || self.is_over() {
@@ -196,7 +269,7 @@ impl Hearing {
 
     /// A position in milliseconds since the ear opened.
     pub fn ms(&self, position: u64) -> u64 {
-        position * 1000 / u64::from(self.shared.rate)
+        position * 1000 / u64::from(self.rate())
     }
 
     /// Says that the session works. Ends an outage.
@@ -242,10 +315,33 @@ impl Hearing {
         Teller(self.events.clone())
     }
 
-    /// Begins another session after a broken one. Returns whether that one had been ready.
+    /// Begins another session after a broken one. Returns whether that one had been ready. What broke two that were is not heard a
+    /// third time: it may be what broke them.
     pub(super) fn rewind(&mut self) -> bool {
-        self.shared.backlog.borrow_mut().rewind();
-        std::mem::take(&mut self.ready)
+        let was_ready = std::mem::take(&mut self.ready);
+        self.shared.backlog.borrow_mut().rewind(was_ready);
+        was_ready
+    }
+
+    /// Keeps audio in another format from now on, for another recogniser: converts what waits. Called after
+    /// [`rewind`](Self::rewind), when nothing of it counts as read.
+    pub(super) fn recast(&mut self, to: AudioFormat) {
+        let from = self.shared.format.replace(to);
+        if from == to {
+            return;
+        }
+        let mut backlog = self.shared.backlog.borrow_mut();
+        let mut samples: Vec<i16> = backlog.samples.iter().copied().collect();
+        if is_codes(from.encoding) {
+            decode(from.encoding, &mut samples);
+        }
+        let mut converted = AnyResampler::convert(from.rate, to.rate, &samples).unwrap_or_default();
+        if is_codes(to.encoding) {
+            let mut codes = vec![0; converted.len()];
+            codec::encode(to.encoding, &converted, &mut codes);
+            converted = codes.into_iter().map(i16::from).collect();
+        }
+        backlog.replace(converted, from.rate, to.rate, capacity(to));
     }
 
     /// Whether nothing more will come: the caller is gone, or nobody wants the words.
@@ -273,7 +369,48 @@ impl Hearing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audio::g711;
+    use futures_util::FutureExt as _;
     use proptest::prelude::*;
+
+    fn format(encoding: Encoding, rate: u32) -> AudioFormat {
+        AudioFormat { encoding, rate }
+    }
+
+    #[test]
+    fn codes_are_read_as_they_came_or_as_their_samples() {
+        let (feed, mut hearing) = hearing(format(Encoding::Ulaw, 8000), mpsc::channel(1).0);
+        feed.push(&(0..=255).collect::<Vec<i16>>());
+        let mut bytes = Vec::new();
+        assert_eq!(hearing.read_bytes(128, &mut bytes).now_or_never(), Some(128));
+        assert!(bytes.iter().copied().eq(0..128));
+        let (mut samples, mut expected) = ([0; 128], [0; 128]);
+        assert_eq!(hearing.read(&mut samples).now_or_never(), Some(128));
+        g711::ulaw_decode(&(128..=255).collect::<Vec<u8>>(), &mut expected);
+        assert_eq!(samples, expected);
+    }
+
+    #[test]
+    fn another_recogniser_hears_the_rest_in_its_own_format_at_the_same_time() {
+        let (feed, mut hearing) = hearing(format(Encoding::Ulaw, 8000), mpsc::channel(1).0);
+        let mut codes = [0; 1600];
+        let tone: Vec<i16> = (0..1600).map(|n| if n / 8 % 2 == 0 { 4000 } else { -4000 }).collect();
+        g711::ulaw_encode(&tone, &mut codes);
+        feed.push(&codes.map(i16::from));
+        hearing.read_bytes(1600, &mut Vec::new()).now_or_never();
+        hearing.settle(800);
+        hearing.rewind();
+        hearing.recast(format(Encoding::L16Le, 16_000));
+        assert_eq!((hearing.position(), hearing.ms(hearing.position())), (1600, 100));
+        assert_eq!(feed.format().rate, 16_000);
+        let mut samples = vec![0; 4000];
+        let n = hearing.read(&mut samples).now_or_never().unwrap();
+        assert!(n.abs_diff(1600) <= 2, "{n}");
+        assert!(
+            samples[100..n - 100].iter().any(|s| *s > 3500),
+            "it is sound, not codes"
+        );
+    }
 
     #[test]
     fn what_was_not_settled_is_heard_again_once() {
@@ -282,10 +419,10 @@ mod tests {
         b.push(&[1, 2, 3, 4, 5, 6]);
         assert_eq!(b.read(&mut out[..4]), 4);
         b.settle(2);
-        b.rewind();
+        b.rewind(true);
         assert_eq!(b.read(&mut out[..3]), 3);
         assert_eq!(out[..3], [3, 4, 5], "3 and 4 for the second time");
-        b.rewind();
+        b.rewind(true);
         assert_eq!(b.read(&mut out), 2);
         assert_eq!(out[..2], [5, 6], "3 and 4 are not heard a third time");
     }
@@ -302,10 +439,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn each_sample_is_heard_in_order_and_at_most_twice(ops in prop::collection::vec((0u8..4, 0usize..40), 1..300)) {
+        fn each_sample_is_heard_in_order_and_at_most_twice_by_sessions_that_work(ops in prop::collection::vec((0u8..5, 0usize..40), 1..300)) {
             let mut b = Backlog::new(64);
             let (mut pushed, mut lost) = (0u64, 0u64);
-            let mut heard = vec![0u8; 300 * 40];
+            let (mut heard, mut ever) = (vec![0u8; 300 * 40], vec![false; 300 * 40]);
+            let mut session: Vec<usize> = Vec::new();
             for (op, n) in ops {
                 match op {
                     0 => {
@@ -320,16 +458,25 @@ mod tests {
                         for (i, sample) in out[..got].iter().enumerate() {
                             prop_assert_eq!(*sample, (from + i as u64) as i16);
                             heard[from as usize + i] += 1;
+                            ever[from as usize + i] = true;
+                            session.push(from as usize + i);
                         }
                     }
                     2 => b.settle(b.next.saturating_sub(n as u64)),
-                    _ => b.rewind(),
+                    3 => {
+                        b.rewind(true);
+                        session.clear();
+                    }
+                    _ => {
+                        b.rewind(false);
+                        session.drain(..).for_each(|at| heard[at] -= 1);
+                    }
                 }
                 prop_assert!(b.samples.len() <= 64);
                 prop_assert!(b.start <= b.next && b.next <= pushed);
             }
             prop_assert!(heard.iter().all(|n| *n <= 2));
-            let unheard = heard[..b.next as usize].iter().filter(|n| **n == 0).count() as u64;
+            let unheard = ever[..b.next as usize].iter().filter(|heard| !**heard).count() as u64;
             prop_assert!(unheard <= lost);
         }
     }

@@ -1,16 +1,29 @@
 //! Recognisers: the trait one implements, and the list of those there are. One folder each, one line in [`BACKENDS`].
 
+pub mod deepgram;
+pub mod elevenlabs;
 pub mod fake;
+mod live;
+pub mod openai;
 pub mod pocketsphinx;
 pub mod segment;
+pub mod vosk;
+mod whole;
 
-use super::{EarSpec, Hearing};
-use crate::base::settings::Section;
+use super::{EarSpec, Hearing, double::Make};
+use crate::base::{format::Encoding, settings::Section};
 use futures_util::future::LocalBoxFuture;
 use std::{fmt, rc::Rc, sync::Arc};
 
 /// Every recogniser. Configuration, metrics labels and tests iterate it.
-pub static BACKENDS: &[&Descriptor] = &[&pocketsphinx::DESCRIPTOR, &fake::DESCRIPTOR];
+pub static BACKENDS: &[&Descriptor] = &[
+    &pocketsphinx::DESCRIPTOR,
+    &deepgram::DESCRIPTOR,
+    &elevenlabs::DESCRIPTOR,
+    &openai::DESCRIPTOR,
+    &vosk::DESCRIPTOR,
+    &fake::DESCRIPTOR,
+];
 
 /// What a recogniser is called and how it is configured.
 pub struct Descriptor {
@@ -18,6 +31,8 @@ pub struct Descriptor {
     pub name: &'static str,
     /// Reads its section. Does no I/O.
     pub read: fn(&Section<'_>) -> Arc<dyn Engine>,
+    /// A stand-in for the service behind it that accepts this key; `None` for an engine of our own machine.
+    pub double: Option<Make>,
 }
 
 impl fmt::Debug for Descriptor {
@@ -28,6 +43,11 @@ impl fmt::Debug for Descriptor {
 
 /// A configured recogniser, one for the daemon. `Debug` shows its whole configuration.
 pub trait Engine: fmt::Debug + Send + Sync {
+    /// What it cannot do without and was not configured with, as a hint to write it: `set speech.stt.NAME.key`.
+    fn lacks(&self) -> Option<String> {
+        None
+    }
+
     /// Opens it on a lane, within the lane's runtime. Once per lane; must not wait.
     fn open(&self) -> Rc<dyn Stt>;
 }
@@ -36,6 +56,12 @@ pub trait Engine: fmt::Debug + Send + Sync {
 pub trait Stt {
     /// The sample rate it wants for a ring of `ring` Hz, one of `AudioFormat::RATES`.
     fn rate(&self, ring: u32) -> u32;
+
+    /// Whether it takes audio in this encoding as it is, at the rate it wants. Such audio is never decoded: [`Hearing::read_bytes`]
+    /// gives the vendor's own codes.
+    fn takes(&self, _encoding: Encoding) -> bool {
+        false
+    }
 
     /// One session: hears the audio to its end, tells the words, then returns `Ok`. Says [`Hearing::ready`] once it works and
     /// [`Hearing::settle`] as it goes, since another session hears from there if this one breaks.

@@ -1,19 +1,31 @@
 //! Synthesizers: the trait one implements, and the list of those there are. One folder each, one line in [`BACKENDS`].
 
+pub mod deepgram;
+pub mod elevenlabs;
 pub mod espeak;
 pub mod fake;
+mod fallback;
+pub mod openai;
 mod pieces;
+mod stream;
 
+pub(super) use fallback::Fallback;
 pub use pieces::pieces;
 
-use super::MouthSpec;
+use super::{MouthSpec, double::Make};
 use crate::base::settings::Section;
 use futures_util::future::LocalBoxFuture;
 use std::{fmt, rc::Rc, sync::Arc};
 use tokio::sync::mpsc;
 
 /// Every synthesizer. Configuration, metrics labels and tests iterate it.
-pub static BACKENDS: &[&Descriptor] = &[&espeak::DESCRIPTOR, &fake::DESCRIPTOR];
+pub static BACKENDS: &[&Descriptor] = &[
+    &espeak::DESCRIPTOR,
+    &deepgram::DESCRIPTOR,
+    &elevenlabs::DESCRIPTOR,
+    &openai::DESCRIPTOR,
+    &fake::DESCRIPTOR,
+];
 
 /// What a synthesizer is called and how it is configured.
 pub struct Descriptor {
@@ -21,6 +33,8 @@ pub struct Descriptor {
     pub name: &'static str,
     /// Reads its section. Does no I/O.
     pub read: fn(&Section<'_>) -> Arc<dyn Engine>,
+    /// A stand-in for the service behind it that accepts this key; `None` for an engine of our own machine.
+    pub double: Option<Make>,
 }
 
 impl fmt::Debug for Descriptor {
@@ -31,6 +45,11 @@ impl fmt::Debug for Descriptor {
 
 /// A configured synthesizer, one for the daemon. `Debug` shows its whole configuration.
 pub trait Engine: fmt::Debug + Send + Sync {
+    /// What it cannot do without and was not configured with, as a hint to write it: `set speech.stt.NAME.key`.
+    fn lacks(&self) -> Option<String> {
+        None
+    }
+
     /// Opens it on a lane, within the lane's runtime. Once per lane; must not wait.
     fn open(&self) -> Rc<dyn Tts>;
 }

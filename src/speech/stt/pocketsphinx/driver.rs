@@ -1,27 +1,18 @@
-//! The session of one ear: cuts utterances, has them recognised one after the other, tells what they were.
+//! What an ear asks of the engine: its phrases, free speech, or one after the other.
 
 use super::{
     pool::{Pool, PoolError},
     proto::{Ask, RATE, Reply},
     words::words,
 };
-use crate::{
-    audio::resample::any::AnyResampler,
-    metrics,
-    speech::{
-        EarSpec, Hearing, Transcript,
-        stt::{
-            SttError,
-            segment::{Found, HANG_OVER, Segmenter, Utterance},
-        },
+use crate::speech::{
+    EarSpec, Hearing,
+    stt::{
+        SttError,
+        whole::{self, Recognised, Unheard},
     },
 };
-use futures_util::{FutureExt as _, future::LocalBoxFuture};
-use std::collections::VecDeque;
-use tokio::time::Instant;
-
-/// Utterances of one ear that wait at most; the oldest gives way.
-const WAITING: usize = 4;
+use futures_util::FutureExt as _;
 
 /// What an ear listens for, as the engine takes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,14 +91,6 @@ impl Task {
     }
 }
 
-/// An utterance on its way.
-struct Pending<'a> {
-    from: u64,
-    to: u64,
-    cut: Instant,
-    words: LocalBoxFuture<'a, Result<Option<String>, PoolError>>,
-}
-
 /// Hears to the end of the audio.
 pub(super) async fn session(pool: &Pool, spec: &EarSpec, hearing: &mut Hearing) -> Result<(), SttError> {
     let task = Task::of(spec)?;
@@ -120,113 +103,22 @@ pub(super) async fn session(pool: &Pool, spec: &EarSpec, hearing: &mut Hearing) 
         }
         Err(PoolError::Lost(message)) => return Err(SttError::Lost(message)),
     }
-    let rate = hearing.rate();
-    let mut segmenter = segmenter(rate, hearing.position())?;
-    let mut waiting: VecDeque<(Instant, Utterance)> = VecDeque::new();
-    let mut pending: Option<Pending<'_>> = None;
-    let mut chunk = vec![0; rate as usize / 50];
-    let mut over = false;
-    loop {
-        if pending.is_none() {
-            pending = waiting.pop_front().map(|(cut, utterance)| {
-                let Utterance { from, to, samples } = utterance;
-                let samples = AnyResampler::convert(rate, RATE, &samples).unwrap_or_default();
-                let words = task.recognise(spec, pool, samples).boxed_local();
-                Pending { from, to, cut, words }
-            });
-        }
-        if over && pending.is_none() {
-            return Ok(());
-        }
-        tokio::select! {
-            biased;
-            Some(outcome) = answer(&mut pending) => {
-                if let Some(done) = pending.take() {
-                    tell(outcome, &done, hearing).await?;
-                }
-            }
-            n = hearing.read(&mut chunk), if !over => {
-                over = n == 0;
-                let lost_some = segmenter.position() + n as u64 != hearing.position();
-                let found = |f| note(f, hearing, &mut waiting);
-                if over || lost_some {
-                    segmenter.finish(found);
-                } else {
-                    segmenter.push(&chunk[..n], found);
-                }
-                if lost_some && !over {
-                    // What comes after a gap has nothing to do with what came before.
-                    segmenter = self::segmenter(rate, hearing.position() - n as u64)?;
-                    segmenter.push(&chunk[..n], |f| note(f, hearing, &mut waiting));
-                }
-            }
-        }
-        let unheard = pending
-            .iter()
-            .map(|p| p.from)
-            .chain(waiting.iter().map(|(_, u)| u.from));
-        hearing.settle(unheard.min().unwrap_or(u64::MAX).min(segmenter.needed_from()));
-    }
-}
-
-fn segmenter(rate: u32, position: u64) -> Result<Segmenter, SttError> {
-    Segmenter::new(rate, position).map_err(|e| SttError::Refused(e.to_string()))
-}
-
-/// The answer to the question that is out, if one is.
-async fn answer(pending: &mut Option<Pending<'_>>) -> Option<Result<Option<String>, PoolError>> {
-    Some(pending.as_mut()?.words.as_mut().await)
-}
-
-/// Takes up what was found in the audio.
-fn note(found: Found, hearing: &Hearing, waiting: &mut VecDeque<(Instant, Utterance)>) {
-    match found {
-        Found::Onset => hearing.started(),
-        Found::Utterance(utterance) => {
-            if waiting.len() >= WAITING {
-                metrics::dropped("stt_utterance", "slow_recogniser", 1);
-                waiting.pop_front();
-            }
-            waiting.push_back((Instant::now(), utterance));
-        }
-    }
-}
-
-/// Tells what an utterance was.
-async fn tell(
-    outcome: Result<Option<String>, PoolError>,
-    utterance: &Pending<'_>,
-    hearing: &mut Hearing,
-) -> Result<(), SttError> {
-    match outcome {
-        Ok(Some(text)) => {
-            metrics::STT_FINAL.record(utterance.cut.elapsed() + HANG_OVER);
-            let transcript = Transcript {
-                text,
-                is_final: true,
-                // The engine's own probability says nothing under a grammar, and little otherwise.
-                confidence: None,
-                language: Some("en".to_owned()),
-                from_ms: hearing.ms(utterance.from),
-                to_ms: hearing.ms(utterance.to),
-            };
-            hearing.transcript(transcript).await;
-            Ok(())
-        }
-        Ok(None) => {
-            metrics::dropped("stt_utterance", "not_a_phrase", 1);
-            Ok(())
-        }
-        Err(PoolError::Full) => {
-            metrics::dropped("stt_utterance", "queue_full", 1);
-            Ok(())
-        }
-        Err(PoolError::Lost(message)) => {
-            // It has had its second chance in the pool; the next session goes on behind it.
-            hearing.settle(utterance.to);
-            Err(SttError::Lost(message))
-        }
-    }
+    let recognise = |samples| {
+        let words = task.recognise(spec, pool, samples);
+        words
+            .map(|outcome| match outcome {
+                Ok(Some(text)) => Ok(Recognised {
+                    text,
+                    language: Some("en".to_owned()),
+                }),
+                Ok(None) => Err(Unheard::Dropped("not_a_phrase")),
+                Err(PoolError::Full) => Err(Unheard::Dropped("queue_full")),
+                // It has had its second chance in the pool.
+                Err(PoolError::Lost(message)) => Err(Unheard::Spent(SttError::Lost(message))),
+            })
+            .boxed_local()
+    };
+    whole::session(hearing, RATE, recognise).await
 }
 
 #[cfg(test)]
@@ -236,6 +128,7 @@ mod tests {
     fn spec(language: &str, phrases: &[&str], free_speech: bool) -> EarSpec {
         EarSpec {
             backend: "pocketsphinx".to_owned(),
+            fallback: String::new(),
             language: language.to_owned(),
             phrases: phrases.iter().map(|p| (*p).to_owned()).collect(),
             free_speech,

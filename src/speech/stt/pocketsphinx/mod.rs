@@ -41,6 +41,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
             pool: Mutex::default(),
         })))
     },
+    double: None,
 };
 
 /// `[speech.stt.pocketsphinx]`.

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 pub static DESCRIPTOR: Descriptor = Descriptor {
     name: "espeak",
     read: |section| Arc::new(Config::read(section)),
+    double: None,
 };
 
 /// `[speech.tts.espeak]`.

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 pub static DESCRIPTOR: Descriptor = Descriptor {
     name: "fake",
     read: |_: &Section<'_>| Arc::new(Fake),
+    double: None,
 };
 
 const RATE: u32 = 8000;

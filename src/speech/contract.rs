@@ -1,0 +1,389 @@
+//! What every service-backed recogniser and synthesizer keeps to, against its stand-in on a real socket, whatever goes wrong.
+//!
+//! Iterates the registries: a backend with a stand-in is tested by being listed.
+
+use super::{
+    Config, EarSpec, MouthSpec, Speech, SpeechEvent, Transcript,
+    double::{Fault, Make, Server},
+    stt::{self, fake},
+    tts,
+};
+use crate::{
+    audio::{
+        codec,
+        ring::{DownlinkRx, UplinkTx, downlink, uplink_of},
+    },
+    base::{
+        format::{AudioFormat, Encoding},
+        ids::UtteranceId,
+        settings::{Catalogue, Faults, Item, Place, Section, Table, Value, show_path},
+    },
+};
+use futures_util::future::join_all;
+use std::time::Duration;
+use tokio::{sync::mpsc, time::timeout};
+
+const KEY: &str = "a-key-of-the-contract";
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Keys that are set where a backend has them, so that nothing takes long.
+const QUICK: &[(&str, &str)] = &[
+    ("key", KEY),
+    ("ping_every", "100ms"),
+    ("silence", "700ms"),
+    ("answer", "1s"),
+    ("first_audio", "1s"),
+    ("limit", "5s"),
+];
+
+fn table(pairs: Vec<(String, Value)>) -> Table {
+    let item = |value| Item {
+        value,
+        place: Place::Line(1),
+    };
+    pairs.into_iter().map(|(k, v)| (k, item(v))).collect()
+}
+
+/// Speech whose backend `kind.name` is served at `url`.
+fn speech(kind: &str, name: &str, url: &str, more: &[(&str, &str)]) -> Speech {
+    let (faults, catalogue) = (Faults::default(), Catalogue::default());
+    Config::read(&Section::root(&Table::new(), &faults).telling(&catalogue));
+    let known: Vec<_> = catalogue.take().iter().map(|k| show_path(&k.path)).collect();
+    let here = [("url", url)];
+    let keys = QUICK.iter().chain(more).chain(&here);
+    let keys = keys.filter(|(key, _)| known.contains(&format!("{kind}.{name}.{key}")));
+    let keys = keys.map(|(key, value)| ((*key).to_owned(), Value::String((*value).to_owned())));
+    let backend = table(keys.collect());
+    let backends = table(vec![(name.to_owned(), Value::Table(backend))]);
+    let root = table(vec![(kind.to_owned(), Value::Table(backends))]);
+    let config = Config::read(&Section::root(&root, &faults));
+    assert_eq!(faults.take(), []);
+    Speech::new(&config, 1)
+}
+
+async fn serve(double: Make, faults: &[Fault]) -> Server {
+    let server = Server::open(([127, 0, 0, 1], 0).into(), double(KEY)).await.unwrap();
+    server.go_wrong(faults);
+    server
+}
+
+/// The recognisers behind which there is a service, and models of theirs with a protocol of their own.
+fn recognisers() -> Vec<(&'static str, Make, &'static str)> {
+    let listed = stt::BACKENDS.iter().filter_map(|d| Some((d.name, d.double?, "")));
+    let deepgram = stt::deepgram::DESCRIPTOR
+        .double
+        .map(|d| ("deepgram", d, "flux-general-en"));
+    listed.chain(deepgram).collect()
+}
+
+const ULAW: AudioFormat = AudioFormat {
+    encoding: Encoding::Ulaw,
+    rate: 8000,
+};
+
+/// Three bursts, half a second of silence before each: the samples, and what and when they are.
+fn bursts(rate: u32) -> (Vec<i16>, [(String, u64, u64); 3]) {
+    let mut samples = Vec::new();
+    let spoken = [0, 3, 6].map(|index| {
+        samples.resize(samples.len() + rate as usize / 2, 0);
+        let from = samples.len() as u64 * 1000 / u64::from(rate);
+        samples.extend(fake::phrase(index, 420, rate));
+        (fake::words(400 + 100 * index), from, from + 420)
+    });
+    (samples, spoken)
+}
+
+/// What an ear told, from its first news to its end.
+#[derive(Debug, Default)]
+struct Told {
+    finals: Vec<Transcript>,
+    failures: Vec<String>,
+    recoveries: usize,
+}
+
+impl Told {
+    fn texts(&self) -> Vec<&str> {
+        self.finals.iter().map(|t| t.text.as_str()).collect()
+    }
+}
+
+/// Speaks to an ear as fast as a caller would, hangs up, and hears all its news.
+async fn call(speech: &Speech, name: &str, fallback: &str, format: AudioFormat, samples: &[i16]) -> (Told, Vec<u8>) {
+    let (mut ring, audio) = uplink_of(format, format.rate as usize * 5, Some(speech.bell(0)));
+    let (news, mut events) = mpsc::channel(256);
+    let spec = EarSpec {
+        backend: name.to_owned(),
+        fallback: fallback.to_owned(),
+        language: "en".to_owned(),
+        ..EarSpec::default()
+    };
+    let _handle = speech.open_ear(0, spec, audio, news);
+    let mut codes = vec![0; format.encoding.bytes(samples.len())];
+    codec::encode(format.encoding, samples, &mut codes);
+    let wide: Vec<i16> = match format.encoding {
+        Encoding::Ulaw | Encoding::Alaw => codes.iter().map(|c| i16::from(*c)).collect(),
+        _ => samples.to_vec(),
+    };
+    let talk = async move {
+        for frame in wide.chunks(format.samples_of_ms(20)) {
+            push(&mut ring, frame);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let listen = async {
+        let mut told = Told::default();
+        while let Some(event) = events.recv().await {
+            match event {
+                SpeechEvent::Transcript(t) if t.is_final => told.finals.push(t),
+                SpeechEvent::SttFailed { message } => told.failures.push(message),
+                SpeechEvent::SttRecovered => told.recoveries += 1,
+                _ => {}
+            }
+        }
+        told
+    };
+    let both = timeout(PATIENCE, futures_util::future::join(talk, listen)).await;
+    (both.expect("an ear ends with its caller").1, codes)
+}
+
+fn push(ring: &mut UplinkTx, frame: &[i16]) {
+    // An ear that gave up has closed its ring.
+    if ring.push(frame) {
+        ring.bell().unwrap().ring();
+    }
+}
+
+#[tokio::test]
+async fn every_recogniser_hears_each_word_once_and_in_its_time_whatever_goes_wrong() {
+    let cases = recognisers().into_iter().flat_map(|(name, double, model)| {
+        let faults = Fault::ALL.into_iter().chain([Fault::None]);
+        faults.map(move |fault| async move {
+            let case = format!("{name} {model} {fault:?}");
+            let server = serve(double, &[fault]).await;
+            let speech = speech(
+                "stt",
+                name,
+                &server.url(),
+                &[("model", model)][usize::from(model.is_empty())..],
+            );
+            let (samples, spoken) = bursts(8000);
+            let (told, codes) = call(&speech, name, "", ULAW, &samples).await;
+            assert_eq!(server.complaints(), Vec::<String>::new(), "{case}");
+            if let Fault::Status(status @ (401 | 402)) = fault {
+                let [message] = &told.failures[..] else {
+                    panic!("{case}: {told:?}")
+                };
+                assert!(
+                    message.contains(&status.to_string()) && !message.contains(KEY),
+                    "{case}: {message}"
+                );
+                assert_eq!((told.recoveries, told.finals.len()), (0, 0), "{case}");
+                return;
+            }
+            let outages = usize::from(!matches!(fault, Fault::None | Fault::Slow(_)));
+            assert_eq!(
+                (told.failures.len(), told.recoveries),
+                (outages, outages),
+                "{case}: {told:?}"
+            );
+            assert_eq!(
+                told.texts(),
+                spoken.each_ref().map(|(text, ..)| text.as_str()),
+                "{case}"
+            );
+            for (heard, (_, from, to)) in told.finals.iter().zip(&spoken) {
+                let near = |a: u64, b: u64| a.abs_diff(b) <= 400;
+                // One service tells no times.
+                assert!(
+                    name == "elevenlabs" || near(heard.from_ms, *from) && near(heard.to_ms, *to),
+                    "{case}: {heard:?} is not {from} to {to}"
+                );
+            }
+            if fault == Fault::None && passes(name) {
+                assert!(
+                    server.heard() == [codes],
+                    "{case}: the vendor's codes come through as they are"
+                );
+            }
+        })
+    });
+    join_all(cases).await;
+}
+
+/// Whether the service takes the vendor's codec in binary messages.
+fn passes(name: &str) -> bool {
+    name == "deepgram"
+}
+
+#[tokio::test]
+async fn another_recogniser_takes_over_and_loses_nothing() {
+    let cases = recognisers().into_iter().flat_map(|(name, double, _)| {
+        [503, 401].map(|status| async move {
+            let server = serve(double, &[Fault::Status(status); 100]).await;
+            let speech = speech("stt", name, &server.url(), &[]);
+            let format = AudioFormat {
+                rate: 16_000,
+                encoding: Encoding::L16Le,
+            };
+            let (samples, spoken) = bursts(format.rate);
+            let (told, _) = call(&speech, name, "fake", format, &samples).await;
+            assert_eq!(
+                (told.failures.len(), told.recoveries),
+                (1, 1),
+                "{name} {status}: {told:?}"
+            );
+            assert_eq!(
+                told.texts(),
+                spoken.each_ref().map(|(text, ..)| text.as_str()),
+                "{name} {status}"
+            );
+        })
+    });
+    join_all(cases).await;
+}
+
+/// The tones that words are, in Hz.
+fn tones(text: &str) -> Vec<u32> {
+    let mut bursts = fake::Bursts::new(8000);
+    let mut found = Vec::new();
+    for word in text.split_whitespace() {
+        bursts.push(&tts::fake::word(word), |_| {});
+        bursts.finish(|f| found.push(f));
+    }
+    heard(found)
+}
+
+fn heard(found: Vec<fake::Found>) -> Vec<u32> {
+    let ended = found.into_iter().filter_map(|f| match f {
+        fake::Found::Ended(burst) => Some(burst.hz),
+        _ => None,
+    });
+    ended.collect()
+}
+
+/// Plays an utterance to its end, as a leg would; what was heard of it.
+async fn play(ring: &mut DownlinkRx, utterance: UtteranceId, rate: u32) -> Vec<u32> {
+    let (mut bursts, mut found) = (fake::Bursts::new(rate), Vec::new());
+    let mut out = vec![0; rate as usize / 50];
+    loop {
+        if ring.peek().is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            continue;
+        }
+        if ring.peek().is_some_and(|s| s.utterance < utterance) {
+            ring.skip(out.len());
+            continue;
+        }
+        assert_eq!(ring.peek().map(|s| s.utterance), Some(utterance));
+        let (n, last) = ring.pop(&mut out);
+        bursts.push(&out[..n], |f| found.push(f));
+        if last {
+            bursts.finish(|f| found.push(f));
+            return heard(found);
+        }
+    }
+}
+
+fn synthesizers() -> Vec<(&'static str, Make)> {
+    tts::BACKENDS.iter().filter_map(|d| Some((d.name, d.double?))).collect()
+}
+
+#[tokio::test]
+async fn every_synthesizer_speaks_whole_utterances_or_says_why_not() {
+    let cases = synthesizers().into_iter().flat_map(|(name, double)| {
+        let faults = Fault::ALL.into_iter().chain([Fault::None]);
+        faults.map(move |fault| async move {
+            let case = format!("{name} {fault:?}");
+            let server = serve(double, &[fault]).await;
+            let speech = speech("tts", name, &server.url(), &[]);
+            let (tx, mut ring) = downlink(8000, 16_000, 256);
+            let (news, mut events) = mpsc::channel(256);
+            let spec = MouthSpec {
+                backend: name.to_owned(),
+                language: "en".to_owned(),
+                ..MouthSpec::default()
+            };
+            let mouth = speech.open_mouth(0, spec, tx, news);
+            let texts = ["one two three four five six.", "seven eight. nine ten.", "eleven"];
+            for (n, text) in texts.iter().enumerate() {
+                assert!(mouth.say(UtteranceId(n as u32 + 1), (*text).to_owned(), None));
+            }
+            let works = matches!(fault, Fault::None | Fault::Slow(_));
+            let work = async {
+                let mut failures = Vec::new();
+                if !works {
+                    // What failed before its first sample has no place in the ring.
+                    while failures.is_empty() {
+                        match events.recv().await.expect("news") {
+                            SpeechEvent::TtsFailed { utterance, message } => failures.push((utterance, message)),
+                            SpeechEvent::Audio { .. } => {
+                                while ring.peek().is_some_and(|s| s.utterance == UtteranceId(1)) {
+                                    ring.skip(8000);
+                                }
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+                for (n, text) in texts.iter().enumerate().skip(usize::from(!works)) {
+                    assert_eq!(
+                        play(&mut ring, UtteranceId(n as u32 + 1), 8000).await,
+                        tones(text),
+                        "{case}"
+                    );
+                }
+                failures
+            };
+            let failures = timeout(PATIENCE, work)
+                .await
+                .unwrap_or_else(|_| panic!("{case}: no end"));
+            if let [(utterance, message)] = &failures[..] {
+                assert_eq!(*utterance, UtteranceId(1), "{case}");
+                assert!(!message.contains(KEY), "{case}: {message}");
+                if let Fault::Status(status) = fault {
+                    assert!(message.contains(&status.to_string()), "{case}: {message}");
+                }
+            }
+            drop(mouth);
+            while let Some(event) = timeout(PATIENCE, events.recv())
+                .await
+                .expect("a mouth ends with its handle")
+            {
+                assert!(!matches!(event, SpeechEvent::TtsFailed { .. }), "{case}: {event:?}");
+            }
+            assert_eq!(server.complaints(), Vec::<String>::new(), "{case}");
+        })
+    });
+    join_all(cases).await;
+}
+
+#[tokio::test]
+async fn a_synthesis_that_is_cut_ends_at_once_while_the_service_hangs() {
+    for (name, double) in synthesizers() {
+        let server = serve(double, &[Fault::Hang]).await;
+        let speech = speech("tts", name, &server.url(), &[("first_audio", "20s")]);
+        let (tx, mut ring) = downlink(8000, 16_000, 256);
+        let (news, mut events) = mpsc::channel(256);
+        let spec = MouthSpec {
+            backend: name.to_owned(),
+            language: "en".to_owned(),
+            ..MouthSpec::default()
+        };
+        let mouth = speech.open_mouth(0, spec, tx, news);
+        assert!(mouth.say(UtteranceId(1), "one two".to_owned(), None));
+        let begun = async {
+            while server.connections() == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, begun).await.expect("it is asked");
+        mouth.cut(UtteranceId(2));
+        assert!(mouth.say(UtteranceId(2), "three".to_owned(), None));
+        let heard = timeout(PATIENCE, play(&mut ring, UtteranceId(2), 8000)).await;
+        assert_eq!(heard.expect("the next is spoken"), tones("three"), "{name}");
+        drop(mouth);
+        while let Some(event) = events.recv().await {
+            assert!(!matches!(event, SpeechEvent::TtsFailed { .. }), "{name}: {event:?}");
+        }
+    }
+}

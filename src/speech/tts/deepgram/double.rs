@@ -1,0 +1,126 @@
+//! A stand-in for Deepgram's synthesis over a WebSocket: speaks words as tones (see [`crate::speech::tts::fake`]).
+
+use crate::{
+    base::format::{AudioFormat, Encoding},
+    speech::{
+        double::{Answer, Conversation, Double, Said, parameter, says, spoken, wrong_members, wrong_query},
+        tts::stream::ENCODINGS,
+    },
+};
+use http::request::Parts;
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+
+/// The service.
+#[derive(Debug)]
+pub struct Speak {
+    key: String,
+}
+
+impl Speak {
+    /// A service that accepts this key.
+    pub fn new(key: &str) -> Self {
+        Self { key: key.to_owned() }
+    }
+}
+
+impl Double for Speak {
+    fn answer(&self, head: &Parts, _: &[u8]) -> Answer {
+        if !says(head, "authorization", &format!("Token {}", self.key)) {
+            return Answer::refuse(401, "Invalid credentials.");
+        }
+        let flux = match head.uri.path() {
+            "/v1/speak" => false,
+            "/v2/speak" => true,
+            _ => return Answer::refuse(404, "no such path"),
+        };
+        if let Some(wrong) = wrong_query(head, &["model", "encoding", "sample_rate"], &["speed", "mip_opt_out"]) {
+            return Answer::refuse(400, &wrong);
+        }
+        let model = parameter(head, "model");
+        if !model.starts_with(if flux { "flux-" } else { "aura-" }) {
+            return Answer::refuse(400, "no such model here");
+        }
+        let name = parameter(head, "encoding");
+        let Some((_, encoding)) = ENCODINGS.iter().find(|(word, _)| *word == name) else {
+            return Answer::refuse(400, "unsupported encoding");
+        };
+        let rate = parameter(head, "sample_rate").parse().unwrap_or_default();
+        let g711 = *encoding != Encoding::L16Le;
+        if ![8000, 16_000, 24_000, 32_000, 48_000].contains(&rate) || (g711 && rate > 16_000) {
+            return Answer::refuse(400, "unsupported sample_rate");
+        }
+        let encoding = *encoding;
+        Answer::Socket(Box::new(Live {
+            flux,
+            format: AudioFormat { encoding, rate },
+            text: String::new(),
+            flushed: 0,
+        }))
+    }
+}
+
+/// A session.
+struct Live {
+    flux: bool,
+    format: AudioFormat,
+    text: String,
+    flushed: u32,
+}
+
+impl Conversation for Live {
+    fn open(&mut self) -> Vec<Said> {
+        let kind = if self.flux { "Connected" } else { "Metadata" };
+        vec![Said::json(&json!({
+            "type": kind, "request_id": "r", "model_name": "m", "model_version": "1", "model_uuid": "u",
+        }))]
+    }
+
+    fn hear(&mut self, message: Message) -> Vec<Said> {
+        let complain = |why: &str| vec![Said::Close(1008, format!("DATA-0000: {why}"))];
+        let Message::Text(text) = message else {
+            return complain("a binary message");
+        };
+        let value: Value = serde_json::from_str(&text).unwrap_or_default();
+        let kind = value["type"].as_str().unwrap_or_default();
+        let members: &[&str] = if kind == "Speak" { &["type", "text"] } else { &["type"] };
+        if let Some(wrong) = wrong_members(&value, members, &[]) {
+            return complain(&wrong);
+        }
+        match kind {
+            "Speak" => {
+                let text = value["text"].as_str().unwrap_or_default();
+                if text.is_empty() || text.chars().count() > 2000 {
+                    return complain("no text, or too much");
+                }
+                self.text += text;
+                Vec::new()
+            }
+            "Flush" => {
+                let audio = spoken(&std::mem::take(&mut self.text), self.format);
+                let pieces = audio.chunks(self.format.bytes_of_ms(100));
+                let mut said: Vec<_> = pieces.map(|p| Said::Message(Message::binary(p.to_vec()))).collect();
+                let flushed = json!({ "type": "Flushed", "sequence_id": self.flushed });
+                self.flushed += 1;
+                if self.flux {
+                    said.insert(0, Said::json(&json!({ "type": "SpeechStarted", "speech_id": "s" })));
+                    said.insert(1, Said::json(&json!({ "type": "Flushed", "speech_id": "s" })));
+                    let ms = audio.len() / self.format.bytes_of_ms(1).max(1);
+                    said.push(Said::json(&json!({
+                        "type": "SpeechMetadata", "speech_id": "s", "audio_duration_ms": ms,
+                        "input_character_count": 1, "billable_character_count": 1, "controls_applied": [],
+                    })));
+                } else {
+                    said.push(Said::json(&flushed));
+                }
+                said
+            }
+            "Clear" if !self.flux => {
+                self.text.clear();
+                vec![Said::json(&json!({ "type": "Cleared", "sequence_id": self.flushed }))]
+            }
+            "Close" => vec![Said::Close(1000, String::new())],
+            other => complain(&format!("unknown type {other}")),
+        }
+    }
+}
