@@ -6,6 +6,7 @@ pub mod codec;
 pub mod keys;
 pub mod serve;
 pub mod simulate;
+pub mod stand_in;
 pub mod stt_worker;
 pub mod token;
 
@@ -36,6 +37,8 @@ enum Command {
     Token(token::Command),
     /// Make an API key and its lines for the configuration
     Keys(keys::Args),
+    /// Stand in for a speech service, which goes wrong on request
+    StandIn(stand_in::Args),
     /// Recognise speech for a daemon that starts it
     #[command(hide = true)]
     SttWorker,
@@ -51,6 +54,7 @@ pub fn main() -> ExitCode {
         Command::Codec(args) => codec::run(&args),
         Command::Token(args) => token::main(&args),
         Command::SttWorker => stt_worker::run(),
+        Command::StandIn(args) => told("stand-in", stand_in::run(&args)),
         Command::Keys(args) => told("keys", keys::run(&args, &mut io::stdout())),
     }
 }
