@@ -61,7 +61,9 @@ pub fn stream(data: &[u8]) {
                 Payload::Base64(text) => drop(base64::decode(text, &mut bytes)),
                 Payload::Numbers(text) => drop(numbers::decode(text, &mut samples)),
             },
-            Ok(StreamEvent::Dtmf(key)) => assert!(key.is_ascii_digit() || "*#ABCD".contains(key)),
+            Ok(StreamEvent::Dtmf(key) | StreamEvent::DtmfAt(key, _)) => {
+                assert!(key.is_ascii_digit() || "*#ABCD".contains(key))
+            }
             Ok(_) | Err(_) => {}
         }
         for command in [

@@ -4,6 +4,7 @@
 //! news travels up through types of the lower layer.
 
 mod ingress;
+mod keys;
 mod mark;
 pub mod monitor;
 mod playout;

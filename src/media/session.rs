@@ -6,6 +6,7 @@
 use super::{
     Accounting, LegCommand, LegEnd, LegEvent, Plan, Route,
     ingress::{Ingress, Onset, Scratch, Uplink},
+    keys::Keys,
     mark::{MarkName, read_mark},
     monitor::Monitor,
     playout::{Playout, Step},
@@ -147,6 +148,7 @@ struct Leg {
     ptime_ms: u32,
     ingress: Ingress,
     reorder: Reorder,
+    keys: Keys,
     way: Way,
     playout: Option<Playout>,
     onset: Option<Onset>,
@@ -200,6 +202,7 @@ impl Session {
             outbound: caps.outbound,
             encoder: Encoder::new(caps.outbound),
             reorder: Reorder::default(),
+            keys: Keys::default(),
             ptime_ms: caps.ptime_ms,
             ingress: Ingress::new(caps.inbound, caps.max_inbound_ms),
             way: Way::None,
@@ -239,6 +242,10 @@ impl Session {
             Ok(StreamEvent::Dtmf(key)) if matches!(leg.state, State::Streaming) => {
                 leg.keyed(key);
             }
+            Ok(StreamEvent::DtmfAt(key, at)) if matches!(leg.state, State::Streaming) => {
+                leg.keys.press(now, at, key);
+                leg.release_keys(now);
+            }
             Ok(StreamEvent::Start(start)) => leg.handle_start(now, start),
             Ok(StreamEvent::Complaint(code)) => leg.complain(code),
             Ok(StreamEvent::Stop) => {
@@ -246,7 +253,7 @@ impl Session {
                 leg.take_held(now, scratch);
                 leg.close(now, 1000, "", LegEnd::Stopped);
             }
-            Ok(StreamEvent::Hello | StreamEvent::Ignored | StreamEvent::Dtmf(_)) => {}
+            Ok(StreamEvent::Hello | StreamEvent::Ignored | StreamEvent::Dtmf(_) | StreamEvent::DtmfAt(..)) => {}
             // It will not speak another format at the second try.
             Err(WireError::Format) if matches!(leg.state, State::Opening) => leg.refuse_format(now),
             Err(_) => leg.strike(now),
@@ -294,6 +301,7 @@ impl Session {
             match timer {
                 Timer::Start => self.leg.close(now, 1008, "no start", LegEnd::Violation(1008)),
                 Timer::Plan => self.leg.close(now, 1011, "no plan", LegEnd::Closed),
+                Timer::Keys => self.leg.release_keys(now),
                 Timer::Idle => self.leg.close(now, 1000, "no media", LegEnd::Idle),
                 Timer::Ping => self.leg.ask(now),
                 Timer::Close => self.leg.finish(now),
@@ -456,6 +464,16 @@ impl Leg {
             self.events.push_back(LegEvent::Dtmf(key));
         } else {
             self.accounts.keys_dropped += 1;
+        }
+    }
+
+    /// Passes on the keys that have waited for those before them.
+    fn release_keys(&mut self, now: Mono) {
+        while let Some(key) = self.keys.due(now) {
+            self.keyed(key);
+        }
+        if let Some(at) = self.keys.next() {
+            self.timers.set(Timer::Keys, at);
         }
     }
 
@@ -693,6 +711,9 @@ impl Leg {
 
     /// Closes the accounts; the ear learns the end by its ring, the recording by its tap.
     fn settle(&mut self, now: Mono) {
+        while let Some(key) = self.keys.take() {
+            self.keyed(key);
+        }
         if let Way::Echo { rx, .. } = &self.way {
             let left = rx.queued() as u64;
             self.accounts.in_relayed -= left;

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     audio::ring::{DownlinkTx, UplinkRx, downlink, uplink, uplink_of},
     base::{format::AudioFormat, time::Mono},
-    vendor::{Payload, Peer, PeerCall, PeerEvent, Upgrade, VENDORS},
+    vendor::{Descriptor, Payload, Peer, PeerCall, PeerEvent, Upgrade, VENDORS},
     wire::base64,
 };
 use bytes::BytesMut;
@@ -32,7 +32,10 @@ struct Desk {
 
 impl Desk {
     fn new() -> Self {
-        let vendor = VENDORS[0];
+        Self::of(VENDORS[0])
+    }
+
+    fn of(vendor: &'static Descriptor) -> Self {
         let call = PeerCall {
             call_sid: "CA00000000000000000000000000000001".into(),
             token: None,
@@ -300,6 +303,36 @@ fn a_start_in_a_format_that_nobody_speaks_is_refused_at_once() {
     }
     assert_eq!(d.drain(), [Sent::Close(1008)]);
     assert_eq!(d.end().unwrap().0, LegEnd::Violation(1008));
+}
+
+#[test]
+fn keys_that_overtook_each_other_are_told_in_the_order_in_which_they_were_pressed() {
+    let stamped = |v: &&&Descriptor| (v.peer)(PeerCall::default()).dtmf('5').contains("occurred_at");
+    let mut d = Desk::of(VENDORS.iter().find(stamped).unwrap()).open();
+    d.plan(Route::Echo);
+    let told = |d: &mut Desk| -> String {
+        let events = d.events();
+        let keys = events.iter().filter_map(|e| match e {
+            LegEvent::Dtmf(key) => Some(*key),
+            _ => None,
+        });
+        keys.collect()
+    };
+    let press = |d: &mut Desk, key, ms: &str| {
+        let message = d.peer.dtmf(key).replace(".000000Z", &format!(".{ms}000Z"));
+        d.say(&message);
+    };
+    press(&mut d, '2', "020");
+    d.pass(40);
+    press(&mut d, '1', "010");
+    d.pass(60);
+    press(&mut d, '3', "030");
+    assert_eq!(told(&mut d), "");
+    d.pass(50);
+    assert_eq!(told(&mut d), "12");
+    let stop = d.peer.stop();
+    d.say(&stop);
+    assert_eq!(told(&mut d), "3", "the end of the stream waits for nothing");
 }
 
 #[test]

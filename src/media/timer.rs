@@ -11,13 +11,22 @@ pub(super) enum Timer {
     Plan,
     /// The vendor has sent nothing.
     Idle,
+    /// A key press has waited for those before it.
+    Keys,
     /// The peer is to be asked for a sign of life.
     Ping,
     /// The peer has not answered our close.
     Close,
 }
 
-const ALL: [Timer; 5] = [Timer::Start, Timer::Plan, Timer::Idle, Timer::Ping, Timer::Close];
+const ALL: [Timer; 6] = [
+    Timer::Start,
+    Timer::Plan,
+    Timer::Idle,
+    Timer::Keys,
+    Timer::Ping,
+    Timer::Close,
+];
 
 /// At most one deadline for each [`Timer`].
 #[derive(Debug, Default)]

@@ -256,6 +256,8 @@ pub enum StreamEvent<'a> {
     Media(Media<'a>),
     /// A key was pressed: `0-9`, `*`, `#`, `A-D`.
     Dtmf(char),
+    /// The same, and when: of a vendor whose messages may overtake each other.
+    DtmfAt(char, Wall),
     /// A mark of ours came back.
     Mark(&'a str),
     /// The vendor complains of what we sent, with a code of its own. The stream goes on.

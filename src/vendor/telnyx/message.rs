@@ -172,6 +172,8 @@ impl CustomParameters {
 pub(super) struct DtmfMessage<'a> {
     #[serde(borrow, default, deserialize_with = "json::loose_text")]
     pub(super) stream_id: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "json::loose_text")]
+    pub(super) occurred_at: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub(super) dtmf: Option<DtmfBody<'a>>,
 }

@@ -6,7 +6,10 @@
 
 use super::message::{ConnectedMessage, DtmfMessage, ErrorMessage, Head, MarkMessage, MediaMessage, StartMessage};
 use crate::{
-    base::format::{AudioFormat, Encoding},
+    base::{
+        format::{AudioFormat, Encoding},
+        time::Wall,
+    },
     vendor::{Agreed, Media, Payload, StreamCodec, StreamCommand, StreamEvent, StreamStart, Upgrade, WireError},
     wire::{
         base64,
@@ -132,7 +135,9 @@ impl Codec {
                 let digit = message.dtmf.and_then(|d| d.digit);
                 match digit.ok_or(WireError::Shape("dtmf.digit"))?.as_bytes() {
                     [c @ (b'0'..=b'9' | b'*' | b'#' | b'A'..=b'D' | b'a'..=b'd')] => {
-                        Ok(StreamEvent::Dtmf(c.to_ascii_uppercase() as char))
+                        let key = c.to_ascii_uppercase() as char;
+                        let at = message.occurred_at.and_then(|at| Wall::parse(&at));
+                        Ok(at.map_or(StreamEvent::Dtmf(key), |at| StreamEvent::DtmfAt(key, at)))
                     }
                     _ => Err(WireError::Shape("dtmf.digit")),
                 }

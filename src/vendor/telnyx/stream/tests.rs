@@ -66,7 +66,10 @@ fn a_whole_exchange_is_understood() {
         assert_eq!(media.payload, Payload::Base64(b"/38BAgMEBQYHCAk="));
         assert_eq!((media.inbound, media.chunk, media.at_ms), (true, Some(chunk), Some(at)));
     }
-    assert!(matches!(codec.parse(next().as_bytes()), Ok(StreamEvent::Dtmf('#'))));
+    assert!(matches!(
+        codec.parse(next().as_bytes()),
+        Ok(StreamEvent::DtmfAt('#', _))
+    ));
     assert!(matches!(codec.parse(next().as_bytes()), Ok(StreamEvent::Mark("u7"))));
     assert!(matches!(
         codec.parse(next().as_bytes()),
@@ -356,7 +359,7 @@ proptest! {
         prop_assert!(matches!(codec.parse(mark.as_bytes()), Ok(StreamEvent::Mark(n)) if n == name));
         for digit in "0123456789*#ABCD".chars() {
             let dtmf = peer.dtmf(digit);
-            prop_assert!(matches!(codec.parse(dtmf.as_bytes()), Ok(StreamEvent::Dtmf(d)) if d == digit));
+            prop_assert!(matches!(codec.parse(dtmf.as_bytes()), Ok(StreamEvent::DtmfAt(d, _)) if d == digit));
         }
         let stop = peer.stop();
         prop_assert!(matches!(codec.parse(stop.as_bytes()), Ok(StreamEvent::Stop)));
