@@ -5,7 +5,9 @@ use crate::base::{fault::Kind, ids::MessageId};
 use serde_json::json;
 use std::sync::Arc;
 
+mod jobs;
 mod roster;
+pub(super) use jobs::*;
 pub(super) use roster::*;
 
 /// A place for one database, empty at first.
@@ -45,6 +47,9 @@ macro_rules! run_contract {
             a_vendors_number_and_a_tenants_agent_name_are_there_once
             a_tenant_reads_its_own_numbers_and_agents_alone
             an_agent_that_is_gone_leaves_its_numbers_without
+            a_job_is_queued_once_and_found_when_it_is_due
+            a_job_is_taken_by_one_and_survives_whoever_dies_with_it
+            a_call_that_was_left_open_gets_its_job
         );
     };
     ($bench:expr; $($name:ident)*) => {

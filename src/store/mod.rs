@@ -6,6 +6,7 @@ mod config;
 #[cfg(test)]
 mod contract;
 mod error;
+mod job;
 mod lock;
 pub mod migrations;
 mod outcome;
@@ -18,6 +19,7 @@ pub mod sqlite;
 
 pub use config::{Config, Engine, Synchronous};
 pub use error::OpenError;
+pub use job::{AFTER_CALL, JobFilter, JobMove, JobRow, JobState};
 pub use roster::{AgentRow, NumberRow, Source};
 
 use crate::{
@@ -225,6 +227,10 @@ pub enum Write {
     Agent(Box<AgentRow>),
     /// An agent is no more; its numbers are left without.
     AgentGone(AgentId),
+    /// Work to be done, unless it is queued already.
+    Job(Box<JobRow>),
+    /// Work that was taken, done, put off or given up. Makes the whole batch void where somebody else moved it.
+    JobMove(Box<JobMove>),
 }
 
 /// What changes in a call's row.
@@ -295,6 +301,8 @@ impl Batch {
                 size_of::<NumberRow>() + texts + json_size(&n.settings) + text(&n.secrets)
             }
             Write::Agent(a) => size_of::<AgentRow>() + a.name.len() + json_size(&a.settings),
+            Write::Job(j) => size_of::<JobRow>() + j.id.len() + json_size(&j.payload),
+            Write::JobMove(j) => size_of::<JobMove>() + j.id.len() + text(&j.error),
             Write::NumberGone(_) | Write::AgentGone(_) => 0,
         };
         size_of::<Self>() + self.writes.iter().map(|w| size_of::<Write>() + of(w)).sum::<usize>()
@@ -320,7 +328,7 @@ pub enum Committed {
         /// Event ids.
         event_ids: Vec<i64>,
     },
-    /// A [`Write::Seen`] key was there before: nothing was changed.
+    /// A [`Write::Seen`] key was there before, or a [`Write::JobMove`] came too late: nothing was changed.
     Duplicate,
 }
 
@@ -384,7 +392,11 @@ pub trait Store: Send + Sync {
     /// Agents in the order in which they were made: of a tenant, without every tenant's, or all for the daemon itself.
     fn agents<'a>(&'a self, tenant: Option<TenantId>) -> BoxFuture<'a, Result<Vec<AgentRow>, Fault>>;
 
-    /// Closes calls that a dead process left open: `ended`, `interrupted`, at the last time known of each. Returns how many.
+    /// Jobs, those that are due first to begin with.
+    fn jobs<'a>(&'a self, filter: JobFilter) -> BoxFuture<'a, Result<Vec<JobRow>, Fault>>;
+
+    /// Closes calls that a dead process left open: `ended`, `interrupted`, at the last time known of each, each with its job of
+    /// [`AFTER_CALL`]. Returns how many.
     fn close_open_calls<'a>(&'a self) -> BoxFuture<'a, Result<usize, Fault>>;
 
     /// Whether writes are getting through, and how much waits.

@@ -9,6 +9,8 @@ use crate::base::{
 
 /// The most calls of one page.
 const CALLS: usize = 200;
+/// The most jobs of one query.
+pub(super) const JOBS: usize = 200;
 /// The most events of one query.
 pub(super) const EVENTS: usize = 10_000;
 

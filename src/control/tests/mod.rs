@@ -16,8 +16,8 @@ use crate::{
     record,
     speech::stt::fake::phrase,
     store::{
-        AgentRow, Batch, BoxFuture, CallFilter, CallPage, Committed, EventRow, MessageRow, NumberRow, StoreHealth,
-        sqlite::SqliteStore,
+        AgentRow, Batch, BoxFuture, CallFilter, CallPage, Committed, EventRow, JobFilter, JobRow, MessageRow,
+        NumberRow, StoreHealth, sqlite::SqliteStore,
     },
     vendor::{Admit, CallAction, Document, EndReason, Handling, Hook, HookRequest, StreamStart, VENDORS},
 };
@@ -223,6 +223,10 @@ impl Store for Gate {
 
     fn agents<'a>(&'a self, tenant: Option<TenantId>) -> BoxFuture<'a, Result<Vec<AgentRow>, Fault>> {
         self.store.agents(tenant)
+    }
+
+    fn jobs<'a>(&'a self, filter: JobFilter) -> BoxFuture<'a, Result<Vec<JobRow>, Fault>> {
+        self.store.jobs(filter)
     }
 
     fn close_open_calls<'a>(&'a self) -> BoxFuture<'a, Result<usize, Fault>> {

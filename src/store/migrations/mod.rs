@@ -29,6 +29,12 @@ pub const ALL: &[Migration] = &[
         sqlite: include_str!("0002_roster.sqlite.sql"),
         postgres: include_str!("0002_roster.postgres.sql"),
     },
+    Migration {
+        version: 3,
+        name: "jobs",
+        sqlite: include_str!("0003_jobs.sqlite.sql"),
+        postgres: include_str!("0003_jobs.postgres.sql"),
+    },
 ];
 
 /// The version that this daemon writes.

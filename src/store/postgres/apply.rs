@@ -13,7 +13,8 @@ use crate::{
         time::Wall,
     },
     store::{
-        AgentRow, Batch, CallChange, CallRow, CallStatus, Committed, MessageRow, NumberRow, Write, interrupted_event,
+        AgentRow, Batch, CallChange, CallRow, CallStatus, Committed, JobMove, JobRow, MessageRow, NumberRow, Write,
+        interrupted_event,
     },
     vendor::EndReason,
 };
@@ -23,7 +24,7 @@ use tokio_postgres::Row;
 /// Why a change was not applied.
 #[derive(Debug)]
 pub(super) enum NotApplied {
-    /// A webhook of the batch was seen before.
+    /// A webhook of the batch was seen before, or a job of it stands elsewhere.
     Duplicate,
     /// The batch itself is at fault: trying again cannot help.
     Batch(Fault),
@@ -159,6 +160,8 @@ fn plan(steps: &mut Vec<Step>, pen: Pen<'_>, write: &Write) -> Result<(), NotApp
             vec![text(id.as_str())],
             Must::Find("agent"),
         )),
+        Write::Job(row) => steps.push(insert_job(row, pen.now)),
+        Write::JobMove(job) => steps.push(move_job(job, pen.now)),
     }
     Ok(())
 }
@@ -340,6 +343,46 @@ fn insert_event(tenant: TenantId, call: CallId, payload: &str, now: Wall) -> Ste
     )
 }
 
+fn insert_job(row: &JobRow, now: Wall) -> Step {
+    step(
+        "INSERT INTO jobs (id, tenant_id, kind, call_id, payload, state, attempts, due_at, error, created_at, updated_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING",
+        vec![
+            text(&row.id),
+            int(row.tenant_id.0),
+            text(&row.kind),
+            text(row.call_id.as_str()),
+            json(&row.payload),
+            text(row.state.as_str()),
+            int(i64::from(row.attempts)),
+            time(row.due_at),
+            text_opt(row.error.as_ref()),
+            time(row.created_at),
+            time(now),
+        ],
+        Must::Nothing,
+    )
+}
+
+fn move_job(job: &JobMove, now: Wall) -> Step {
+    let (state, attempts) = job.seen;
+    step(
+        "UPDATE jobs SET state = $4, attempts = $5, due_at = $6, error = $7, updated_at = $8
+         WHERE id = $1 AND state = $2 AND attempts = $3 RETURNING 1",
+        vec![
+            text(&job.id),
+            text(state.as_str()),
+            int(i64::from(attempts)),
+            text(job.state.as_str()),
+            int(i64::from(job.attempts)),
+            time(job.due_at),
+            text_opt(job.error.as_ref()),
+            time(now),
+        ],
+        Must::BeNew,
+    )
+}
+
 /// Ends every open call of this node as `interrupted`, at the last time anything is known of it. Returns how many.
 pub(super) async fn close_open_calls(db: &Session, pen: Pen<'_>) -> Result<usize, NotApplied> {
     let open = db
@@ -368,6 +411,7 @@ pub(super) async fn close_open_calls(db: &Session, pen: Pen<'_>) -> Result<usize
         steps.push(change_call(&change, pen.now)?);
         let payload = interrupted_event(&call, last);
         steps.push(insert_event(call.tenant_id, call.call_id, &payload, pen.now));
+        steps.push(insert_job(&JobRow::after_call(&call, pen.now, pen.now), pen.now));
     }
     run(db, &steps).await?;
     Ok(open.len())

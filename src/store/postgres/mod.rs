@@ -18,8 +18,8 @@ mod writer;
 pub(super) use address::place_of as place;
 
 use super::{
-    AgentRow, Batch, BoxFuture, CallFilter, CallPage, CallRow, Committed, Config, EventRow, MessageRow, NumberRow,
-    OpenError, Store, StoreHealth,
+    AgentRow, Batch, BoxFuture, CallFilter, CallPage, CallRow, Committed, Config, EventRow, JobFilter, JobRow,
+    MessageRow, NumberRow, OpenError, Store, StoreHealth,
     page::Cursor,
     queue::{Queue, Work, closed},
 };
@@ -216,6 +216,14 @@ impl Store for PostgresStore {
 
     fn agents<'a>(&'a self, tenant: Option<TenantId>) -> BoxFuture<'a, Result<Vec<AgentRow>, Fault>> {
         self.ask(move |db| Box::pin(read::agents(db, tenant)))
+    }
+
+    fn jobs<'a>(&'a self, filter: JobFilter) -> BoxFuture<'a, Result<Vec<JobRow>, Fault>> {
+        let filter = Arc::new(filter);
+        self.ask(move |db| {
+            let filter = filter.clone();
+            Box::pin(async move { read::jobs(db, &filter).await })
+        })
     }
 
     fn close_open_calls<'a>(&'a self) -> BoxFuture<'a, Result<usize, Fault>> {

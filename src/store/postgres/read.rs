@@ -3,7 +3,7 @@
 //! Every query names its tenant in its WHERE.
 
 use super::{
-    rows::{self, int, text, text_opt, time},
+    rows::{self, int, text, text_opt, time, time_opt},
     session::{Session, Settings, Trouble, Value},
 };
 use crate::{
@@ -12,7 +12,8 @@ use crate::{
         ids::{CallId, TenantId},
     },
     store::{
-        AgentRow, BoxFuture, CallFilter, CallPage, CallRow, CallStatus, Config, EventRow, MessageRow, NumberRow,
+        AgentRow, BoxFuture, CallFilter, CallPage, CallRow, CallStatus, Config, EventRow, JobFilter, JobRow, JobState,
+        MessageRow, NumberRow,
         page::{self, Cursor},
         queue::closed,
     },
@@ -196,6 +197,24 @@ pub(super) async fn agents(db: &Session, tenant: Option<TenantId>) -> Result<Vec
     );
     let found = db.query(&sql, &[int(tenant.map(|t| t.0))]).await?;
     found.iter().map(rows::agent).collect()
+}
+
+pub(super) async fn jobs(db: &Session, filter: &JobFilter) -> Result<Vec<JobRow>, Trouble> {
+    let sql = format!(
+        "SELECT {} FROM jobs
+         WHERE ($1::bigint IS NULL OR tenant_id = $1) AND ($2::text IS NULL OR id = $2) AND ($3::text IS NULL OR state = $3)
+             AND ($4::timestamptz IS NULL OR due_at <= $4) ORDER BY due_at, id LIMIT $5",
+        rows::JOB
+    );
+    let values = [
+        int(filter.tenant.map(|t| t.0)),
+        text_opt(filter.id.as_ref()),
+        text_opt(filter.state.map(JobState::as_str)),
+        time_opt(filter.due_by),
+        int(filter.limit.min(page::JOBS) as i64),
+    ];
+    let found = db.query(&sql, &values).await?;
+    found.iter().map(rows::job).collect()
 }
 
 pub(super) async fn events(

@@ -5,7 +5,7 @@
 use super::session::{Trouble, Value};
 use crate::{
     base::{ids::TenantId, time::Wall},
-    store::{AgentRow, CallRow, CallStatus, EventRow, MessageRow, NumberRow, Sender, Source},
+    store::{AgentRow, CallRow, CallStatus, EventRow, JobRow, JobState, MessageRow, NumberRow, Sender, Source},
     vendor::EndReason,
 };
 use bytes::{BufMut, BytesMut};
@@ -189,6 +189,25 @@ pub(super) fn agent(row: &Row) -> Result<AgentRow, Trouble> {
         settings: row.try_get(4)?,
         created_at: row.try_get::<_, Stamp>(5)?.0,
         updated_at: row.try_get::<_, Stamp>(6)?.0,
+    })
+}
+
+/// The columns of a [`JobRow`], in the order [`job`] reads them.
+pub(super) const JOB: &str = "id, tenant_id, kind, call_id, payload, state, attempts, due_at, error, created_at";
+
+/// Reads the columns of [`JOB`].
+pub(super) fn job(row: &Row) -> Result<JobRow, Trouble> {
+    Ok(JobRow {
+        id: row.try_get(0)?,
+        tenant_id: TenantId(row.try_get(1)?),
+        kind: row.try_get(2)?,
+        call_id: word(row, 3, |s| s.parse().ok())?,
+        payload: row.try_get(4)?,
+        state: word(row, 5, JobState::parse)?,
+        attempts: u32::try_from(row.try_get::<_, i64>(6)?).unwrap_or(u32::MAX),
+        due_at: row.try_get::<_, Stamp>(7)?.0,
+        error: row.try_get(8)?,
+        created_at: row.try_get::<_, Stamp>(9)?.0,
     })
 }
 

@@ -310,6 +310,11 @@ async fn prune(session: &Session, config: &Config, now: Wall) -> Result<usize, T
             int(i64::from(config.events_per_tenant)),
         ),
         (
+            "DELETE FROM jobs WHERE id IN
+                 (SELECT id FROM jobs WHERE state = 'done' AND updated_at < $1 LIMIT $2) RETURNING 1",
+            before(config.event_retention),
+        ),
+        (
             "DELETE FROM writers WHERE id IN (SELECT id FROM writers WHERE written_at < $1 LIMIT $2) RETURNING 1",
             before(WRITERS_KEPT),
         ),

@@ -8,7 +8,8 @@ use crate::{
         time::Wall,
     },
     store::{
-        AgentRow, Batch, CallChange, CallRow, CallStatus, Committed, MessageRow, NumberRow, Write, interrupted_event,
+        AgentRow, Batch, CallChange, CallRow, CallStatus, Committed, JobMove, JobRow, MessageRow, NumberRow, Write,
+        interrupted_event,
     },
     vendor::EndReason,
 };
@@ -17,7 +18,7 @@ use rusqlite::{Connection, ErrorCode, named_params, params};
 /// Why a change was not applied.
 #[derive(Debug)]
 pub(super) enum NotApplied {
-    /// A webhook of the batch was seen before.
+    /// A webhook of the batch was seen before, or a job of it stands elsewhere.
     Duplicate,
     /// The batch itself is at fault: trying again cannot help.
     Batch(Fault),
@@ -95,6 +96,8 @@ pub(super) fn batch(db: &Connection, batch: &Batch, now: Wall) -> Result<Committ
                     .execute([id.as_str()])?;
                 must_exist("agent", gone)?;
             }
+            Write::Job(row) => insert_job(db, row, &now)?,
+            Write::JobMove(job) => move_job(db, job, &now)?,
         }
     }
     Ok(Committed::Done { event_ids })
@@ -283,6 +286,50 @@ fn insert_event(db: &Connection, tenant: TenantId, call: CallId, payload: &str, 
     Ok(id)
 }
 
+fn insert_job(db: &Connection, row: &JobRow, now: &str) -> Result<(), NotApplied> {
+    db.prepare_cached(
+        "INSERT INTO jobs (id, tenant_id, kind, call_id, payload, state, attempts, due_at, error, created_at, updated_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT DO NOTHING",
+    )?
+    .execute(params![
+        row.id,
+        row.tenant_id.0,
+        row.kind,
+        row.call_id.as_str(),
+        row.payload.to_string(),
+        row.state.as_str(),
+        row.attempts,
+        stamp(row.due_at),
+        row.error,
+        stamp(row.created_at),
+        now,
+    ])?;
+    Ok(())
+}
+
+fn move_job(db: &Connection, job: &JobMove, now: &str) -> Result<(), NotApplied> {
+    let (state, attempts) = job.seen;
+    let moved = db
+        .prepare_cached(
+            "UPDATE jobs SET state = ?4, attempts = ?5, due_at = ?6, error = ?7, updated_at = ?8
+             WHERE id = ?1 AND state = ?2 AND attempts = ?3",
+        )?
+        .execute(params![
+            job.id,
+            state.as_str(),
+            attempts,
+            job.state.as_str(),
+            job.attempts,
+            stamp(job.due_at),
+            job.error,
+            now,
+        ])?;
+    if moved == 0 {
+        return Err(NotApplied::Duplicate);
+    }
+    Ok(())
+}
+
 fn must_exist(what: &str, changed: usize) -> Result<(), NotApplied> {
     if changed == 0 {
         return Err(NotApplied::Batch(Fault::not_found(what)));
@@ -291,8 +338,8 @@ fn must_exist(what: &str, changed: usize) -> Result<(), NotApplied> {
 }
 
 /// Ends every open call as `interrupted`, at the last time anything is known of it. Returns how many.
-pub(super) fn close_open_calls(db: &Connection, now: Wall) -> Result<usize, NotApplied> {
-    let now = stamp(now);
+pub(super) fn close_open_calls(db: &Connection, at: Wall) -> Result<usize, NotApplied> {
+    let now = stamp(at);
     let open: Vec<(CallRow, Wall)> = db
         .prepare_cached(&format!(
             "SELECT {}, max(start_time, updated_at, coalesce(
@@ -318,6 +365,7 @@ pub(super) fn close_open_calls(db: &Connection, now: Wall) -> Result<usize, NotA
         };
         change_call(db, &change, &now)?;
         insert_event(db, call.tenant_id, call.call_id, &interrupted_event(call, *last), &now)?;
+        insert_job(db, &JobRow::after_call(call, at, at), &now)?;
     }
     Ok(open.len())
 }

@@ -14,8 +14,8 @@ mod rows;
 mod writer;
 
 use super::{
-    AgentRow, Batch, BoxFuture, CallFilter, CallPage, CallRow, Committed, Config, EventRow, MessageRow, NumberRow,
-    OpenError, Store, StoreHealth,
+    AgentRow, Batch, BoxFuture, CallFilter, CallPage, CallRow, Committed, Config, EventRow, JobFilter, JobRow,
+    MessageRow, NumberRow, OpenError, Store, StoreHealth,
     page::Cursor,
     queue::{Queue, Work, closed},
 };
@@ -151,6 +151,10 @@ impl Store for SqliteStore {
 
     fn agents<'a>(&'a self, tenant: Option<TenantId>) -> BoxFuture<'a, Result<Vec<AgentRow>, Fault>> {
         self.readers.ask(move |conn| read::agents(conn, tenant))
+    }
+
+    fn jobs<'a>(&'a self, filter: JobFilter) -> BoxFuture<'a, Result<Vec<JobRow>, Fault>> {
+        self.readers.ask(move |conn| read::jobs(conn, &filter))
     }
 
     fn close_open_calls<'a>(&'a self) -> BoxFuture<'a, Result<usize, Fault>> {

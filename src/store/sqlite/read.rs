@@ -12,8 +12,8 @@ use crate::{
         ids::{CallId, TenantId},
     },
     store::{
-        AgentRow, BoxFuture, CallFilter, CallPage, CallRow, CallStatus, Config, EventRow, MessageRow, NumberRow,
-        OpenError,
+        AgentRow, BoxFuture, CallFilter, CallPage, CallRow, CallStatus, Config, EventRow, JobFilter, JobRow, JobState,
+        MessageRow, NumberRow, OpenError,
         page::{self, Cursor},
         queue::closed,
     },
@@ -155,6 +155,27 @@ pub(super) fn agents(db: &Connection, tenant: Option<TenantId>) -> rusqlite::Res
     );
     db.prepare_cached(&sql)?
         .query_map([tenant.map(|t| t.0)], rows::agent)?
+        .collect()
+}
+
+pub(super) fn jobs(db: &Connection, filter: &JobFilter) -> rusqlite::Result<Vec<JobRow>> {
+    let sql = format!(
+        "SELECT {} FROM jobs
+         WHERE (?1 IS NULL OR tenant_id = ?1) AND (?2 IS NULL OR id = ?2) AND (?3 IS NULL OR state = ?3)
+             AND (?4 IS NULL OR due_at <= ?4) ORDER BY due_at, id LIMIT ?5",
+        rows::JOB
+    );
+    db.prepare_cached(&sql)?
+        .query_map(
+            params![
+                filter.tenant.map(|t| t.0),
+                filter.id,
+                filter.state.map(JobState::as_str),
+                filter.due_by.map(stamp),
+                filter.limit.min(page::JOBS) as i64
+            ],
+            rows::job,
+        )?
         .collect()
 }
 

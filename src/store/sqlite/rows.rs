@@ -2,7 +2,7 @@
 
 use crate::{
     base::{ids::TenantId, time::Wall},
-    store::{AgentRow, CallRow, CallStatus, EventRow, MessageRow, NumberRow, Sender, Source},
+    store::{AgentRow, CallRow, CallStatus, EventRow, JobRow, JobState, MessageRow, NumberRow, Sender, Source},
     vendor::EndReason,
 };
 use rusqlite::{Row, types::Type};
@@ -98,6 +98,25 @@ pub(super) fn agent(row: &Row<'_>) -> rusqlite::Result<AgentRow> {
         settings: word(row, 4, |s| serde_json::from_str(s).ok())?,
         created_at: word(row, 5, Wall::parse)?,
         updated_at: word(row, 6, Wall::parse)?,
+    })
+}
+
+/// The columns of a [`JobRow`], in the order [`job`] reads them.
+pub(super) const JOB: &str = "id, tenant_id, kind, call_id, payload, state, attempts, due_at, error, created_at";
+
+/// Reads the columns of [`JOB`].
+pub(super) fn job(row: &Row<'_>) -> rusqlite::Result<JobRow> {
+    Ok(JobRow {
+        id: row.get(0)?,
+        tenant_id: TenantId(row.get(1)?),
+        kind: row.get(2)?,
+        call_id: word(row, 3, |s| s.parse().ok())?,
+        payload: word(row, 4, |s| serde_json::from_str(s).ok())?,
+        state: word(row, 5, JobState::parse)?,
+        attempts: row.get(6)?,
+        due_at: word(row, 7, Wall::parse)?,
+        error: row.get(8)?,
+        created_at: word(row, 9, Wall::parse)?,
     })
 }
 

@@ -155,8 +155,14 @@ impl Writer {
                       WHERE e.tenant_id = c.tenant_id AND e.id <= c.last_event_id - ?1 LIMIT ?2)",
             )?
             .execute(params![self.config.events_per_tenant, PRUNE_ROWS as i64])?;
+        let done = tx
+            .prepare_cached(
+                "DELETE FROM jobs WHERE id IN
+                     (SELECT id FROM jobs WHERE state = 'done' AND updated_at < ?1 LIMIT ?2)",
+            )?
+            .execute(params![before(self.config.event_retention), PRUNE_ROWS as i64])?;
         tx.commit()?;
-        Ok(seen.max(old).max(many))
+        Ok(seen.max(old).max(many).max(done))
     }
 
     fn watch_log(&self) {
