@@ -11,7 +11,7 @@ mod overlay;
 use crate::{
     access, agent,
     base::settings::{Catalogue, Fault, Faults, Known, Place, Section, Table, show_duration},
-    control, http, hub,
+    control, http, hub, llm,
     net::listen,
     record, shard, speech, store,
     vendor::{self, Descriptor, Trunk},
@@ -60,6 +60,8 @@ pub struct Config {
     pub calls: control::Config,
     /// `[speech]`: recognisers and synthesizers.
     pub speech: speech::Config,
+    /// `[llm]`: language models.
+    pub llm: llm::Config,
     /// `[media]`: media threads and the limits of their sockets.
     pub media: shard::Config,
     /// `[record]`: recordings.
@@ -128,6 +130,7 @@ impl Config {
             frontends: part(&root, "frontends", hub::Config::read),
             access: part(&root, "access", access::Config::read),
             calls,
+            llm: part(&root, "llm", llm::Config::read),
             media: part(&root, "media", shard::Config::read),
             record: part(&root, "record", record::Config::read),
             speech: part(&root, "speech", speech::Config::read),

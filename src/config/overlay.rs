@@ -96,6 +96,21 @@ const ALIASES: &[Alias] = &[
         key: "listen.address",
         read: |text| format!("0.0.0.0:{text}"),
     },
+    Alias {
+        name: "ANTHROPIC_API_KEY",
+        key: "llm.anthropic.api_key",
+        read: str::to_owned,
+    },
+    Alias {
+        name: "OPENAI_API_KEY",
+        key: "llm.openai.api_key",
+        read: str::to_owned,
+    },
+    Alias {
+        name: "GEMINI_API_KEY",
+        key: "llm.gemini.api_key",
+        read: str::to_owned,
+    },
 ];
 
 /// Puts into `table` what overrides it, for the keys in `known`. Relative paths of secrets begin at `folder`.

@@ -4,6 +4,7 @@
 //! [`routes`] is the list of all routes with what each asks for; [`edge`] is what happens to every request.
 
 mod agents;
+mod ai;
 pub mod auth;
 pub mod body;
 mod called;
@@ -36,6 +37,7 @@ use crate::{
     base::{fault::Fault, ids::TenantId},
     control::Control,
     hub::Hub,
+    llm::Llm,
     store::{BoxFuture, CallRow, Store},
     vendor::{Descriptor, Trunk, Upgrade},
 };
@@ -86,6 +88,8 @@ pub struct Deps {
     pub store: Arc<dyn Store>,
     /// Knows who may do what.
     pub access: Arc<Access>,
+    /// Language models.
+    pub llm: Llm,
     /// Serves frontends' sockets.
     pub hub: Hub,
     /// Vendor accounts by vendor's name. A vendor without one has no routes.

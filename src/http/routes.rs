@@ -1,7 +1,7 @@
 //! Every route: method, path, and what it asks for before it answers. Vendors' routes come from their descriptors.
 
 use super::{
-    Deps, Shared, agents, auth,
+    Deps, Shared, agents, ai, auth,
     called::STREAMS,
     calls::{self, Call},
     edge, frontends, health, hooks, numbers,
@@ -172,6 +172,11 @@ pub fn table(deps: &Deps) -> Vec<Route> {
         route(post, "/api/calls/simulate", ACT, place::simulate)
             .says::<Data<Call>>("Simulate an incoming call")
             .takes::<place::SimulateBody>(),
+        route(post, "/api/ai/conversation", ACT, ai::conversation)
+            .says::<Data<ai::Conversation>>("Ask a language model")
+            .takes::<ai::ConversationBody>(),
+        route(get, "/api/ai/status", VIEW, ai::status)
+            .says::<Data<ai::Status>>("Whether a language model can be asked"),
         route(get, "/api/websocket/streams", VIEW, streams::all).says::<List<streams::Stream>>("Live media streams"),
         route(
             post,

@@ -11,6 +11,7 @@ mod daemon;
 mod frontends;
 mod house;
 mod listening;
+mod minds;
 mod openapi;
 mod options;
 mod outbound;

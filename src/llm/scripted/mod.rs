@@ -3,6 +3,10 @@
 //! Speech and phrases are compared in one normal form (lower case, no punctuation, single spaces). A rule matches when
 //! a phrase of it stands in the transcript as whole words; of several, the longest phrase wins, then the rule written first.
 
+mod chat;
+
+pub use chat::Rules;
+
 use crate::base::{phone::is_e164, settings::Section};
 
 /// Longest phrase or reply accepted, in bytes: what a grammar and a synthesizer can be asked to hold.

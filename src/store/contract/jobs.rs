@@ -44,7 +44,7 @@ pub(in crate::store) async fn a_job_is_queued_once_and_found_when_it_is_due(benc
         due_by: Some(at),
         ..all()
     };
-    assert_eq!(found(by(now)).await.unwrap(), [due.clone()]);
+    assert_eq!(found(by(now)).await.unwrap().as_slice(), std::slice::from_ref(&due));
     assert_eq!(found(by(later(now, 10))).await.unwrap().len(), 2);
     let one = JobFilter { limit: 1, ..all() };
     assert_eq!(found(one).await.unwrap(), [due]);
@@ -52,7 +52,7 @@ pub(in crate::store) async fn a_job_is_queued_once_and_found_when_it_is_due(benc
         tenant: Some(TENANT),
         ..all()
     };
-    assert_eq!(found(mine).await.unwrap(), [soon.clone()]);
+    assert_eq!(found(mine).await.unwrap().as_slice(), std::slice::from_ref(&soon));
     let foreign = JobFilter {
         tenant: Some(OTHER),
         id: Some(soon.id),
