@@ -71,6 +71,7 @@ mod names {
         speech_faults_total Counter Count "Failures of speech backends, by backend and kind";
         speech_ears_total Counter Count "Ears opened, by backend and whether the vendor's codes are passed through or decoded";
         speech_failovers_total Counter Count "Outages that another backend took over, by that backend";
+        llm_tokens_total Counter Count "Tokens of language models, by service and direction";
         speech_restarts_total Counter Count "Speech engine processes restarted, by backend and reason";
         recordings_total Counter Count "Recordings, by outcome";
         panics_total Counter Count "Tasks that panicked, by kind";
@@ -257,6 +258,39 @@ pub static STT_FINAL: Histogram = Histogram::new(
     "Time from the end of an utterance until its final transcript",
 );
 
+/// From the end of the caller's speech to the first frame of the agent's answer.
+pub static ANSWER_TIME: Histogram = Histogram::new(
+    "sidetone_turn_seconds",
+    "Time from the end of the caller's speech until the first frame of the answer was given to the vendor",
+);
+/// The segments of that time, in their order: recognition, waiting, first word, first sentence, first audio, playout.
+pub static TURN_SEGMENTS: [Histogram; 6] = [
+    Histogram::new(
+        "sidetone_turn_stt_seconds",
+        "Of a turn: from the end of the speech until its final transcript",
+    ),
+    Histogram::new(
+        "sidetone_turn_wait_seconds",
+        "Of a turn: from the final transcript until the language model was asked",
+    ),
+    Histogram::new(
+        "sidetone_turn_llm_seconds",
+        "Of a turn: from the question until the language model's first word",
+    ),
+    Histogram::new(
+        "sidetone_turn_sentence_seconds",
+        "Of a turn: from the first word until the first sentence was whole",
+    ),
+    Histogram::new(
+        "sidetone_turn_tts_seconds",
+        "Of a turn: from the first sentence until its first audio",
+    ),
+    Histogram::new(
+        "sidetone_turn_playout_seconds",
+        "Of a turn: from the first audio until its first frame was given to the vendor",
+    ),
+];
+
 static HISTOGRAMS: &[&Histogram] = &[
     &TURN_TIME,
     &TICK_LATE,
@@ -265,6 +299,13 @@ static HISTOGRAMS: &[&Histogram] = &[
     &COMMIT_TIME,
     &TTS_FIRST,
     &STT_FINAL,
+    &ANSWER_TIME,
+    &TURN_SEGMENTS[0],
+    &TURN_SEGMENTS[1],
+    &TURN_SEGMENTS[2],
+    &TURN_SEGMENTS[3],
+    &TURN_SEGMENTS[4],
+    &TURN_SEGMENTS[5],
 ];
 
 /// Renders all metrics in Prometheus' text format.

@@ -4,12 +4,23 @@
 
 use crate::{
     base::settings::Section,
-    llm::scripted::Script,
+    llm::{
+        Chat, Llm,
+        scripted::{Rules, Script},
+    },
     speech::{EarSpec, MouthSpec},
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+pub mod act;
+pub mod cache;
+pub mod mind;
+pub mod pipeline;
+pub mod sentence;
 pub mod turn;
+mod wits;
+
+pub use wits::{MAX_PROMPT, WebTool, Wits};
 
 /// How an agent deals with a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,15 +33,18 @@ pub enum Kind {
     Human,
     /// Rules answer.
     Scripted,
+    /// A language model answers, or rules in its place.
+    Pipeline,
 }
 
 impl Kind {
     /// The kinds by their words.
-    pub const WORDS: [(&str, Self); 4] = [
+    pub const WORDS: [(&str, Self); 5] = [
         ("echo", Self::Echo),
         ("listen", Self::Listen),
         ("human", Self::Human),
         ("scripted", Self::Scripted),
+        ("pipeline", Self::Pipeline),
     ];
 
     /// The word in the configuration.
@@ -43,7 +57,7 @@ impl Kind {
 
     /// Whether the agent can say something to the caller.
     pub const fn speaks(self) -> bool {
-        matches!(self, Self::Human | Self::Scripted)
+        matches!(self, Self::Human | Self::Scripted | Self::Pipeline)
     }
 
     /// Whether the caller is transcribed.
@@ -79,8 +93,10 @@ pub struct Profile {
     pub record: bool,
     /// Whether speech outside the phrases is transcribed too.
     pub free_speech: bool,
-    /// Its rules (`scripted`).
+    /// Its rules (`scripted`, or `pipeline` with rules for a model).
     pub script: Arc<Script>,
+    /// What it thinks with (`pipeline`).
+    pub wits: Arc<Wits>,
 }
 
 impl Profile {
@@ -100,6 +116,7 @@ impl Profile {
             record: false,
             free_speech: matches!(kind, Kind::Listen | Kind::Human),
             script: Arc::default(),
+            wits: Arc::default(),
         }
     }
 
@@ -113,6 +130,8 @@ impl Profile {
             base.barge_in_after.unwrap_or_default(),
             Duration::ZERO..=Duration::from_secs(5),
         );
+        let wits = Wits::read(section);
+        let free_speech = base.free_speech || (kind == Kind::Pipeline && !wits.is_scripted());
         let profile = Self {
             greeting: section.text("greeting", "").trim().to_owned(),
             language: section.text("language", &base.language),
@@ -123,8 +142,9 @@ impl Profile {
             tts_fallback: section.text("tts_fallback", ""),
             barge_in_after: (kind.speaks() && !barge_in.is_zero()).then_some(barge_in),
             record: section.bool("record", false),
-            free_speech: section.bool("free_speech", base.free_speech),
+            free_speech: section.bool("free_speech", free_speech),
             script: Arc::new(Script::read(section)),
+            wits: Arc::new(wits),
             ..base
         };
         profile.check(section);
@@ -132,7 +152,7 @@ impl Profile {
     }
 
     fn check(&self, section: &Section<'_>) {
-        let scripted = self.kind == Kind::Scripted;
+        let scripted = self.has_rules();
         if scripted && self.script.is_empty() {
             section.fault(
                 "rules",
@@ -141,14 +161,41 @@ impl Profile {
             );
         }
         if !scripted && (!self.script.is_empty() || self.script.fallback().is_some()) {
-            section.fault("rules", "only a scripted agent has rules", "set kind = \"scripted\"");
+            section.fault(
+                "rules",
+                "only a scripted agent has rules",
+                "set kind = \"scripted\", or llm = \"scripted\" of a pipeline",
+            );
         }
         if !self.kind.speaks() && !self.greeting.is_empty() {
             section.fault(
                 "greeting",
                 "this kind of agent has no voice",
-                "use kind human or scripted, or leave it out",
+                "use kind human, scripted or pipeline, or leave it out",
             );
+        }
+    }
+
+    /// Whether rules answer.
+    pub fn has_rules(&self) -> bool {
+        self.kind == Kind::Scripted || (self.kind == Kind::Pipeline && self.wits.is_scripted())
+    }
+
+    /// How much speech over the agent cuts playout at once; `None` leaves that to words, or lets it play.
+    pub fn onset(&self) -> Option<Duration> {
+        let by_words = self.kind == Kind::Pipeline && self.wits.interrupt_words > 0;
+        self.barge_in_after.filter(|_| !by_words)
+    }
+
+    /// Who answers (`pipeline`): the first choice, or the fallback.
+    pub fn chat(&self, llm: &Llm, fallback: bool) -> Option<Arc<dyn Chat>> {
+        let name = match fallback {
+            true => self.wits.llm_fallback.as_deref()?,
+            false => &self.wits.llm,
+        };
+        match crate::llm::split(name).0 {
+            crate::llm::SCRIPTED => Some(Arc::new(Rules(self.script.clone()))),
+            service => llm.service(service).cloned(),
         }
     }
 
@@ -265,8 +312,11 @@ mod tests {
     #[test]
     fn what_cannot_work_is_a_fault_with_a_hint() {
         for (pairs, part) in [
-            (vec![("kind", text("robot"))], "one of echo, listen, human, scripted"),
-            (vec![("kind", text("scripted"))], "needs rules"),
+            (
+                vec![("kind", text("robot"))],
+                "one of echo, listen, human, scripted, pipeline",
+            ),
+            (vec![("kind", text("scripted"))], "a scripted agent needs rules"),
             (vec![("kind", text("echo")), ("greeting", text("Hi"))], "no voice"),
             (
                 vec![("kind", text("human")), ("gretting", text("Hi"))],

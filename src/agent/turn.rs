@@ -3,7 +3,10 @@
 //! A deed that follows a reply waits until the caller has heard the reply, with a cap. A caller who talks over a goodbye
 //! is not hung up on; other deeds were wished for by the caller and follow even when their announcement is cut.
 
-use super::{Kind, Profile};
+use super::{
+    Kind, Profile,
+    act::{Act, Line},
+};
 use crate::{
     base::{ids::UtteranceId, time::Mono},
     llm::scripted::{Action, Fallback, Rule, Script},
@@ -15,15 +18,6 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Generous time to speak one character.
 const PER_CHAR: Duration = Duration::from_millis(100);
 
-/// What a conversation asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Act {
-    /// Say this, then tell [`Turn::said`].
-    Say(String),
-    /// Do this.
-    Do(Action),
-}
-
 /// The state of one conversation.
 #[derive(Debug)]
 pub struct Turn {
@@ -31,6 +25,8 @@ pub struct Turn {
     script: Option<Arc<Script>>,
     state: State,
     fallbacks: u32,
+    /// A person has the call.
+    paused: bool,
     acts: VecDeque<Act>,
 }
 
@@ -57,6 +53,7 @@ impl Turn {
             script: scripted.then(|| profile.script.clone()),
             state: if scripted { State::Listening } else { State::Silent },
             fallbacks: 0,
+            paused: false,
             acts: VecDeque::new(),
         }
     }
@@ -65,7 +62,7 @@ impl Turn {
     pub fn answered(&mut self) {
         let greeting = std::mem::take(&mut self.greeting);
         if !greeting.is_empty() {
-            self.acts.push_back(Act::Say(greeting));
+            self.acts.push_back(Act::Say(Line::plain(greeting)));
         }
     }
 
@@ -85,7 +82,7 @@ impl Turn {
 
     fn reply(&mut self, now: Mono, rule: &Rule) {
         if !rule.reply.is_empty() {
-            self.acts.push_back(Act::Say(rule.reply.clone()));
+            self.acts.push_back(Act::Say(Line::plain(rule.reply.as_str())));
         }
         match &rule.action {
             Some(deed) if rule.reply.is_empty() => self.act(deed.clone()),
@@ -104,7 +101,7 @@ impl Turn {
     fn fall_back(&mut self, fallback: Option<&Fallback>, text: &str) {
         if let Some(fallback) = fallback.filter(|f| self.fallbacks < f.max && !text.trim().is_empty()) {
             self.fallbacks += 1;
-            self.acts.push_back(Act::Say(fallback.reply.clone()));
+            self.acts.push_back(Act::Say(Line::plain(fallback.reply.as_str())));
         }
     }
 
@@ -149,15 +146,21 @@ impl Turn {
     }
 
     /// A person takes over: nothing is answered or done from now on.
-    pub fn silence(&mut self) {
-        self.script = None;
+    pub fn pause(&mut self) {
+        self.paused = true;
         self.state = State::Silent;
         self.acts.clear();
     }
 
-    /// A transfer did not come about: the agent goes on listening.
+    /// The person hands the call back.
     pub fn resume(&mut self) {
-        if self.script.is_some() && matches!(self.state, State::Silent) {
+        self.paused = false;
+        self.not_done();
+    }
+
+    /// A transfer did not come about: the agent goes on listening.
+    pub fn not_done(&mut self) {
+        if self.script.is_some() && !self.paused && matches!(self.state, State::Silent) {
             self.state = State::Listening;
         }
     }
@@ -212,7 +215,7 @@ mod tests {
     }
 
     fn say(text: &str) -> Option<Act> {
-        Some(Act::Say(text.to_owned()))
+        Some(Act::Say(Line::plain(text)))
     }
 
     #[test]
@@ -312,20 +315,23 @@ mod tests {
         t.poll();
         t.heard(NOW, "hello");
         assert_eq!(t.poll(), None);
+        t.not_done();
+        t.heard(NOW, "hello");
+        assert_eq!(t.poll(), say("Hi."));
+        t.pause();
+        t.not_done();
+        t.heard(NOW, "hello");
+        assert_eq!(t.poll(), None);
         t.resume();
         t.heard(NOW, "hello");
         assert_eq!(t.poll(), say("Hi."));
-        t.silence();
-        t.resume();
-        t.heard(NOW, "hello");
-        assert_eq!(t.poll(), None);
     }
 
     #[test]
     fn a_person_who_takes_over_is_not_talked_over() {
         let mut t = turn();
         t.heard(NOW, "bye");
-        t.silence();
+        t.pause();
         t.said(Some(U));
         t.over(U, true);
         t.heard(NOW, "hello");

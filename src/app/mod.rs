@@ -305,12 +305,14 @@ impl Parts {
             true => Some(Exchange::open().await.map_err(StartError::Thread)?),
             false => None,
         };
+        let llm = Llm::new(&config.llm, &HttpClient::new());
         let control = Control::new(control::Deps {
             config: config.calls.clone(),
             agents: config.agents.clone(),
             store: store.clone(),
             bus: bus.clone(),
             speech: speech.clone(),
+            llm: llm.clone(),
             recorder: Recorder::start(&config.record).map_err(StartError::Thread)?,
             data_root: config.state_dir.clone(),
             recordings: config.record.folder.clone(),
@@ -341,7 +343,7 @@ impl Parts {
             access,
             control,
             hub,
-            llm: Llm::new(&config.llm, &HttpClient::new()),
+            llm,
             readiness: Arc::default(),
             shards: Arc::new(shards),
             simulator: simulator.map(Arc::new),

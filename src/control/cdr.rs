@@ -2,10 +2,13 @@
 
 use crate::{
     base::time::{Mono, Wall},
+    control::waterfall::Turns,
+    llm::Usage,
     media::{Accounting, LegEnd},
 };
 use serde::Serialize;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// `metadata` of a call's record. Fields that say nothing are left out.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -40,6 +43,15 @@ pub(super) struct Facts {
     /// Utterances that could not be spoken.
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) tts_faults: u32,
+    /// Questions that no language model answered.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) llm_faults: u32,
+    /// Tokens by service.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) llm_usage: BTreeMap<&'static str, Usage>,
+    /// Where the time of each turn went.
+    #[serde(skip_serializing_if = "Turns::is_empty")]
+    pub(super) turns: Turns,
     /// Requests the vendor refused.
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) vendor_faults: u32,
@@ -74,6 +86,9 @@ pub(super) struct Handoff {
     pub(super) from: String,
     pub(super) to: String,
     pub(super) why: &'static str,
+    /// Who wanted it, where a person did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) by: Option<String>,
 }
 
 const fn is_false(b: &bool) -> bool {

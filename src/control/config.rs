@@ -61,8 +61,74 @@ pub struct Config {
     pub max_length: Duration,
     /// Above what no new call is taken.
     pub strain: StrainLimits,
+    /// Hosts that agents' tools may ask.
+    pub tool_hosts: ToolHosts,
     /// Our numbers.
     pub numbers: Vec<Number>,
+}
+
+/// `[tools]`: hosts that agents' tools may ask, exact or `*.example.com`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ToolHosts {
+    /// For every tenant.
+    pub everyone: Vec<String>,
+    /// For one tenant more.
+    pub tenants: BTreeMap<i64, Vec<String>>,
+}
+
+impl ToolHosts {
+    /// Whether a tenant's tools may ask this host.
+    pub fn allow(&self, tenant: i64, host: &str) -> bool {
+        let host = host.to_ascii_lowercase();
+        let own = self.tenants.get(&tenant).into_iter().flatten();
+        !host.is_empty()
+            && self
+                .everyone
+                .iter()
+                .chain(own)
+                .any(|known| match known.strip_prefix('*') {
+                    Some(end) => host.len() > end.len() && host.ends_with(end),
+                    None => host == *known,
+                })
+    }
+
+    fn read(section: &Section<'_>) -> Self {
+        let hosts = |section: &Section<'_>| {
+            let hosts = section.texts("hosts", &[]);
+            let is_host = |h: &str| {
+                let name = h.strip_prefix("*.").unwrap_or(h);
+                !name.is_empty()
+                    && name
+                        .bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':'))
+            };
+            for host in hosts.iter().filter(|h| !is_host(h)) {
+                section.fault(
+                    "hosts",
+                    format!("{host:?} is no host"),
+                    "api.example.com or *.example.com",
+                );
+            }
+            hosts.iter().map(|h| h.to_ascii_lowercase()).collect()
+        };
+        let tenants = section
+            .section("tenants")
+            .named()
+            .into_iter()
+            .filter_map(|(name, section)| {
+                let Ok(tenant) = name.parse() else {
+                    section.fault("hosts", format!("{name:?} is no tenant"), "[tools.tenants.1]");
+                    return None;
+                };
+                let list = hosts(&section);
+                section.finish();
+                Some((tenant, list))
+            });
+        Self {
+            tenants: tenants.collect(),
+            everyone: hosts(section),
+        }
+    }
 }
 
 /// Above what no new call is taken. Zero lifts a bound.
@@ -98,6 +164,7 @@ impl Default for Config {
                 late: Duration::from_millis(20),
                 memory: 0,
             },
+            tool_hosts: ToolHosts::default(),
             numbers: Vec::new(),
         }
     }
@@ -133,6 +200,12 @@ impl Config {
             strain: StrainLimits {
                 late: calls.duration("shed_when_late", d.strain.late, Duration::ZERO..=SECOND * 10),
                 memory: calls.size("shed_memory", d.strain.memory, 0..=1 << 50),
+            },
+            tool_hosts: {
+                let section = root.section("tools");
+                let hosts = ToolHosts::read(&section);
+                section.finish();
+                hosts
             },
             numbers: read_numbers(root, agents),
         };

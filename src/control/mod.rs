@@ -3,7 +3,7 @@
 //! Everything here runs off the media threads and may wait. A step is committed before it is told to anybody.
 
 use crate::{
-    agent,
+    agent::{self, cache::Replies},
     base::{
         fault::{Fault, Kind, Origin},
         format::AudioFormat,
@@ -11,6 +11,7 @@ use crate::{
         phone::{e164, is_e164},
     },
     bus::Bus,
+    llm::Llm,
     media::{Arrival, monitor::MonitorRx},
     metrics,
     net::client::HttpClient,
@@ -52,9 +53,10 @@ fn numbered(update: CallUpdate) -> CallUpdate {
 #[cfg(test)]
 mod tests;
 mod watch;
+mod waterfall;
 
 pub use admission::Strain;
-pub use config::{Config, Number, StrainLimits};
+pub use config::{Config, Number, StrainLimits, ToolHosts};
 pub use roster::{Agent, AgentSpec, Line, NumberSpec};
 
 use begin::Begun;
@@ -91,6 +93,8 @@ pub struct Deps {
     pub bus: Arc<dyn Bus>,
     /// Ears and mouths.
     pub speech: Speech,
+    /// Language models.
+    pub llm: Llm,
     /// Recordings.
     pub recorder: Recorder,
     /// Where files lie.
@@ -131,6 +135,8 @@ struct Shared {
     roster: Roster,
     directory: Directory,
     pending: Pending,
+    /// Answers to common questions.
+    replies: Replies,
     clock: Clock,
     /// Bounds the rejections that are on their way to vendors.
     rejections: Arc<Semaphore>,
@@ -239,6 +245,7 @@ impl Control {
             roster,
             directory,
             pending,
+            replies: Replies::default(),
             clock,
             rejections: Arc::new(Semaphore::new(MAX_REJECTIONS)),
         });
@@ -408,6 +415,23 @@ impl Control {
         let entry = self.find(tenant, id)?;
         self.ask(&entry, LONG_PATIENCE, |done| Command::Transfer(to, done))
             .await
+    }
+
+    /// A person takes a call from its agent, which falls silent and listens on. Taking a call that a person has succeeds.
+    pub async fn take_over(&self, tenant: TenantId, id: &str, by: String) -> Result<CallRow, Fault> {
+        self.change_hands(tenant, id, true, by).await
+    }
+
+    /// A person hands a call back to its agent, which knows what was said meanwhile.
+    pub async fn hand_back(&self, tenant: TenantId, id: &str, by: String) -> Result<CallRow, Fault> {
+        self.change_hands(tenant, id, false, by).await
+    }
+
+    async fn change_hands(&self, tenant: TenantId, id: &str, takes: bool, by: String) -> Result<CallRow, Fault> {
+        let entry = self.find(tenant, id)?;
+        self.ask(&entry, PATIENCE, |done| Command::Person { takes, by, done })
+            .await?;
+        shown_row(&entry)
     }
 
     /// Ends a call, at the vendor too. Either id. Ending an ended call succeeds.

@@ -35,7 +35,7 @@ pub(super) fn lay(speech: &Speech, profile: &Profile, call: CallId, arrival: &Ar
     let plan = |route| Plan {
         call,
         route,
-        barge_in_after: profile.barge_in_after,
+        barge_in_after: profile.onset(),
         tap,
         events,
     };

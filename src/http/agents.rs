@@ -7,7 +7,11 @@ use super::{
 };
 use crate::{
     access::Identity,
-    base::{fault::Fault, settings::show_duration, time::Wall},
+    base::{
+        fault::Fault,
+        settings::{json::camel_case, show_duration},
+        time::Wall,
+    },
     control::{Agent, AgentSpec},
 };
 use axum::{
@@ -49,10 +53,12 @@ pub(super) struct ShownAgent {
     rules: Value,
     /// What it answers to anything else.
     fallback: Value,
-    /// Kept for language models: what the agent is told about itself.
+    /// What a language model is told about itself.
     prompt: Option<String>,
-    /// Kept for language models: which one answers.
+    /// The language model that answers: `scripted`, or a service, perhaps with `/MODEL`.
     llm: Option<String>,
+    /// How the agent behaves in a conversation, as far as that was set, in the words of the body.
+    conversation: Map<String, Value>,
     /// Kept for the extraction of data after the call: a JSON Schema.
     extraction_schema: Value,
     /// `config` where the operator wrote it, which cannot be changed here, else `api`.
@@ -71,7 +77,7 @@ pub(super) struct AgentBody {
     id: Option<String>,
     /// Its name; required when an agent is added.
     name: Option<String>,
-    /// How it deals with a call: echo, listen, human, scripted.
+    /// How it deals with a call: echo, listen, human, scripted, pipeline.
     kind: Option<String>,
     /// Said when the call is answered.
     greeting: Option<String>,
@@ -93,12 +99,64 @@ pub(super) struct AgentBody {
     rules: Option<Vec<Rule>>,
     /// What it answers to anything else.
     fallback: Option<Fallback>,
-    /// Kept for language models: what the agent is told about itself.
+    /// What a language model is told about itself.
     prompt: Option<String>,
-    /// Kept for language models: which one answers.
+    /// The language model that answers: `scripted`, or a service, perhaps with `/MODEL`.
     llm: Option<String>,
+    /// Asked when that one fails before it has said anything.
+    llm_fallback: Option<String>,
+    /// What a language model may do: hang_up, handoff, transfer, send_digits.
+    tools: Option<Vec<String>>,
+    /// Numbers that it may hand calls to, E.164.
+    transfers: Option<Vec<String>>,
+    /// What it may ask the web.
+    http_tools: Option<Vec<HttpTool>>,
+    /// How long the caller may pause within what they say.
+    endpoint_after: Option<String>,
+    /// How long after its last interim a recogniser may owe the final.
+    endpoint_timeout: Option<String>,
+    /// Words that it takes to interrupt the agent; 0 lets any speech do it.
+    interrupt_words: Option<u32>,
+    /// An interruption without words is taken back after this long; `0s` never.
+    resume_after: Option<String>,
+    /// Whether the greeting is said to its end, whoever talks.
+    protect_greeting: Option<bool>,
+    /// How long the caller may be silent before they are asked; `0s` for ever.
+    silence_after: Option<String>,
+    /// What they are asked, one after the other.
+    silence_prompts: Option<Vec<String>>,
+    /// Whether a caller who stays silent after the last of them is hung up on.
+    silence_hang_up: Option<bool>,
+    /// How long the model may take to its first sentence before something is said.
+    thinking_after: Option<String>,
+    /// What is said then; empty says nothing.
+    thinking_prompt: Option<String>,
+    /// Said when no model answers.
+    apology: Option<String>,
+    /// How long answers to common questions are kept; `0s` asks anew each time.
+    cache_ttl: Option<String>,
+    /// Turns of the conversation that the model is shown.
+    history_turns: Option<u32>,
     /// Kept for the extraction of data after the call: a JSON Schema.
     extraction_schema: Option<Map<String, Value>>,
+}
+
+/// Something that a language model may ask the web. Its host must be on the tenant's list.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct HttpTool {
+    /// Its name.
+    name: String,
+    /// When to use it, for the model.
+    description: Option<String>,
+    /// `https` URL.
+    url: String,
+    /// `POST` (the default) sends the arguments as JSON, `GET` as the query.
+    method: Option<String>,
+    /// JSON schema of the arguments.
+    parameters: Option<Map<String, Value>>,
+    /// How long an answer may take, such as `5s`.
+    timeout: Option<String>,
 }
 
 /// What a scripted agent answers to what.
@@ -178,6 +236,27 @@ async fn read(shared: &Shared, request: Request) -> Result<(Identity, Ids, Agent
     Ok((who, Ids { in_body, ..ids }, AgentSpec { name, settings }))
 }
 
+/// Settings that are shown as they were set.
+const CONVERSATION: &[&str] = &[
+    "llm_fallback",
+    "tools",
+    "transfers",
+    "http_tools",
+    "endpoint_after",
+    "endpoint_timeout",
+    "interrupt_words",
+    "resume_after",
+    "protect_greeting",
+    "silence_after",
+    "silence_prompts",
+    "silence_hang_up",
+    "thinking_after",
+    "thinking_prompt",
+    "apology",
+    "cache_ttl",
+    "history_turns",
+];
+
 fn shown(agent: &Agent) -> ShownAgent {
     let (row, profile) = (&agent.row, agent.profile.as_deref());
     let kept = |key: &str| row.settings.get(key).cloned().unwrap_or_default();
@@ -199,6 +278,10 @@ fn shown(agent: &Agent) -> ShownAgent {
         fallback: kept("fallback"),
         prompt: text("prompt"),
         llm: text("llm"),
+        conversation: CONVERSATION
+            .iter()
+            .filter_map(|key| Some((camel_case(key), row.settings.get(*key)?.clone())))
+            .collect(),
         extraction_schema: kept("extraction_schema"),
         source: row.source.as_str(),
         created_at: row.created_at,

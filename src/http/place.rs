@@ -7,6 +7,7 @@ use super::{
     respond::{Answer, Failure, data, done},
 };
 use crate::{
+    access::Identity,
     base::{
         fault::{Fault, Kind},
         ids::TenantId,
@@ -16,7 +17,10 @@ use crate::{
     store::CallRow,
     vendor::{self, Descriptor},
 };
-use axum::extract::{Path, Request, State};
+use axum::{
+    Extension,
+    extract::{Path, Request, State},
+};
 use http::StatusCode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -328,6 +332,26 @@ pub(super) async fn digits(
     let row = of_vendor(&shared, who.tenant, vendor, &id).await?;
     shared.control.digits(who.tenant, &id, digits).await?;
     Ok(done(Named::from(&row), "Digits sent"))
+}
+
+/// `POST /api/calls/{id}/takeover`: a person has the call from now on.
+pub(super) async fn take_over(
+    Path(id): Path<String>,
+    State(shared): State<Shared>,
+    Extension(who): Extension<Identity>,
+) -> Answer {
+    let row = shared.control.take_over(who.tenant, &id, who.subject).await?;
+    Ok(done(Named::from(&row), "Call taken over"))
+}
+
+/// `POST /api/calls/{id}/handback`: its agent has it again.
+pub(super) async fn hand_back(
+    Path(id): Path<String>,
+    State(shared): State<Shared>,
+    Extension(who): Extension<Identity>,
+) -> Answer {
+    let row = shared.control.hand_back(who.tenant, &id, who.subject).await?;
+    Ok(done(Named::from(&row), "Call handed back"))
 }
 
 /// `POST /api/calls/{provider}/{id}/transfer`: hands the call to a number.

@@ -172,6 +172,10 @@ pub fn table(deps: &Deps) -> Vec<Route> {
         route(post, "/api/calls/simulate", ACT, place::simulate)
             .says::<Data<Call>>("Simulate an incoming call")
             .takes::<place::SimulateBody>(),
+        route(post, "/api/calls/{id}/takeover", ACT, place::take_over)
+            .says::<Done<place::Named>>("Take a call from its agent: a person speaks"),
+        route(post, "/api/calls/{id}/handback", ACT, place::hand_back)
+            .says::<Done<place::Named>>("Hand a call back to its agent"),
         route(post, "/api/ai/conversation", ACT, ai::conversation)
             .says::<Data<ai::Conversation>>("Ask a language model")
             .takes::<ai::ConversationBody>(),

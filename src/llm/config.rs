@@ -2,7 +2,10 @@
 
 use super::{Dialect, SERVICES};
 use crate::{
-    base::{secret::Secret, settings::Section},
+    base::{
+        secret::Secret,
+        settings::{Faults, Section},
+    },
     net::client::ApiRequest,
 };
 use http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE};
@@ -40,6 +43,12 @@ impl Config {
             default: section.choice("default", SERVICES[0].name, &words),
             prompt: section.text("prompt", PROMPT),
         }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::read(&Section::empty(&Faults::default()))
     }
 }
 

@@ -22,6 +22,7 @@ use crate::{
     net::client::{ApiRequest, HttpClient},
 };
 use futures_util::stream::BoxStream;
+use serde::Serialize;
 use serde_json::Value;
 use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
@@ -144,7 +145,7 @@ pub enum Stop {
 }
 
 /// Tokens of one answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
     /// Read.
     pub input: u64,

@@ -114,6 +114,8 @@ pub enum LegCommand {
         /// The caller hears silence.
         downlink: bool,
     },
+    /// What is being said may not be talked over, or may again: the caller's voice does not cut it.
+    Protect(bool),
     /// Copy the leg's audio for somebody who listens in, in place of who did before.
     Monitor(Box<MonitorTx>),
     /// Start or stop writing the recording's tap.

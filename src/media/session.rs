@@ -157,6 +157,8 @@ struct Leg {
     /// When `start` came.
     began: Mono,
     muted_uplink: bool,
+    /// What is being said may not be talked over.
+    protected: bool,
     events: VecDeque<LegEvent>,
     accounts: Accounting,
     rate: Rate,
@@ -212,6 +214,7 @@ impl Session {
             monitor: None,
             began: now,
             muted_uplink: false,
+            protected: false,
             events: VecDeque::with_capacity(32),
             accounts: Accounting::default(),
             heard: true,
@@ -286,6 +289,7 @@ impl Session {
                     playout.mute(downlink);
                 }
             }
+            LegCommand::Protect(on) => self.leg.protected = on,
             LegCommand::Monitor(tx) => self.leg.monitor = Some(Monitor::new(*tx, self.leg.began)),
             LegCommand::Record(on) => {
                 if let Some(tap) = &mut self.leg.tap {
@@ -590,7 +594,7 @@ impl Leg {
         }
         if let (Some(onset), Some(playout), false) = (&mut self.onset, &mut self.playout, self.muted_uplink) {
             let spoke = onset.heard(samples);
-            if spoke && playout.is_sounding(now) {
+            if spoke && !self.protected && playout.is_sounding(now) {
                 playout.barge_in(now, &mut self.accounts, &mut self.events);
             }
         }

@@ -166,6 +166,7 @@ impl House {
             store: store.clone(),
             bus: bus.clone(),
             speech: Speech::new(&config.speech, 1),
+            llm: Llm::new(&config.llm, &HttpClient::new()),
             recorder: Recorder::start(&config.record).unwrap(),
             recordings: config.record.folder.clone(),
             data_root: config.state_dir.clone(),

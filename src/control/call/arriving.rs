@@ -98,7 +98,7 @@ impl Call {
                 whole,
             } => {
                 let settled = self.ledger.played(utterance, heard_ms, whole);
-                self.over(now, utterance, whole, settled);
+                self.over(now, utterance, (whole, heard_ms), settled);
             }
             LegEvent::BargedIn => self.cut(now),
             LegEvent::Ended { end, accounting } => {

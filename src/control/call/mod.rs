@@ -127,7 +127,11 @@ pub(super) enum Effect {
     /// Drop all speech below this utterance.
     Cut(UtteranceId),
     /// An utterance is over, for the agent to know.
-    Over { utterance: UtteranceId, whole: bool },
+    Over {
+        utterance: UtteranceId,
+        whole: bool,
+        heard_ms: u32,
+    },
     /// Close the media socket.
     Close { code: u16, reason: &'static str },
     /// Ask the vendor, then tell [`Call::asked`].
@@ -197,6 +201,7 @@ pub(super) struct Call {
     /// Keys of the vendor's latest news.
     seen: VecDeque<String>,
     stt_out: bool,
+    llm_out: bool,
     /// Whether the record exists.
     created: bool,
     /// The call never came to be: another record has its id, or storage refused it.
@@ -246,6 +251,7 @@ impl Call {
             waiting_for_ask: Vec::new(),
             seen: VecDeque::new(),
             stt_out: false,
+            llm_out: false,
             created: false,
             void: false,
             changed: true,

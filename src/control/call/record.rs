@@ -59,11 +59,16 @@ impl Call {
         });
     }
 
-    pub(super) fn over(&mut self, now: Now, utterance: UtteranceId, whole: bool, settled: Option<Settled>) {
+    pub(super) fn over(&mut self, now: Now, utterance: UtteranceId, end: (bool, u32), settled: Option<Settled>) {
+        let (whole, heard_ms) = end;
         if let Some(settled) = settled {
             self.settle(now, settled);
         }
-        self.effects.push_back(Effect::Over { utterance, whole });
+        self.effects.push_back(Effect::Over {
+            utterance,
+            whole,
+            heard_ms,
+        });
     }
 
     pub(super) fn settle_rest(&mut self, now: Now) {

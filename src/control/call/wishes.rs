@@ -52,13 +52,14 @@ impl Call {
     }
 
     /// Gives the call to another agent.
-    pub(in crate::control) fn hand_off(&mut self, now: Now, to: &str, why: &'static str) {
+    pub(in crate::control) fn hand_off(&mut self, now: Now, to: &str, why: &'static str, by: Option<String>) {
         let from = std::mem::replace(&mut self.row.agent, to.to_owned());
         self.facts.handoffs.push(Handoff {
             at: now.wall,
             from,
             to: to.to_owned(),
             why,
+            by,
         });
         let write = self.changes(CallChange {
             agent: Some(to.to_owned()),

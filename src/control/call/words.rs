@@ -7,6 +7,9 @@ use crate::{
         ids::{MessageId, UtteranceId},
     },
     bus::News,
+    control::waterfall::TurnTimes,
+    llm::Usage,
+    metrics,
     speech::{SpeechEvent, Transcript},
     store::{Sender, Write},
 };
@@ -80,7 +83,11 @@ impl Call {
         if let Some(settled) = self.ledger.failed(utterance) {
             self.settle(now, settled);
         }
-        self.effects.push_back(Effect::Over { utterance, whole: true });
+        self.effects.push_back(Effect::Over {
+            utterance,
+            whole: true,
+            heard_ms: 0,
+        });
     }
 
     fn speech_fault(&mut self, now: Now, code: &'static str, message: String, message_id: Option<MessageId>) {
@@ -93,6 +100,29 @@ impl Call {
             of_stream: false,
         };
         self.publish(now, fault);
+    }
+
+    /// The language model did not answer: told once an outage.
+    pub(in crate::control) fn mind_failed(&mut self, now: Now, message: String) {
+        self.facts.llm_faults += 1;
+        if !std::mem::replace(&mut self.llm_out, true) {
+            self.speech_fault(now, "CONNECTION_FAILED", message, None);
+        }
+    }
+
+    /// The language model answered, and used so much.
+    pub(in crate::control) fn thought(&mut self, service: &'static str, usage: Usage) {
+        self.llm_out = false;
+        for (direction, tokens) in [("input", usage.input), ("output", usage.output)] {
+            let labels = [("service", service), ("direction", direction)];
+            metrics::counter(metrics::llm_tokens_total, &labels).increment(tokens);
+        }
+        *self.facts.llm_usage.entry(service).or_default() += usage;
+    }
+
+    /// A turn of the agent was heard this fast.
+    pub(in crate::control) fn turned(&mut self, times: TurnTimes) {
+        self.facts.turns.push(times);
     }
 
     /// Words for the caller: stored, and spoken at once or as soon as the caller can hear.
@@ -160,7 +190,7 @@ impl Call {
         let floor = self.ledger.next();
         self.effects.push_back(Effect::Cut(floor));
         for (utterance, settled) in self.ledger.cut_below(floor) {
-            self.over(now, utterance, false, settled);
+            self.over(now, utterance, (false, 0), settled);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Agent, MAX_PER_TENANT, account::normal, changeable, conflict, invalid, label};
 use crate::{
-    agent::Profile,
+    agent::{Kind, Profile},
     base::{
         fault::Fault,
         ids::{AgentId, TenantId},
@@ -15,16 +15,13 @@ use crate::{
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
-/// Longest prompt, in bytes.
-const MAX_PROMPT: usize = 32 * 1024;
-
 /// What is wanted of an agent; `None` leaves it as it is.
 #[derive(Clone, Debug, Default)]
 pub struct AgentSpec {
     /// Its name.
     pub name: Option<String>,
     /// Everything else, in the words of `[agents.NAME]`, in `camelCase` or not, and `recording` for `record`; beside them
-    /// `prompt`, `llm` and `extraction_schema`. When an agent is changed, keys left out stay and `null` removes.
+    /// `extraction_schema`. When an agent is changed, keys left out stay and `null` removes.
     pub settings: Map<String, Value>,
 }
 
@@ -134,22 +131,18 @@ impl Shared {
 /// Reads an agent from settings with keys as the configuration writes them. What later versions act on is checked alike.
 pub(super) fn profile(name: &str, settings: &Map<String, Value>) -> Result<Profile, Fault> {
     let mut rest = settings.clone();
-    for (key, fits) in [
-        ("prompt", is_text(settings.get("prompt"), MAX_PROMPT)),
-        ("llm", is_text(settings.get("llm"), 128)),
-        (
-            "extraction_schema",
-            settings.get("extraction_schema").is_none_or(Value::is_object),
-        ),
-    ] {
-        rest.remove(key);
-        if !fits {
-            let wanted = match key {
-                "extraction_schema" => "a JSON object".to_owned(),
-                "prompt" => format!("text of at most {MAX_PROMPT} bytes"),
-                _ => "text of at most 128 bytes".to_owned(),
-            };
-            return Err(invalid(format!("{} is {wanted}", camel_case(key))));
+    if rest
+        .remove("extraction_schema")
+        .is_some_and(|schema| !schema.is_object())
+    {
+        return Err(invalid("extractionSchema is a JSON object"));
+    }
+    // The file has schemas as text, a request as they are.
+    if let Some(Value::Array(tools)) = rest.get_mut("http_tools") {
+        for parameters in tools.iter_mut().filter_map(|t| t.get_mut("parameters")) {
+            if parameters.is_object() {
+                *parameters = Value::String(parameters.to_string());
+            }
         }
     }
     if let Some(recording) = rest.remove("recording")
@@ -181,10 +174,6 @@ pub(super) fn profile(name: &str, settings: &Map<String, Value>) -> Result<Profi
     }
 }
 
-fn is_text(value: Option<&Value>, max: usize) -> bool {
-    value.is_none_or(|v| v.as_str().is_some_and(|text| text.len() <= max))
-}
-
 /// An agent of the configuration as the settings that REST shows.
 pub(super) fn settings_of(profile: &Profile) -> Map<String, Value> {
     let barge_in_after = profile.barge_in_after.unwrap_or_default();
@@ -199,8 +188,18 @@ pub(super) fn settings_of(profile: &Profile) -> Map<String, Value> {
         "recording": profile.record,
         "free_speech": profile.free_speech,
     });
-    match settings {
-        Value::Object(settings) => settings,
-        _ => Map::new(),
+    let Value::Object(mut settings) = settings else {
+        return Map::new();
+    };
+    if profile.kind == Kind::Pipeline {
+        let wits = &profile.wits;
+        settings.extend([
+            ("prompt".to_owned(), json!(wits.prompt)),
+            ("llm".to_owned(), json!(wits.llm)),
+            ("llm_fallback".to_owned(), json!(wits.llm_fallback)),
+            ("tools".to_owned(), json!(wits.deeds)),
+            ("transfers".to_owned(), json!(wits.transfers)),
+        ]);
     }
+    settings
 }

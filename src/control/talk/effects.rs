@@ -2,8 +2,8 @@
 
 use super::{Event, Talk};
 use crate::{
-    agent::turn::Act,
-    base::fault::Kind,
+    agent::act::{Act, Line},
+    base::{fault::Kind, ids::UtteranceId},
     control::{
         call::{Effect, Now, Words},
         directory::lock,
@@ -45,7 +45,14 @@ impl Talk {
                 }
                 self.send_leg(LegCommand::Cut { floor });
             }
-            Effect::Over { utterance, whole } => self.turn.over(utterance, whole),
+            Effect::Over {
+                utterance,
+                whole,
+                heard_ms,
+            } => {
+                self.unprotect(utterance);
+                self.mind.over(now.mono, utterance, whole, heard_ms);
+            }
             Effect::Close { code, reason } => self.send_leg(LegCommand::Close { code, reason }),
             Effect::Ask(ask) => self.ask(now, ask),
             Effect::Sid(call_sid) => {
@@ -74,32 +81,46 @@ impl Talk {
 
     pub(super) fn act(&mut self, now: Now, act: Act) {
         match act {
-            Act::Say(text) => {
-                let words = Words {
-                    text: text.clone(),
-                    sender_name: Some(self.profile.name.clone()),
-                    ..Words::default()
-                };
-                let said = match self.call.say(now, words) {
-                    Ok((_, utterance)) => Some(utterance),
-                    Err(fault) if fault.kind == Kind::Unavailable => self.call.say_unrecorded(text),
-                    Err(_) => None,
-                };
-                self.turn.said(said);
-            }
+            Act::Say(line) => self.speak(now, line),
+            Act::Ask(question) => self.think(now, *question),
+            Act::StopAsking => self.thinking = None,
+            Act::Cut => self.call.cut(now),
+            Act::Fetch(call) => self.fetch(call),
             Act::Do(Action::HangUp) => self.call.hang_up(now, None),
-            Act::Do(Action::Handoff) => self.hand_off(now),
+            Act::Do(Action::Handoff) => self.take_over(now, None),
             Act::Do(Action::Transfer(to)) => self.call.transfer(to, None),
             Act::Do(Action::Digits(digits)) => self.call.digits(digits, None),
         }
     }
 
-    /// Gives the call to a person: the voice stays, the rules fall silent.
-    pub(super) fn hand_off(&mut self, now: Now) {
-        if let Some(person) = self.shared.deps.agents.get("human") {
-            self.profile = person.clone();
-            self.turn.silence();
-            self.call.hand_off(now, &person.name, "the script said so");
+    fn speak(&mut self, now: Now, line: Line) {
+        let words = Words {
+            text: line.text.clone(),
+            language: line.language,
+            sender_name: Some(self.profile.name.clone()),
+            ..Words::default()
+        };
+        let said = match self.call.say(now, words) {
+            Ok((_, utterance)) => Some(utterance),
+            Err(fault) if fault.kind == Kind::Unavailable => self.call.say_unrecorded(line.text),
+            Err(_) => None,
+        };
+        if let Some(utterance) = said {
+            self.waterfall.said(now.mono, utterance);
+            if line.protected {
+                self.protected.push(utterance);
+                self.send_leg(LegCommand::Protect(true));
+            }
+        }
+        self.mind.said(now.mono, said);
+    }
+
+    /// An utterance is over: once no other has to be heard to its end, the caller may interrupt again.
+    fn unprotect(&mut self, utterance: UtteranceId) {
+        let before = self.protected.len();
+        self.protected.retain(|u| *u != utterance);
+        if before > 0 && self.protected.is_empty() {
+            self.send_leg(LegCommand::Protect(false));
         }
     }
 }

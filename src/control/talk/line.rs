@@ -83,7 +83,8 @@ impl Talk {
             &arrival.start.stream_id,
             self.mouth.is_some(),
         );
-        self.turn.answered();
+        self.waterfall.hears(now.mono);
+        self.mind.answered(now.mono);
     }
 
     /// Stops the audio at the relay, or lets it pass again; a call without its stream yet begins so.
@@ -122,6 +123,15 @@ impl Talk {
 
     pub(super) fn leg(&mut self, now: Now, event: Option<LegEvent>) {
         let over = matches!(event, None | Some(LegEvent::Ended { .. }));
+        match &event {
+            Some(LegEvent::BargedIn) => self.mind.cut_off(now.mono),
+            Some(LegEvent::Playing(utterance)) => {
+                if let Some(times) = self.waterfall.playing(now.mono, *utterance) {
+                    self.call.turned(times);
+                }
+            }
+            _ => {}
+        }
         match event {
             Some(event) => self.call.leg(now, event),
             None => self.call.leg_lost(now),

@@ -6,6 +6,7 @@ mod asking;
 mod clock;
 mod effects;
 mod line;
+mod thinking;
 
 pub(super) use asking::Dial;
 pub(super) use clock::Clock;
@@ -16,14 +17,16 @@ use super::{
     call::{Ask, Call, Done, Now, Words},
     directory::{Entry, lock},
     microphone::Desk,
+    waterfall::Waterfall,
 };
 use crate::{
-    agent::{Profile, turn::Turn},
+    agent::{Profile, mind::Mind},
     base::{
         fault::{Fault, Kind},
         format::AudioFormat,
-        ids::{ConnectionId, MessageId},
+        ids::{ConnectionId, MessageId, UtteranceId},
     },
+    llm::{ChatError, Piece, ToolCall},
     media::{Arrival, LegCommand, LegEvent},
     metrics,
     speech::{EarHandle, Mouth, SpeechEvent},
@@ -34,6 +37,7 @@ use asking::Offer;
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use line::{Line, RESEND};
 use std::sync::Arc;
+use thinking::Thinking;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
@@ -62,6 +66,8 @@ pub(super) enum Command {
     Transfer(String, Done),
     /// Listen in.
     Listen(oneshot::Sender<Result<Listening, Fault>>),
+    /// A person takes the call from its agent, or hands it back.
+    Person { takes: bool, by: String, done: Done },
     /// End the call.
     HangUp(Done),
     /// The daemon stops.
@@ -82,6 +88,10 @@ enum Event {
     Overheard(Option<SpeechEvent>),
     Committed(Result<Committed, Fault>),
     Asked(Ask, Result<String, Fault>),
+    /// From the language model; `None` when it broke off.
+    Thought(Option<Result<Piece, ChatError>>),
+    /// What the web answered.
+    Fetched(ToolCall, String),
     Timeout,
 }
 
@@ -90,8 +100,15 @@ pub(super) struct Talk {
     shared: Arc<Shared>,
     entry: Arc<Entry>,
     call: Call,
+    /// The agent that the call began with.
+    own: Arc<Profile>,
+    /// Who serves it now: that agent, or a person.
     profile: Arc<Profile>,
-    turn: Turn,
+    mind: Mind,
+    thinking: Option<Thinking>,
+    waterfall: Waterfall,
+    /// Utterances that may not be talked over.
+    protected: Vec<UtteranceId>,
     dial: Option<Arc<Dial>>,
     offer: Arc<Offer>,
     commands: mpsc::Receiver<Command>,
@@ -138,8 +155,12 @@ impl Talk {
             shared,
             entry,
             call,
-            turn: Turn::new(&profile),
+            mind: Mind::new(&profile),
+            own: profile.clone(),
             profile,
+            thinking: None,
+            waterfall: Waterfall::default(),
+            protected: Vec::new(),
             dial: dial.map(Arc::new),
             commands: inbox.commands,
             microphone: inbox.microphone,
@@ -176,7 +197,7 @@ impl Talk {
         let resend = resend.then(|| self.shared.clock.now().mono + RESEND);
         let timeouts = [
             self.call.next_timeout(),
-            self.turn.next_timeout(),
+            self.mind.next_timeout(),
             self.desk.next_timeout(),
             resend,
         ];
@@ -189,6 +210,7 @@ impl Talk {
             event = receive(self.speech.as_mut()) => Event::Speech(event),
             Some(audio) = self.microphone.recv() => Event::Microphone(audio),
             event = receive(self.desk.news.as_mut()) => Event::Overheard(event),
+            piece = think(self.thinking.as_mut()) => Event::Thought(piece),
             Some(event) = self.jobs.next() => event,
             () = clock.sleep_until(due.unwrap_or_default()), if due.is_some() => Event::Timeout,
         }
@@ -205,6 +227,8 @@ impl Talk {
             Event::Overheard(None) => self.desk.news = None,
             Event::Committed(result) => self.call.committed(now, result),
             Event::Asked(ask, result) => self.asked(now, ask, result),
+            Event::Thought(piece) => self.thought(now, piece),
+            Event::Fetched(call, content) => self.mind.fetched(now.mono, call, content),
             Event::Timeout => self.timeout(now),
         }
     }
@@ -232,9 +256,27 @@ impl Talk {
             Command::Listen(told) => {
                 let _ = told.send(self.listen());
             }
+            Command::Person { takes, by, done } => self.person(now, takes, by, done),
             Command::HangUp(done) => self.call.hang_up(now, Some(done)),
             Command::Interrupt => self.call.interrupt(now),
         }
+    }
+
+    fn person(&mut self, now: Now, takes: bool, by: String, done: Done) {
+        let cannot = match () {
+            () if self.call.is_ended() => Some("the call has ended"),
+            () if takes && !self.own.kind.speaks() => Some("the agent has no voice that a person could use"),
+            () => None,
+        };
+        if let Some(why) = cannot {
+            let _ = done.send(Err(Fault::client(Kind::Conflict, why)));
+            return;
+        }
+        match takes {
+            true => self.take_over(now, Some(by)),
+            false => self.hand_back(now, by),
+        }
+        self.call.when_durable(done);
     }
 
     fn say(&mut self, now: Now, words: Words) -> Result<MessageId, Fault> {
@@ -245,7 +287,12 @@ impl Talk {
             );
             return Err(Fault::client(Kind::Conflict, message));
         }
-        self.call.say(now, words).map(|(message, _)| message)
+        let text = self.has_person().then(|| words.text.clone());
+        let said = self.call.say(now, words).map(|(message, _)| message)?;
+        if let Some(text) = text {
+            self.mind.person_said(&text);
+        }
+        Ok(said)
     }
 
     fn listen_in(&mut self, language: &str) {
@@ -257,14 +304,30 @@ impl Talk {
     }
 
     fn heard(&mut self, now: Now, sender: Sender, event: SpeechEvent) {
+        let customer = sender == Sender::Customer;
         let words = match &event {
-            SpeechEvent::Transcript(t) if t.is_final && sender == Sender::Customer => Some(t.text.clone()),
+            SpeechEvent::Transcript(words) if customer => Some(words.clone()),
+            SpeechEvent::Started if customer => {
+                self.mind.began(now.mono);
+                None
+            }
+            SpeechEvent::Audio {
+                utterance, audio, last, ..
+            } => {
+                self.waterfall.audio(now.mono, *utterance);
+                // μ-law at 8 kHz: eight bytes a millisecond.
+                self.mind.audio(*utterance, audio.len() as u32 / 8, *last);
+                None
+            }
             _ => None,
         };
         self.call.speech(now, sender, event);
-        if let Some(words) = words {
-            self.turn.heard(now.mono, &words);
+        let Some(words) = words else { return };
+        if words.is_final && !words.text.trim().is_empty() {
+            self.waterfall.heard(now.mono, words.to_ms);
         }
+        self.mind
+            .heard(now.mono, &words.text, words.is_final, words.language.as_deref());
     }
 
     fn hear_frontend(&mut self, now: Now, audio: Microphone) {
@@ -281,7 +344,7 @@ impl Talk {
         if let Err(fault) = &result {
             warn!(ask = ask.as_str(), kind = ?fault.kind, "the vendor did not do as asked");
             if matches!(ask, Ask::Transfer(_)) {
-                self.turn.resume();
+                self.mind.not_done(now.mono);
             }
         }
         self.call.asked(now, ask, result);
@@ -289,7 +352,7 @@ impl Talk {
 
     fn timeout(&mut self, now: Now) {
         self.call.timeout(now);
-        self.turn.timeout(now.mono);
+        self.mind.timeout(now.mono);
         self.desk.timeout(now, self.mouth.as_ref());
         self.resend();
     }
@@ -302,7 +365,7 @@ impl Talk {
             }
             if let Some(effect) = self.call.poll() {
                 self.perform(now, effect);
-            } else if let Some(act) = self.turn.poll() {
+            } else if let Some(act) = self.mind.poll() {
                 self.act(now, act);
             } else {
                 break;
@@ -326,7 +389,8 @@ impl Talk {
         )
         .increment(1);
         self.shared.pending.revoke(self.entry.call);
-        self.turn.silence();
+        self.mind.pause();
+        self.thinking = None;
         self.desk.close();
     }
 
@@ -343,6 +407,13 @@ impl Talk {
             connection: stream.map(|(connection, ..)| *connection),
             stream: stream.map(|(_, id, format)| (id.clone(), *format)),
         }
+    }
+}
+
+async fn think(thinking: Option<&mut Thinking>) -> Option<Result<Piece, ChatError>> {
+    match thinking {
+        Some(thinking) => thinking.answer.next().await,
+        None => std::future::pending().await,
     }
 }
 

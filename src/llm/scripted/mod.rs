@@ -118,6 +118,12 @@ impl Script {
         self.fallback.as_ref()
     }
 
+    /// Whether a rule hands calls to that number.
+    pub fn transfers_to(&self, number: &str) -> bool {
+        let to = |rule: &Rule| matches!(&rule.action, Some(Action::Transfer(to)) if to == number);
+        self.rules.iter().any(to)
+    }
+
     /// All phrases as written: the grammar of a recogniser that takes one.
     pub fn phrases(&self) -> Vec<String> {
         self.rules.iter().flat_map(|r| r.phrases.iter().cloned()).collect()

@@ -1,5 +1,6 @@
 //! Language models over real sockets, against strict doubles of each service: asked over REST and on calls, with every fault.
 
+mod calls;
 mod double;
 
 use super::house::House;
@@ -106,12 +107,15 @@ async fn every_service_streams_words_calls_tools_and_answers_by_a_schema() {
     }
 }
 
+/// Whether an error is the one that a fault should come to.
+type Expected = fn(&ChatError) -> bool;
+
 #[tokio::test]
 async fn every_fault_of_every_service_is_told_apart_and_none_hangs() {
     for descriptor in SERVICES {
         let (double, chat) = service(descriptor.name).await;
         let wait = Some(Duration::from_secs(7));
-        let cases: [(Act, fn(&ChatError) -> bool); 13] = [
+        let cases: [(Act, Expected); 13] = [
             (Act::Status(401), |e| *e == ChatError::Unauthenticated),
             (Act::Status(403), |e| *e == ChatError::Unauthenticated),
             (Act::Status(402), |e| *e == ChatError::NoCredit),

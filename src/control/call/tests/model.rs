@@ -124,7 +124,7 @@ impl Desk {
                     self.answer(if ok { Ok("sid") } else { Err(Kind::BadGateway) });
                 }
             }
-            Op::Handoff => self.call.hand_off(self.now, "human", "test"),
+            Op::Handoff => self.call.hand_off(self.now, "human", "test", None),
             Op::Pass(seconds) => self.pass(Duration::from_secs(seconds)),
             Op::Interrupt => self.call.interrupt(self.now),
         }

@@ -440,7 +440,7 @@ fn a_stopping_daemon_closes_with_1001_and_says_interrupted() {
 #[test]
 fn a_handoff_is_on_record_with_who_served_before() {
     let mut desk = Desk::talking(TERMS);
-    desk.call.hand_off(desk.now, "human", "asked for");
+    desk.call.hand_off(desk.now, "human", "asked for", None);
     desk.drain();
     desk.settle();
     let change = desk.stored.iter().find_map(|w| match w {

@@ -1,0 +1,151 @@
+//! The mind of a call: rules, a language model, or nobody. One set of inputs, one set of acts.
+
+use super::{Kind, Profile, act::Act, pipeline::Pipeline, turn};
+use crate::{
+    base::{ids::UtteranceId, time::Mono},
+    llm::{ChatError, Piece, ToolCall},
+};
+use std::sync::Arc;
+
+/// The mind of one call.
+#[derive(Debug)]
+pub enum Mind {
+    /// Rules answer, a person types, or nobody does.
+    Rules(turn::Turn),
+    /// A language model answers.
+    Model(Box<Pipeline>),
+}
+
+impl Mind {
+    /// The mind of an agent.
+    pub fn new(profile: &Arc<Profile>) -> Self {
+        match profile.kind {
+            Kind::Pipeline => Self::Model(Box::new(Pipeline::new(profile.clone()))),
+            _ => Self::Rules(turn::Turn::new(profile)),
+        }
+    }
+
+    /// The caller can hear from now on.
+    pub fn answered(&mut self, now: Mono) {
+        match self {
+            Self::Rules(turn) => turn.answered(),
+            Self::Model(pipeline) => pipeline.answered(now),
+        }
+    }
+
+    /// The caller began to speak.
+    pub fn began(&mut self, now: Mono) {
+        if let Self::Model(pipeline) = self {
+            pipeline.began(now);
+        }
+    }
+
+    /// The caller said something; unless it is final, it may still change.
+    pub fn heard(&mut self, now: Mono, text: &str, is_final: bool, language: Option<&str>) {
+        match self {
+            Self::Rules(turn) if is_final => turn.heard(now, text),
+            Self::Model(pipeline) if is_final => pipeline.heard(now, text, language),
+            Self::Model(pipeline) => pipeline.hears(now, text),
+            Self::Rules(_) => {}
+        }
+    }
+
+    /// The caller's voice cut the agent off.
+    pub fn cut_off(&mut self, now: Mono) {
+        if let Self::Model(pipeline) = self {
+            pipeline.cut_off(now);
+        }
+    }
+
+    /// What was asked for by [`Act::Say`] goes to the caller as this utterance, or cannot (`None`).
+    pub fn said(&mut self, now: Mono, utterance: Option<UtteranceId>) {
+        match self {
+            Self::Rules(turn) => turn.said(utterance),
+            Self::Model(pipeline) => pipeline.said(now, utterance),
+        }
+    }
+
+    /// More audio of an utterance was synthesized.
+    pub fn audio(&mut self, utterance: UtteranceId, ms: u32, last: bool) {
+        if let Self::Model(pipeline) = self {
+            pipeline.audio(utterance, ms, last);
+        }
+    }
+
+    /// An utterance is over: heard wholly (or never to be), or cut after this long.
+    pub fn over(&mut self, now: Mono, utterance: UtteranceId, whole: bool, heard_ms: u32) {
+        match self {
+            Self::Rules(turn) => turn.over(utterance, whole),
+            Self::Model(pipeline) => pipeline.over(now, utterance, whole, heard_ms),
+        }
+    }
+
+    /// A piece of the model's answer.
+    pub fn piece(&mut self, now: Mono, piece: Result<Piece, ChatError>) {
+        if let Self::Model(pipeline) = self {
+            pipeline.piece(now, piece);
+        }
+    }
+
+    /// What the web answered.
+    pub fn fetched(&mut self, now: Mono, call: ToolCall, content: String) {
+        if let Self::Model(pipeline) = self {
+            pipeline.fetched(now, call, content);
+        }
+    }
+
+    /// When [`Mind::timeout`] is due.
+    pub fn next_timeout(&self) -> Option<Mono> {
+        match self {
+            Self::Rules(turn) => turn.next_timeout(),
+            Self::Model(pipeline) => pipeline.next_timeout(),
+        }
+    }
+
+    /// Time has passed.
+    pub fn timeout(&mut self, now: Mono) {
+        match self {
+            Self::Rules(turn) => turn.timeout(now),
+            Self::Model(pipeline) => pipeline.timeout(now),
+        }
+    }
+
+    /// A person takes over, or the call is over: nothing is answered or done.
+    pub fn pause(&mut self) {
+        match self {
+            Self::Rules(turn) => turn.pause(),
+            Self::Model(pipeline) => pipeline.pause(),
+        }
+    }
+
+    /// What a person said to the caller meanwhile.
+    pub fn person_said(&mut self, text: &str) {
+        if let Self::Model(pipeline) = self {
+            pipeline.person_said(text);
+        }
+    }
+
+    /// The person hands the call back.
+    pub fn resume(&mut self, now: Mono) {
+        match self {
+            Self::Rules(turn) => turn.resume(),
+            Self::Model(pipeline) => pipeline.resume(now),
+        }
+    }
+
+    /// A deed did not come about.
+    pub fn not_done(&mut self, now: Mono) {
+        match self {
+            Self::Rules(turn) => turn.not_done(),
+            Self::Model(pipeline) => pipeline.not_done(now),
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll(&mut self) -> Option<Act> {
+        match self {
+            Self::Rules(turn) => turn.poll(),
+            Self::Model(pipeline) => pipeline.poll(),
+        }
+    }
+}
