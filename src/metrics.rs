@@ -66,6 +66,8 @@ mod names {
         frontends_live Gauge Count "Frontend sockets";
         hooks_total Counter Count "Webhooks, by vendor and outcome";
         store_queue Gauge Count "Batches waiting for the store";
+        store_journal_bytes Gauge Bytes "Bytes in the journal that wait for the database";
+        store_journal_age_seconds Gauge Seconds "Age of the oldest record in the journal";
         store_wal_bytes Gauge Bytes "Size of the database's write-ahead log";
         store_commits_total Counter Count "Commits, by outcome";
         speech_faults_total Counter Count "Failures of speech backends, by backend and kind";

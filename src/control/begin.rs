@@ -313,8 +313,7 @@ impl Shared {
     }
 
     fn store_keeps_up(&self) -> bool {
-        let health = self.deps.store.health();
-        (health.queued as f64) < health.capacity as f64 * STORE_BUSY
+        self.deps.store.health().fill() < STORE_BUSY
     }
 
     /// How the vendor is told to connect the call to us.

@@ -74,7 +74,7 @@ pub(super) async fn ready(State(shared): State<Shared>) -> Response {
         reasons.push("draining");
     }
     let store = shared.store.health();
-    if !store.writable || store.queued * 5 > store.capacity * 4 {
+    if !store.writable || store.fill() > 0.8 {
         reasons.push("storage");
     }
     reasons.extend(shared.control.strained().map(Strain::as_str));

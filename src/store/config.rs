@@ -55,8 +55,11 @@ impl Engine {
 pub struct Config {
     /// The database.
     pub engine: Engine,
-    /// What this daemon keeps beside a PostgreSQL database, under the state directory unless absolute. Local disk only.
+    /// The folder where the steps of calls wait while PostgreSQL is away, and with it this daemon's identity; under the state
+    /// directory unless absolute. Local disk only.
     pub journal: PathBuf,
+    /// The most bytes of the journal.
+    pub journal_bytes: usize,
     /// How long PostgreSQL may take for one statement.
     pub statement_timeout: Duration,
     /// How far a commit goes before it is acknowledged.
@@ -100,6 +103,7 @@ impl Config {
         Self {
             engine: engine(section),
             journal: section.path("journal", "journal"),
+            journal_bytes: section.size("journal_bytes", 256 << 20, 1 << 20..=1 << 40),
             statement_timeout: section.duration("statement_timeout", s(5), ms(100)..=s(120)),
             synchronous: section.choice(
                 "synchronous",

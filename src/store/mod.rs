@@ -7,6 +7,7 @@ mod config;
 mod contract;
 mod error;
 mod job;
+mod journal;
 mod lock;
 pub mod migrations;
 mod outcome;
@@ -428,6 +429,21 @@ pub struct StoreHealth {
     pub capacity: usize,
     /// Age of the oldest waiting batch, in ms.
     pub oldest_ms: u64,
+    /// Bytes that wait in the journal for a database that is away. What they hold is durable.
+    pub journal_bytes: u64,
+    /// The bound of the journal; 0 where there is none.
+    pub journal_capacity: u64,
+    /// Age of the oldest record in the journal, in ms.
+    pub journal_ms: u64,
+}
+
+impl StoreHealth {
+    /// How full the fuller of queue and journal is, from 0 to 1.
+    pub fn fill(&self) -> f64 {
+        let part = |n: f64, of: f64| if of > 0.0 { n / of } else { 0.0 };
+        let queue = part(self.queued as f64, self.capacity as f64);
+        queue.max(part(self.journal_bytes as f64, self.journal_capacity as f64))
+    }
 }
 
 /// The event of a call that a dead process left open, as the frontends see a change of status.

@@ -85,7 +85,19 @@ struct State {
     oldest_taken: Option<Instant>,
     writable: bool,
     condition: Condition,
+    journal: JournalHealth,
     phase: Phase,
+}
+
+/// How the journal in front of the database stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct JournalHealth {
+    /// Bytes that wait.
+    pub(super) bytes: u64,
+    /// Their bound.
+    pub(super) capacity: u64,
+    /// Age of the oldest record, in ms.
+    pub(super) oldest_ms: u64,
 }
 
 /// What is known of the database's condition.
@@ -119,6 +131,7 @@ impl Queue {
                 oldest_taken: None,
                 writable: true,
                 condition: Condition::Sound,
+                journal: JournalHealth::default(),
                 phase: Phase::Open,
             }),
             changed: Condvar::new(),
@@ -260,6 +273,11 @@ impl Queue {
         self.lock().condition = condition;
     }
 
+    /// How the journal stands from now on.
+    pub(super) fn set_journal(&self, journal: JournalHealth) {
+        self.lock().journal = journal;
+    }
+
     /// What is known of the database's condition.
     pub(super) fn condition(&self) -> Condition {
         self.lock().condition
@@ -274,6 +292,9 @@ impl Queue {
             queued: state.jobs.len() + state.taken,
             capacity: self.max_jobs,
             oldest_ms: oldest.map_or(0, |t| t.elapsed().as_millis() as u64),
+            journal_bytes: state.journal.bytes,
+            journal_capacity: state.journal.capacity,
+            journal_ms: state.journal.oldest_ms,
         }
     }
 }

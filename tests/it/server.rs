@@ -29,17 +29,13 @@ rm -rf "$folder"
 /// A running server. Dropping it stops it and removes its data.
 pub(crate) struct Server {
     folder: PathBuf,
+    /// Names the socket, even where nothing listens on it.
+    port: String,
     watch: Child,
     databases: AtomicU32,
 }
 
 impl Server {
-    /// The server that this process's tests share.
-    pub(crate) fn shared() -> &'static Self {
-        static SHARED: OnceLock<Server> = OnceLock::new();
-        SHARED.get_or_init(|| Self::start(&[]))
-    }
-
     /// Makes a cluster and starts it with more settings (`name=value`). There is no password and no protection of data against a
     /// loss of power.
     pub(crate) fn start(settings: &[&str]) -> Self {
@@ -83,8 +79,10 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .expect("sh runs");
+        let port = settings.iter().find_map(|s| s.strip_prefix("port=")).unwrap_or("5432");
         let mut server = Self {
             folder,
+            port: port.to_owned(),
             watch,
             databases: AtomicU32::new(0),
         };
@@ -102,7 +100,7 @@ impl Server {
             }
             std::thread::sleep(Duration::from_millis(50));
             let ready = Command::new(binaries().join("pg_isready"))
-                .args(["-q", "-h"])
+                .args(["-q", "-p", &self.port, "-h"])
                 .arg(&self.folder)
                 .status();
             if ready.expect("pg_isready runs").success() {
@@ -141,17 +139,27 @@ impl Server {
 
     /// The URL of a database.
     pub(crate) fn url(&self, name: &str) -> String {
-        format!(
-            "postgres://postgres@{}/{name}",
-            self.folder.display().to_string().replace('/', "%2F")
-        )
+        let folder = self.folder.display().to_string().replace('/', "%2F");
+        format!("postgres://postgres@{folder}:{}/{name}", self.port)
     }
 
     /// What `psql` prints, unaligned and without headings, for a statement in a database, which a URL of ours may name.
     pub(crate) fn psql(&self, database: &str, sql: &str) -> String {
         let name = database.rsplit('/').next().unwrap_or(database);
         let done = Command::new(binaries().join("psql"))
-            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-h"])
+            .args([
+                "-X",
+                "-q",
+                "-A",
+                "-t",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-U",
+                "postgres",
+                "-p",
+                &self.port,
+                "-h",
+            ])
             .arg(&self.folder)
             .args(["-d", name, "-c", sql])
             .output()
@@ -212,9 +220,14 @@ fn unprivileged(program: &Path) -> Command {
 /// A folder with a short name, because a Unix socket's path is short, that belongs to who runs the server.
 fn folder() -> PathBuf {
     let made = tempfile::Builder::new().prefix("pg-").tempdir().unwrap().keep();
+    give(&made);
+    made
+}
+
+/// Makes a folder and its files belong to who runs the server.
+pub(crate) fn give(folder: &Path) {
     if is_root() {
-        let status = Command::new("chown").arg("postgres:").arg(&made).status();
+        let status = Command::new("chown").args(["-R", "postgres:"]).arg(folder).status();
         assert!(status.expect("chown runs").success());
     }
-    made
 }

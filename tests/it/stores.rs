@@ -1,5 +1,6 @@
 //! The store across a process's death: what a child was told is stored is there after SIGKILL, once and in order.
 
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use sidetone::{
     base::{
         ids::{CallId, MessageId, TenantId},
@@ -11,7 +12,8 @@ use sidetone::{
 use std::{
     io::{BufRead, BufReader},
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 /// Names the database to the child; without it [`writes_until_killed`] does nothing.
@@ -147,5 +149,68 @@ async fn what_was_acknowledged_survives_sigkill_once_and_in_order() {
                 .max();
             assert!(Some(messages.len() as i64) >= told);
         }
+    }
+}
+
+/// Lets the files of a process grow to `bytes`, as a disk does that has no more; `None` lifts that.
+fn limit_files(child: &Child, bytes: Option<u64>) {
+    let limit = Rlimit {
+        current: bytes,
+        maximum: None,
+    };
+    prlimit(Some(Pid::from_child(child)), Resource::Fsize, limit).unwrap();
+}
+
+#[tokio::test]
+async fn a_full_disk_acknowledges_nothing_and_what_waited_is_stored_once_there_is_space() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("test.db");
+    // Told by an error, as of a full disk, and not by the signal that goes with a limit on files.
+    let mut child = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "stores::writes_until_killed", "--nocapture"])
+        .env(DATABASE, &path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let (tell, told) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        for line in lines.map_while(Result::ok) {
+            if let Some((_, ack)) = line.split_once("ack ") {
+                let mut words = ack.split(' ');
+                let (call, seq) = (words.next().unwrap().to_owned(), words.next().unwrap().parse().unwrap());
+                let _ = tell.send((call, seq));
+            }
+        }
+    });
+    let patience = Duration::from_secs(10);
+    let mut acknowledged: Vec<(String, i64)> = (0..40).map(|_| told.recv_timeout(patience).unwrap()).collect();
+    limit_files(&child, Some(32 << 10));
+    let quiet = Duration::from_secs(1);
+    acknowledged.extend(std::iter::from_fn(|| told.recv_timeout(quiet).ok()));
+    assert!(child.try_wait().unwrap().is_none(), "it waits for space");
+    limit_files(&child, None);
+    for _ in 0..40 {
+        acknowledged.push(told.recv_timeout(patience).expect("it goes on once there is space"));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    reader.join().unwrap();
+    acknowledged.extend(told.try_iter());
+
+    let store = SqliteStore::open(&path, &Config::default()).unwrap();
+    let mut last = std::collections::BTreeMap::new();
+    for (call, seq) in acknowledged {
+        let before = last.insert(call, seq).unwrap_or(0);
+        assert_eq!(seq, before + 1, "in order");
+    }
+    assert_eq!(last.len(), CALLS);
+    for (call, told) in last {
+        let messages = store.messages(TENANT, call.parse().unwrap()).await.unwrap();
+        let order: Vec<_> = messages.iter().map(|m| m.seq).collect();
+        assert_eq!(order, (1..=messages.len() as i64).collect::<Vec<_>>());
+        assert!(messages.len() as i64 >= told);
     }
 }

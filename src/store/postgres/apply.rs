@@ -18,7 +18,7 @@ use crate::{
     },
     vendor::EndReason,
 };
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use tokio_postgres::Row;
 
 /// Why a change was not applied.
@@ -77,24 +77,36 @@ const fn step(sql: &'static str, values: Vec<Value>, must: Must) -> Step {
     Step { sql, values, must }
 }
 
-/// Applies a batch. On an error the caller rolls back to where the batch began.
-pub(super) async fn batch(db: &Session, pen: Pen<'_>, batch: &Batch) -> Result<Committed, NotApplied> {
-    let mut steps = Vec::new();
+/// Applies a batch behind the statements of `first`, which set its savepoint. On an error the caller rolls back to that.
+/// `told` are the ids that its events were given before, which they keep unless they are taken.
+pub(super) async fn batch(
+    db: &Session,
+    pen: Pen<'_>,
+    first: &str,
+    batch: &Batch,
+    told: &[i64],
+) -> Result<Committed, NotApplied> {
+    let (mut steps, mut told) = (Vec::new(), told.iter().copied());
     for write in &batch.writes {
-        plan(&mut steps, pen, write)?;
+        if let Err(refused) = plan(&mut steps, pen, write, &mut told) {
+            db.batch(first).await?;
+            return Err(refused);
+        }
     }
-    let event_ids = run(db, &steps).await?;
+    let event_ids = run(db, first, &steps).await?;
     Ok(Committed::Done { event_ids })
 }
 
-async fn run(db: &Session, steps: &[Step]) -> Result<Vec<i64>, NotApplied> {
+async fn run(db: &Session, first: &str, steps: &[Step]) -> Result<Vec<i64>, NotApplied> {
     let mut prepared = Vec::with_capacity(steps.len());
     for step in steps {
         prepared.push(db.prepare(step.sql).await?);
     }
     let sent = steps.iter().zip(&prepared).map(|(step, p)| db.run(p, &step.values));
+    let (begun, came) = join(db.batch(first), join_all(sent)).await;
+    begun?;
     let (mut event_ids, mut echo) = (Vec::new(), None);
-    for (step, came) in steps.iter().zip(join_all(sent).await) {
+    for (step, came) in steps.iter().zip(came) {
         let rows = match came {
             Ok(rows) => rows,
             Err(trouble) if trouble.is_echo() => {
@@ -118,7 +130,12 @@ fn id(row: &Row) -> Result<i64, Trouble> {
     Ok(row.try_get(0)?)
 }
 
-fn plan(steps: &mut Vec<Step>, pen: Pen<'_>, write: &Write) -> Result<(), NotApplied> {
+fn plan(
+    steps: &mut Vec<Step>,
+    pen: Pen<'_>,
+    write: &Write,
+    told: &mut impl Iterator<Item = i64>,
+) -> Result<(), NotApplied> {
     match write {
         Write::Call(row) => insert_call(steps, pen, row),
         Write::CallChange(change) => steps.push(change_call(change, pen.now)?),
@@ -147,7 +164,7 @@ fn plan(steps: &mut Vec<Step>, pen: Pen<'_>, write: &Write) -> Result<(), NotApp
             tenant,
             call_id,
             payload,
-        } => steps.push(insert_event(*tenant, *call_id, payload, pen.now)),
+        } => steps.push(insert_event(*tenant, *call_id, payload, told.next(), pen.now)),
         Write::Number(row) => put_number(steps, row),
         Write::NumberGone(id) => steps.push(step(
             "DELETE FROM phone_numbers WHERE id = $1 RETURNING 1",
@@ -331,14 +348,15 @@ fn insert_message(row: &MessageRow, now: Wall) -> Step {
     )
 }
 
-fn insert_event(tenant: TenantId, call: CallId, payload: &str, now: Wall) -> Step {
+fn insert_event(tenant: TenantId, call: CallId, payload: &str, told: Option<i64>, now: Wall) -> Step {
     step(
         "WITH next AS (
-             INSERT INTO tenant_counters AS c (tenant_id, last_event_id) VALUES ($1::bigint, 1)
-             ON CONFLICT (tenant_id) DO UPDATE SET last_event_id = c.last_event_id + 1 RETURNING last_event_id)
+             INSERT INTO tenant_counters AS c (tenant_id, last_event_id) VALUES ($1::bigint, greatest($5::bigint, 1))
+             ON CONFLICT (tenant_id) DO UPDATE SET last_event_id = greatest(c.last_event_id + 1, $5::bigint)
+             RETURNING last_event_id)
          INSERT INTO events (tenant_id, id, call_id, payload, created_at)
          SELECT $1::bigint, last_event_id, $2::text, $3::text, $4::timestamptz FROM next RETURNING id",
-        vec![int(tenant.0), text(call.as_str()), text(payload), time(now)],
+        vec![int(tenant.0), text(call.as_str()), text(payload), time(now), int(told)],
         Must::Number,
     )
 }
@@ -410,9 +428,9 @@ pub(super) async fn close_open_calls(db: &Session, pen: Pen<'_>) -> Result<usize
         };
         steps.push(change_call(&change, pen.now)?);
         let payload = interrupted_event(&call, last);
-        steps.push(insert_event(call.tenant_id, call.call_id, &payload, pen.now));
+        steps.push(insert_event(call.tenant_id, call.call_id, &payload, None, pen.now));
         steps.push(insert_job(&JobRow::after_call(&call, pen.now, pen.now), pen.now));
     }
-    run(db, &steps).await?;
+    run(db, "", &steps).await?;
     Ok(open.len())
 }

@@ -1,12 +1,16 @@
 //! The store in a PostgreSQL database: one thread writes, a few connections read.
 //!
-//! A commit is acknowledged after PostgreSQL's `COMMIT` returned, with `synchronous_commit` as configured. Many daemons may share
+//! A commit is acknowledged after PostgreSQL's `COMMIT` returned, with `synchronous_commit` as configured; while the server is
+//! away, a step of a call is acknowledged once it is in the journal on the local disk, and numbers and agents stay as they are. Many daemons may share
 //! a database: each knows by its [`node`](node::Node) which calls it carries, and the schema is changed by one at a time.
 //!
 //! Connections live on a runtime of their own, so that neither the daemon's own work nor its end disturbs them.
 
 mod address;
 mod apply;
+mod group;
+mod known;
+mod link;
 mod node;
 mod open;
 mod read;
@@ -20,6 +24,7 @@ pub(super) use address::place_of as place;
 use super::{
     AgentRow, Batch, BoxFuture, CallFilter, CallPage, CallRow, Committed, Config, EventRow, JobFilter, JobRow,
     MessageRow, NumberRow, OpenError, Store, StoreHealth,
+    journal::Journal,
     page::Cursor,
     queue::{Queue, Work, closed},
 };
@@ -28,6 +33,7 @@ use crate::base::{
     ids::{CallId, TenantId},
 };
 use address::Address;
+use link::Link;
 use node::Node;
 use read::Readers;
 use session::Settings;
@@ -63,6 +69,9 @@ impl PostgresStore {
     pub fn open(url: &str, folder: &Path, config: &Config) -> Result<Self, OpenError> {
         let address = Address::read(url).map_err(|what| OpenError::unavailable("of store.url", what))?;
         let node = Node::take(folder)?;
+        let id = format!("writer_{}", uuid::Uuid::now_v7().simple());
+        let journal = Journal::open(folder, &id, config.journal_bytes as u64);
+        let journal = journal.map_err(|e| OpenError::unavailable(folder.display(), e))?;
         let settings = Settings::new(address, config);
         let io = Io::start().map_err(|e| OpenError::unavailable(settings.place(), e))?;
         let queue = Arc::new(Queue::new(config.queue_batches, config.queue_bytes));
@@ -81,7 +90,10 @@ impl PostgresStore {
                 let session = handle.block_on(opening);
                 let session = session.unwrap_or_else(|e| Err(OpenError::unavailable(settings.place(), e)));
                 let mut writer = match session {
-                    Ok(session) => Writer::new(handle, settings, session, node, guard.0.clone(), &config),
+                    Ok((session, known)) => {
+                        let link = Link::new(handle, settings, session);
+                        Writer::new(link, node, id, journal, known, guard.0.clone(), &config)
+                    }
                     Err(e) => return drop(opened.send(Err(e))),
                 };
                 let _ = opened.send(Ok(()));

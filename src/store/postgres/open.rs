@@ -1,19 +1,20 @@
 //! Opening the database: whose it is, and its schema, brought up to date by one daemon at a time.
 
 use super::{
+    known::Known,
     rows::{int, text, time},
     session::{Session, Settings, Trouble},
 };
 use crate::{
-    base::time::Wall,
+    base::{ids::TenantId, time::Wall},
     store::{OpenError, migrations},
 };
 
 /// Held while the schema is changed (`pg_advisory_lock`): "side".
 const LOCK: i64 = 0x7369_6465;
 
-/// Connects, and brings the schema up to date.
-pub(super) async fn open(settings: &Settings) -> Result<Session, OpenError> {
+/// Connects, brings the schema up to date, and learns where the events of tenants stand.
+pub(super) async fn open(settings: &Settings) -> Result<(Session, Known), OpenError> {
     let place = || settings.place();
     let unavailable = |t: Trouble| OpenError::unavailable(place(), t);
     let session = Session::open(settings).await.map_err(unavailable)?;
@@ -39,7 +40,18 @@ pub(super) async fn open(settings: &Settings) -> Result<Session, OpenError> {
     migrate(&session, found).await.map_err(unavailable)?;
     // The lock goes with the connection, as do the settings of it.
     drop(session);
-    Session::open(settings).await.map_err(unavailable)
+    let session = Session::open(settings).await.map_err(unavailable)?;
+    let known = learn(&session).await.map_err(unavailable)?;
+    Ok((session, known))
+}
+
+async fn learn(session: &Session) -> Result<Known, Trouble> {
+    let mut known = Known::default();
+    let rows = session.query("SELECT tenant_id, last_event_id FROM tenant_counters", &[]);
+    for row in rows.await? {
+        known.set_last_event(TenantId(row.try_get(0)?), row.try_get(1)?);
+    }
+    Ok(known)
 }
 
 enum Found {

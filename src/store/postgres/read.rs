@@ -108,7 +108,7 @@ impl Readers {
             session.batch("SET default_transaction_read_only = on").await?;
             Ok(session)
         });
-        opening.await.unwrap_or(Err(Trouble::Silent))
+        opening.await.unwrap_or(Err(Trouble::Gone))
     }
 
     fn keep(&self, session: Session) {

@@ -25,6 +25,8 @@ pub(super) enum Trouble {
     Server(tokio_postgres::Error),
     /// No answer in time: whether it was done is not known.
     Silent,
+    /// There is no connection.
+    Gone,
     /// A row holds what this version cannot read.
     Unreadable,
 }
@@ -33,7 +35,7 @@ impl Trouble {
     fn state(&self) -> Option<&SqlState> {
         match self {
             Self::Server(e) => e.code(),
-            Self::Silent | Self::Unreadable => None,
+            Self::Silent | Self::Gone | Self::Unreadable => None,
         }
     }
 
@@ -70,6 +72,7 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Silent => f.write_str("no answer in time"),
+            Self::Gone => f.write_str("the connection is gone"),
             Self::Unreadable => f.write_str("a row holds what this version does not know"),
             Self::Server(e) => match e.as_db_error() {
                 Some(told) => write!(f, "{} ({})", told.message(), told.code().code()),

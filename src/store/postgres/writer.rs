@@ -5,45 +5,43 @@
 //!
 //! A group has a number, which its transaction writes down. When a commit gets no answer, the next try of the same number finds
 //! out what became of it: the row of the number is locked until an earlier try of the group is over.
+//!
+//! While the database is away, groups go to the [`Journal`] and are answered once they are on its disk; when it is back they are
+//! applied in order, those that arrive meanwhile behind them, and only when none is left are groups committed directly again.
 
-use super::{
-    apply::{self, NotApplied, Pen},
-    node::Node,
-    rows::{int, text, time},
-    session::{Session, Settings, Trouble},
-};
+use super::{group, known::Known, link::Link, node::Node, session::Trouble};
 use crate::{
-    base::{backoff::Backoff, fault::Fault, time::Wall},
+    base::{
+        backoff::Backoff,
+        fault::{Fault, Kind, Origin},
+        time::Wall,
+    },
     store::{
         Committed, Config,
+        journal::{Entry, Front, Journal, Record},
         outcome::{Outcome, answer, count},
-        queue::{Job, Next, Queue, Work, closed},
+        queue::{Job, JournalHealth, Next, Queue, Work, closed},
     },
 };
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::runtime::Handle;
 
 /// How often an idle connection is looked at, so that health tells the truth.
 const PING_EVERY: Duration = Duration::from_secs(1);
+/// How often the making of a connection is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How often what is too old is looked for.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// How long pruning may be put off by work.
 const PRUNE_AT_LAST: Duration = Duration::from_secs(600);
-/// Rows of one table removed in one transaction: commits wait for no more than that.
-const PRUNE_ROWS: i64 = 500;
-/// Starts of daemons are forgotten after this long.
-const WRITERS_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
-/// Batches of one group: PostgreSQL keeps track of 64 savepoints of a transaction before it gets slow for everybody.
-const MAX_BATCHES: usize = 60;
+/// Tries of a group before it goes to the journal, where the server says what is wrong: a deadlock, a lock that took too long.
+const TRIES: u32 = 3;
 
 /// The writer's state.
 pub(super) struct Writer {
-    io: Handle,
-    settings: Settings,
-    session: Option<Session>,
+    link: Link,
     node: Node,
     /// This start of the daemon, in `writers`.
     id: String,
@@ -51,278 +49,428 @@ pub(super) struct Writer {
     group: i64,
     /// What the group came to, while nobody knows whether its commit did.
     in_doubt: Option<Vec<Outcome>>,
+    /// Whether groups go to the journal.
+    away: bool,
+    journal: Journal,
+    known: Known,
+    /// Work that waits until the journal is empty.
+    held: Option<Job>,
     queue: Arc<Queue>,
     config: Config,
     backoff: Backoff,
+    retry_due: Instant,
     prune_due: Instant,
 }
 
 impl Writer {
+    /// A writer over a connection. What earlier starts left in the journal comes first.
     pub(super) fn new(
-        io: Handle,
-        settings: Settings,
-        session: Session,
+        link: Link,
         node: Node,
+        id: String,
+        journal: Journal,
+        known: Known,
         queue: Arc<Queue>,
         config: &Config,
     ) -> Self {
-        Self {
-            io,
-            settings,
-            session: Some(session),
+        let writer = Self {
+            link,
             node,
-            id: format!("writer_{}", uuid::Uuid::now_v7().simple()),
+            id,
             group: 1,
             in_doubt: None,
+            away: !journal.is_empty(),
+            journal,
+            known,
+            held: None,
             queue,
             config: config.clone(),
             backoff: Backoff::new(Duration::from_millis(10), Duration::from_secs(1), Duration::MAX),
+            retry_due: Instant::now(),
             prune_due: Instant::now() + PRUNE_EVERY,
+        };
+        if writer.away {
+            tracing::info!(
+                bytes = writer.journal.bytes(),
+                "what the journal holds goes to the database first"
+            );
+            writer.queue.set_writable(false);
         }
+        writer.tell();
+        writer
     }
 
     /// Works until the queue is closed and empty, or abandoned.
     pub(super) fn run(&mut self) -> Result<(), Fault> {
         loop {
-            match self.queue.next(PING_EVERY) {
-                Next::Job(job) => self.write(vec![job])?,
+            let wait = if self.away { self.catch_up() } else { PING_EVERY };
+            if !self.away
+                && let Some(job) = self.held.take()
+            {
+                self.write_through(vec![job])?;
+            }
+            match self.queue.next(wait) {
+                Next::Job(job) => self.take(job)?,
+                Next::Idle if self.away => {}
                 Next::Idle if self.prune_due <= Instant::now() => self.prune(),
                 Next::Idle => self.ping(),
-                Next::Closed => return Ok(()),
+                Next::Closed => return self.finish(),
                 Next::Abandoned => return Err(closed()),
             }
-            if self.prune_due.elapsed() > PRUNE_AT_LAST {
+            if !self.away && self.prune_due.elapsed() > PRUNE_AT_LAST {
                 self.prune();
             }
+            self.tell();
         }
     }
 
-    /// Writes a group that begins with `group`, however long it takes. An error means that the store was told to stop first.
+    fn take(&mut self, job: Job) -> Result<(), Fault> {
+        match (&job.work, self.away) {
+            (Work::CloseOpenCalls { .. }, true) => {
+                if let Some(earlier) = self.held.replace(job) {
+                    self.settle(vec![earlier], vec![Outcome::Closed(Err(closed()))]);
+                }
+                Ok(())
+            }
+            (Work::CloseOpenCalls { .. }, false) => self.write_through(vec![job]),
+            (Work::Commit { .. }, true) => self.spool(vec![job]),
+            (Work::Commit { .. }, false) => self.write(vec![job]),
+        }
+    }
+
+    /// Writes a group that begins with `group` to the database, or else to the journal.
     fn write(&mut self, mut group: Vec<Job>) -> Result<(), Fault> {
-        loop {
+        for _ in 0..TRIES {
             match self.attempt(&mut group) {
                 Ok(outcomes) => {
-                    self.group += 1;
-                    self.queue.settle(&group);
-                    group.into_iter().zip(outcomes).for_each(|(job, o)| answer(job, o));
+                    self.finish_group(group, outcomes);
                     return Ok(());
                 }
-                Err(()) => {
+                Err(trouble) => {
                     count("retried");
-                    let wait = self.backoff.next(1.0).unwrap_or(Duration::from_secs(1));
-                    if !self.queue.pause(wait, self.config.close_patience) {
-                        let fault = Fault::internal("the store stopped before the batch could be written");
-                        self.queue.settle(&group);
-                        group.into_iter().for_each(|j| j.work.fail(fault.clone()));
-                        self.queue.abandon();
-                        return Err(fault);
+                    if !trouble.is_told() {
+                        self.leave(&trouble);
+                        break;
                     }
+                    tracing::warn!(error = %trouble, "a group of batches was not written: once more");
                 }
+            }
+        }
+        if !self.away {
+            self.leave(&Trouble::Gone);
+        }
+        match group.iter().any(|j| matches!(j.work, Work::CloseOpenCalls { .. })) {
+            true => self.write_through(group),
+            false => self.spool(group),
+        }
+    }
+
+    /// Writes a group to the database, however long it takes, because the journal cannot answer for it.
+    fn write_through(&mut self, mut group: Vec<Job>) -> Result<(), Fault> {
+        loop {
+            let wait = if self.away { self.catch_up() } else { Duration::ZERO };
+            if !self.away {
+                match self.attempt(&mut group) {
+                    Ok(outcomes) => {
+                        self.finish_group(group, outcomes);
+                        return Ok(());
+                    }
+                    Err(trouble) => self.leave(&trouble),
+                }
+            }
+            if !self.queue.pause(wait.max(LOOK_EVERY), self.config.close_patience) {
+                return self.give_up(group);
             }
         }
     }
 
-    /// One try of a group; tells the queue whether the database can be written.
-    fn attempt(&mut self, group: &mut Vec<Job>) -> Result<Vec<Outcome>, ()> {
-        let io = self.io.clone();
-        let result = io.block_on(async {
-            self.connect().await?;
-            self.try_write(group).await
-        });
-        self.note(result)
+    /// Answers for a group from what is known, once it is in the journal. While that cannot be written either, nothing is
+    /// acknowledged and both are tried again.
+    fn spool(&mut self, mut group: Vec<Job>) -> Result<(), Fault> {
+        let outcomes: Vec<_> = match self.in_doubt.take() {
+            Some(outcomes) => group.iter().zip(outcomes).map(|(job, o)| doubt(&job.work, o)).collect(),
+            None => {
+                self.gather(&mut group);
+                group.iter().map(|job| self.judge(&job.work)).collect()
+            }
+        };
+        let entries: Vec<_> = group
+            .iter()
+            .zip(&outcomes)
+            .filter_map(|(j, o)| entry(&j.work, o))
+            .collect();
+        let record = Record {
+            group: self.group,
+            at: Wall::now(),
+            entries,
+        };
+        let mut told = false;
+        loop {
+            let appended = match record.entries.is_empty() {
+                true => Ok(()),
+                false => self.journal.append(&record),
+            };
+            match appended {
+                Ok(()) => {
+                    self.finish_group(group, outcomes);
+                    return Ok(());
+                }
+                Err(error) if !told => {
+                    told = true;
+                    tracing::error!(%error, "neither the database nor the journal can be written: batches wait");
+                }
+                Err(_) => {}
+            }
+            count("retried");
+            let wait = self.catch_up();
+            self.tell();
+            if !self.away {
+                // What it was judged to come to is found out by the database itself, in the same order.
+                self.in_doubt = Some(outcomes);
+                return self.write(group);
+            }
+            if !self.queue.pause(wait.max(LOOK_EVERY), self.config.close_patience) {
+                return self.give_up(group);
+            }
+        }
     }
 
-    fn note<T>(&mut self, result: Result<T, Trouble>) -> Result<T, ()> {
-        match result {
-            Ok(done) => {
+    /// Takes what waits along, up to a group's size.
+    fn gather(&mut self, group: &mut Vec<Job>) {
+        let mut rows: usize = group.iter().map(|j| j.work.rows()).sum();
+        while rows < self.config.commit_rows && self.held.is_none() {
+            match self.queue.try_next() {
+                Some(job) if matches!(job.work, Work::CloseOpenCalls { .. }) => self.held = Some(job),
+                Some(job) => {
+                    rows += job.work.rows();
+                    group.push(job);
+                }
+                None => break,
+            }
+        }
+    }
+
+    fn judge(&mut self, work: &Work) -> Outcome {
+        let away = || Fault::new(Origin::Us, Kind::Unavailable, "the database is away: try again later");
+        Outcome::Batch(match work {
+            Work::Commit { batch, .. } if Entry::new(batch, Vec::new()).is_none() => Err(away()),
+            Work::Commit { batch, .. } => Ok(match self.known.judge(batch) {
+                Some(event_ids) => Committed::Done { event_ids },
+                None => Committed::Duplicate,
+            }),
+            Work::CloseOpenCalls { .. } => Err(away()),
+        })
+    }
+
+    /// The group is durable: answers, and goes on to the next number.
+    fn finish_group(&mut self, group: Vec<Job>, outcomes: Vec<Outcome>) {
+        self.group += 1;
+        for (job, outcome) in group.iter().zip(&outcomes) {
+            if let (Work::Commit { batch, .. }, Outcome::Batch(Ok(Committed::Done { event_ids }))) =
+                (&job.work, outcome)
+            {
+                self.known.learn(batch, event_ids);
+            }
+        }
+        self.tell();
+        self.settle(group, outcomes);
+    }
+
+    fn settle(&self, group: Vec<Job>, outcomes: Vec<Outcome>) {
+        self.queue.settle(&group);
+        group.into_iter().zip(outcomes).for_each(|(job, o)| answer(job, o));
+    }
+
+    fn give_up(&mut self, group: Vec<Job>) -> Result<(), Fault> {
+        let fault = Fault::internal("the store stopped before the batch could be written");
+        self.queue.settle(&group);
+        group.into_iter().for_each(|j| j.work.fail(fault.clone()));
+        self.queue.abandon();
+        Err(fault)
+    }
+
+    /// One try of a group.
+    fn attempt(&mut self, jobs: &mut Vec<Job>) -> Result<Vec<Outcome>, Trouble> {
+        let io = self.link.io.clone();
+        io.block_on(async {
+            let session = self.link.session()?;
+            let by = group::By {
+                node: self.node.id(),
+                writer: &self.id,
+                group: self.group,
+            };
+            let written = group::write(session, by, &self.queue, &self.config, jobs, &mut self.in_doubt).await;
+            if let Err(trouble) = &written {
+                self.link.recover(trouble).await;
+            }
+            written
+        })
+    }
+
+    /// From now on groups go to the journal.
+    fn leave(&mut self, trouble: &Trouble) {
+        self.away = true;
+        self.retry_due = Instant::now();
+        if self.queue.set_writable(false) {
+            tracing::warn!(
+                database = self.link.place(),
+                error = %trouble,
+                "the database is away: steps of calls go to the journal"
+            );
+        }
+    }
+
+    /// Looks whether the database is back, and applies some of the journal. Returns how long to wait before the next look.
+    fn catch_up(&mut self) -> Duration {
+        let left = self.retry_due.saturating_duration_since(Instant::now());
+        if !left.is_zero() {
+            return left.min(LOOK_EVERY);
+        }
+        let applied = match self.link.poll() {
+            None => return LOOK_EVERY,
+            Some(Ok(())) => self.apply_front().inspect_err(|error| {
+                tracing::warn!(%error, "the database does not take what the journal holds: tried again");
+            }),
+            Some(Err(trouble)) => Err(trouble.to_string()),
+        };
+        match applied {
+            Ok(true) => {
+                self.backoff.reset();
+                Duration::ZERO
+            }
+            Ok(false) => {
+                self.away = false;
                 self.backoff.reset();
                 if self.queue.set_writable(true) {
-                    tracing::info!(database = self.settings.place(), "the database can be written again");
-                }
-                Ok(done)
-            }
-            Err(trouble) => {
-                if self.queue.set_writable(false) {
-                    tracing::warn!(
-                        database = self.settings.place(),
-                        error = %trouble,
-                        "the database cannot be written: batches wait"
+                    tracing::info!(
+                        database = self.link.place(),
+                        "the database is back, and has all of the journal"
                     );
                 }
-                Err(())
+                Duration::ZERO
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the database is still away");
+                self.retry_due = Instant::now() + self.backoff.next(1.0).unwrap_or(Duration::from_secs(1));
+                LOOK_EVERY
             }
         }
     }
 
-    async fn connect(&mut self) -> Result<(), Trouble> {
-        if self.session.as_ref().is_none_or(Session::is_closed) {
-            self.session = None;
-            let settings = self.settings.clone();
-            let opening = self.io.spawn(async move { Session::open(&settings).await });
-            self.session = Some(opening.await.unwrap_or(Err(Trouble::Silent))?);
-        }
-        Ok(())
-    }
-
-    /// One transaction over the group and what joins it. On an error nothing of it is in the database, or it is in doubt.
-    async fn try_write(&mut self, group: &mut Vec<Job>) -> Result<Vec<Outcome>, Trouble> {
-        let session = self.session.take().ok_or(Trouble::Silent)?;
-        let written = self.transact(&session, group).await;
-        match &written {
-            Ok(_) => self.session = Some(session),
-            // A transaction that is given up with the connection leaves nothing either, but takes longer to.
-            Err(trouble) if trouble.is_told() && session.batch("ROLLBACK").await.is_ok() => {
-                self.session = Some(session);
-            }
-            Err(_) => {}
-        }
-        written
-    }
-
-    async fn transact(&mut self, session: &Session, group: &mut Vec<Job>) -> Result<Vec<Outcome>, Trouble> {
-        let began = Instant::now();
-        session.batch("BEGIN").await?;
-        if !self.is_new(session).await? {
-            if let Some(outcomes) = self.in_doubt.take() {
-                session.batch("ROLLBACK").await?;
-                return Ok(outcomes);
-            }
-            // Another process writes under this one's id; the commits of both would be lost on each other.
-            return Err(Trouble::Unreadable);
-        }
-        self.in_doubt = None;
-        let (mut outcomes, mut rows) = (Vec::new(), 0);
-        loop {
-            let n = outcomes.len();
-            if n == group.len() {
-                let full = rows >= self.config.commit_rows || n >= MAX_BATCHES;
-                if full || began.elapsed() >= self.config.commit_time {
-                    break;
-                }
-                let Some(job) = self.queue.try_next() else { break };
-                group.push(job);
-            }
-            outcomes.push(self.apply(session, &group[n].work).await?);
-            rows += group[n].work.rows();
-        }
-        self.in_doubt = Some(outcomes.clone());
-        let committed = session.batch("COMMIT").await;
-        match &committed {
-            Ok(()) => self.in_doubt = None,
-            Err(trouble) if trouble.is_told() => self.in_doubt = None,
-            Err(_) => {}
-        }
-        committed.map(|()| outcomes)
-    }
-
-    /// Writes the group's number down. `false` when it is there already: the group was committed.
-    async fn is_new(&self, session: &Session) -> Result<bool, Trouble> {
-        let raised = session
-            .query(
-                "INSERT INTO writers AS w (id, node, last_group, written_at) VALUES ($1, $2, $3, $4)
-                 ON CONFLICT (id) DO UPDATE SET last_group = $3, written_at = $4 WHERE w.last_group < $3 RETURNING 1",
-                &[text(&self.id), text(self.node.id()), int(self.group), time(Wall::now())],
-            )
-            .await?;
-        Ok(!raised.is_empty())
-    }
-
-    async fn apply(&self, session: &Session, work: &Work) -> Result<Outcome, Trouble> {
-        let pen = Pen {
-            node: self.node.id(),
-            now: Wall::now(),
+    /// Applies the oldest records of the journal. `false` when there are none.
+    fn apply_front(&mut self) -> Result<bool, String> {
+        let Some(front) = self.journal.front().map_err(|e| e.to_string())? else {
+            return Ok(false);
         };
-        session.batch("SAVEPOINT batch").await?;
-        let outcome = match work {
-            Work::Commit { batch, .. } => match apply::batch(session, pen, batch).await {
-                Ok(done) => Outcome::Batch(Ok(done)),
-                Err(NotApplied::Duplicate) => Outcome::Batch(Ok(Committed::Duplicate)),
-                Err(NotApplied::Batch(fault)) => Outcome::Batch(Err(fault)),
-                Err(NotApplied::Engine(trouble)) => return Err(trouble),
-            },
-            Work::CloseOpenCalls { .. } => match apply::close_open_calls(session, pen).await {
-                Ok(n) => Outcome::Closed(Ok(n)),
-                Err(NotApplied::Duplicate) => Outcome::Closed(Ok(0)),
-                Err(NotApplied::Batch(fault)) => Outcome::Closed(Err(fault)),
-                Err(NotApplied::Engine(trouble)) => return Err(trouble),
-            },
+        let io = self.link.io.clone();
+        let applied = io.block_on(async {
+            let applied = match self.link.session() {
+                Ok(session) => self.replay(session, &front).await,
+                Err(trouble) => Err(trouble),
+            };
+            if let Err(trouble) = &applied {
+                self.link.recover(trouble).await;
+            }
+            applied
+        });
+        applied.map_err(|trouble| trouble.to_string())?;
+        self.journal.applied(&front).map_err(|e| e.to_string())?;
+        Ok(true)
+    }
+
+    async fn replay(&self, session: &super::session::Session, front: &Front) -> Result<(), Trouble> {
+        let aside = |entry: &Entry, fault: &Fault| {
+            count("journal_refused");
+            tracing::error!(error = %fault, "the database refuses what was acknowledged while it was away: put aside");
+            self.journal.put_aside(entry).map_err(|_| Trouble::Gone)
         };
-        let end = match outcome {
-            Outcome::Batch(Ok(Committed::Done { .. })) | Outcome::Closed(Ok(_)) => "RELEASE batch",
-            Outcome::Batch(_) | Outcome::Closed(_) => "ROLLBACK TO batch; RELEASE batch",
-        };
-        session.batch(end).await?;
-        Ok(outcome)
+        group::replay(session, self.node.id(), front, aside).await
     }
 
     /// Asks the server for a sign of life.
     fn ping(&mut self) {
-        let io = self.io.clone();
-        let result = io.block_on(async {
-            self.connect().await?;
-            match &self.session {
-                Some(session) => session.batch("").await,
-                None => Err(Trouble::Silent),
+        let io = self.link.io.clone();
+        let alive = io.block_on(async {
+            let alive = match self.link.session() {
+                Ok(session) => session.batch("").await,
+                Err(trouble) => Err(trouble),
+            };
+            if let Err(trouble) = &alive {
+                self.link.recover(trouble).await;
             }
+            alive
         });
-        if self.note(result).is_err() {
-            self.session = None;
+        if let Err(trouble) = alive {
+            self.leave(&trouble);
         }
     }
 
     /// Removes a bounded number of rows that are too old or too many. More of them are due at once, none in a minute.
     pub(super) fn prune(&mut self) {
-        let io = self.io.clone();
+        let io = self.link.io.clone();
         let pruned = io.block_on(async {
-            self.connect().await?;
-            match &self.session {
-                Some(session) => prune(session, &self.config, Wall::now()).await,
-                None => Err(Trouble::Silent),
+            let pruned = match self.link.session() {
+                Ok(session) => group::prune(session, &self.config, Wall::now()).await,
+                Err(trouble) => Err(trouble),
+            };
+            if let Err(trouble) = &pruned {
+                self.link.recover(trouble).await;
+                tracing::debug!(error = %trouble, "pruning put off");
             }
+            pruned
         });
-        let more = matches!(pruned, Ok(n) if n >= PRUNE_ROWS as usize);
-        if let Err(error) = pruned {
-            self.session = None;
-            tracing::debug!(%error, "pruning put off");
-        }
+        let more = pruned.unwrap_or(false);
         self.prune_due = Instant::now() + if more { Duration::ZERO } else { PRUNE_EVERY };
+    }
+
+    /// Stops in order. What the journal still holds stays there for the next start.
+    fn finish(&mut self) -> Result<(), Fault> {
+        if let Some(job) = self.held.take() {
+            self.settle(vec![job], vec![Outcome::Closed(Err(closed()))]);
+        }
+        while self.away {
+            let wait = self.catch_up();
+            if self.away && !self.queue.pause(wait, self.config.close_patience) {
+                let bytes = self.journal.bytes();
+                tracing::warn!(
+                    bytes,
+                    "the database is away: what the journal holds waits for the next start"
+                );
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&self) {
+        let waits = !self.journal.is_empty();
+        self.queue.set_journal(JournalHealth {
+            bytes: if waits { self.journal.bytes() } else { 0 },
+            capacity: self.journal.capacity(),
+            oldest_ms: self.journal.age_ms(Wall::now()),
+        });
     }
 }
 
-/// Each statement is a transaction. Returns the most rows that one of them removed.
-async fn prune(session: &Session, config: &Config, now: Wall) -> Result<usize, Trouble> {
-    let before = |age: Duration| time(Wall::from_micros(now.as_micros() - age.as_micros() as i64));
-    let steps = [
-        (
-            "DELETE FROM seen_webhooks WHERE (vendor, key) IN
-                 (SELECT vendor, key FROM seen_webhooks WHERE seen_at < $1 LIMIT $2) RETURNING 1",
-            before(config.seen_retention),
-        ),
-        (
-            "DELETE FROM events WHERE (tenant_id, id) IN
-                 (SELECT tenant_id, id FROM events WHERE created_at < $1 LIMIT $2) RETURNING 1",
-            before(config.event_retention),
-        ),
-        (
-            "DELETE FROM events WHERE (tenant_id, id) IN
-                 (SELECT e.tenant_id, e.id FROM tenant_counters c JOIN events e
-                      ON e.tenant_id = c.tenant_id AND e.id <= c.last_event_id - $1 LIMIT $2) RETURNING 1",
-            int(i64::from(config.events_per_tenant)),
-        ),
-        (
-            "DELETE FROM jobs WHERE id IN
-                 (SELECT id FROM jobs WHERE state = 'done' AND updated_at < $1 LIMIT $2) RETURNING 1",
-            before(config.event_retention),
-        ),
-        (
-            "DELETE FROM writers WHERE id IN (SELECT id FROM writers WHERE written_at < $1 LIMIT $2) RETURNING 1",
-            before(WRITERS_KEPT),
-        ),
-    ];
-    let mut most = 0;
-    for (sql, bound) in steps {
-        let gone = session.query(sql, &[bound, int(PRUNE_ROWS)]).await?;
-        most = most.max(gone.len());
+/// What is told of a batch whose commit got no answer: that it is stored, where the journal makes that true.
+fn doubt(work: &Work, outcome: Outcome) -> Outcome {
+    match (work, outcome) {
+        (Work::Commit { batch, .. }, Outcome::Batch(Ok(Committed::Done { .. })))
+            if Entry::new(batch, Vec::new()).is_none() =>
+        {
+            let message = "the database went away before it said whether this was stored: look again later";
+            Outcome::Batch(Err(Fault::new(Origin::Us, Kind::Timeout, message)))
+        }
+        (_, outcome) => outcome,
     }
-    Ok(most)
+}
+
+/// A batch that is answered with success, for the journal.
+fn entry(work: &Work, outcome: &Outcome) -> Option<Entry> {
+    match (work, outcome) {
+        (Work::Commit { batch, .. }, Outcome::Batch(Ok(Committed::Done { event_ids }))) => {
+            Entry::new(batch, event_ids.clone())
+        }
+        _ => None,
+    }
 }
