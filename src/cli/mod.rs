@@ -4,6 +4,7 @@ pub mod bench;
 pub mod check_config;
 pub mod codec;
 pub mod keys;
+pub mod migrate;
 pub mod serve;
 pub mod simulate;
 pub mod stand_in;
@@ -33,6 +34,8 @@ enum Command {
     CheckConfig(check_config::Args),
     /// Convert G.711, standard input to standard output
     Codec(codec::CodecArgs),
+    /// Bring the database's schema up to date, or move SQLite into PostgreSQL
+    Migrate(migrate::Args),
     /// Mint a token for a frontend or an operator
     Token(token::Command),
     /// Make an API key and its lines for the configuration
@@ -52,6 +55,7 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::CheckConfig(args) => check_config::main(&args),
         Command::Codec(args) => codec::run(&args),
+        Command::Migrate(args) => migrate::main(&args),
         Command::Token(args) => token::main(&args),
         Command::SttWorker => stt_worker::run(),
         Command::StandIn(args) => told("stand-in", stand_in::run(&args)),

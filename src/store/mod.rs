@@ -17,11 +17,13 @@ mod queue;
 mod roster;
 pub mod seal;
 pub mod sqlite;
+mod transfer;
 
 pub use config::{Config, Engine, Synchronous};
 pub use error::OpenError;
 pub use job::{AFTER_CALL, JobFilter, JobMove, JobRow, JobState};
 pub use roster::{AgentRow, NumberRow, Source};
+pub use transfer::{TransferError, transfer};
 
 use crate::{
     base::{

@@ -355,7 +355,11 @@ mod tests {
                 heard_ms: 40,
             },
             event(&row, "{}"),
-            Write::Job(Box::new(JobRow::after_call(&row, Wall::from_micros(6), Wall::from_micros(7)))),
+            Write::Job(Box::new(JobRow::after_call(
+                &row,
+                Wall::from_micros(6),
+                Wall::from_micros(7),
+            ))),
         ]);
         let record = Record {
             group: 3,

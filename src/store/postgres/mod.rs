@@ -9,6 +9,7 @@
 mod address;
 mod apply;
 mod group;
+mod import;
 mod known;
 mod link;
 mod node;
@@ -20,6 +21,7 @@ mod tls;
 mod writer;
 
 pub(super) use address::place_of as place;
+pub(super) use import::Import;
 
 use super::{
     AgentRow, Batch, BoxFuture, CallFilter, CallPage, CallRow, Committed, Config, EventRow, JobFilter, JobRow,
@@ -129,6 +131,13 @@ impl PostgresStore {
         }
         drop(self.io.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
+}
+
+/// Brings the schema of the database at `url` up to date.
+///
+/// Blocks for as long as that takes.
+pub fn migrate(url: &str, config: &Config) -> Result<(), OpenError> {
+    Import::open(url, config).map(drop)
 }
 
 /// The runtime of the connections, on a thread of its own.

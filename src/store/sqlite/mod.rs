@@ -8,10 +8,13 @@
 
 mod apply;
 mod check;
+mod export;
 mod open;
 mod read;
 mod rows;
 mod writer;
+
+pub(super) use export::Export;
 
 use super::{
     AgentRow, Batch, BoxFuture, CallFilter, CallPage, CallRow, Committed, Config, EventRow, JobFilter, JobRow,

@@ -10,7 +10,8 @@ use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt, path::Path, time::Durat
 /// Marks a file as ours (`PRAGMA application_id`): "side".
 const APPLICATION_ID: i64 = 0x7369_6465;
 
-fn from_sqlite(path: &Path, e: &rusqlite::Error) -> OpenError {
+/// What SQLite said of a file.
+pub(super) fn from_sqlite(path: &Path, e: &rusqlite::Error) -> OpenError {
     let (place, what) = (path.display().to_string(), e.to_string());
     match e.sqlite_error_code() {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => OpenError::Damaged { place, what },
