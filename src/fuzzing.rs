@@ -110,6 +110,7 @@ pub fn hook(data: &[u8]) {
         body,
         public_base: "https://relay.example.com",
         by_number: false,
+        client: None,
         received_at: Wall::default(),
     };
     let trunk = bare(vendor);

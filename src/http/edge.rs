@@ -2,9 +2,12 @@
 //!
 //! The log line holds the route's pattern and the names of parameters, never their values: tokens travel in both.
 
-use super::{Shared, config::Network, respond::Failure};
+use super::{Shared, respond::Failure};
 use crate::{
-    base::fault::{Fault, Kind},
+    base::{
+        fault::{Fault, Kind},
+        network::Network,
+    },
     net::listen::Permit,
 };
 use axum::{

@@ -77,6 +77,7 @@ async fn process(at: At, shared: &Shared, request: Request) -> Result<Response, 
         body: &body,
         public_base: &shared.public_url,
         by_number: false,
+        client: Some(Client::of(&parts.extensions)),
         received_at: Wall::now(),
     };
     let (called, kind) = match at {

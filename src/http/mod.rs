@@ -26,7 +26,7 @@ pub mod serve;
 mod streams;
 mod upgrade;
 
-pub use config::{BadNetwork, Config, Network};
+pub use config::Config;
 pub use edge::Peer;
 pub use guard::Guarded;
 pub use health::{Readiness, metrics_router};

@@ -5,7 +5,7 @@
 use super::{
     Shared,
     called::Called,
-    edge::{Peer, vouch},
+    edge::{Client, Peer, vouch},
     respond::Failure,
 };
 use crate::{
@@ -149,6 +149,7 @@ fn admit(
         body: &[],
         public_base: &shared.public_url,
         by_number: false,
+        client: Some(Client::of(request.extensions())),
         received_at: Wall::now(),
     };
     let (called, path_token) = match at {

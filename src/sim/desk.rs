@@ -113,6 +113,7 @@ impl Asked {
             body: &self.body,
             public_base: "",
             by_number: false,
+            client: None,
             received_at: Wall::now(),
         };
         let (reply, order) = match peer.command(&request, key) {

@@ -1,10 +1,11 @@
-//! How requests of a vendor that signs nothing are told from anybody's: a secret in the URL that the vendor was given, or
-//! Basic credentials (RFC 7617) in it.
+//! How requests of a vendor that signs nothing are told from anybody's: a secret in the URL that the vendor was given, Basic
+//! credentials (RFC 7617) in it, or the address that they come from.
 
 use super::{Admit, HookRequest, params::with_query};
 use crate::{
     base::{
         fault::{Fault, Kind},
+        network::{self, Network},
         secret::Secret,
         settings::Section,
     },
@@ -22,6 +23,9 @@ pub(super) struct Gate {
     secret: Option<Secret>,
     /// `webhook_user` and `webhook_password`: Basic credentials, for URLs that are written `https://user:password@…`.
     basic: Option<(String, Secret)>,
+    /// `webhook_addresses`: networks of the vendor's. Where they are listed, requests from elsewhere are refused whatever
+    /// they bring; alone they are proof enough.
+    addresses: Vec<Network>,
     /// `insecure`: believe everything. Default `false`; only behind a gateway that has checked.
     insecure: bool,
 }
@@ -41,6 +45,7 @@ impl Gate {
         Self {
             secret: s.secret("webhook_secret"),
             basic: user.zip(password),
+            addresses: read_addresses(s),
             insecure: s.bool("insecure", false),
         }
     }
@@ -52,26 +57,37 @@ impl Gate {
 
     /// Whether there is nothing that a request could bring.
     pub(super) const fn is_open(&self) -> bool {
+        self.needs_nothing() && self.addresses.is_empty()
+    }
+
+    /// Whether a request need not bring anything with it.
+    const fn needs_nothing(&self) -> bool {
         self.secret.is_none() && self.basic.is_none()
     }
 
     /// What is missing, if anything: as `Trunk::unguarded` has it.
     pub(super) fn unguarded(&self) -> Option<&'static str> {
-        (self.is_open() && !self.insecure).then_some("webhook_secret, or webhook_user and webhook_password")
+        (self.is_open() && !self.insecure)
+            .then_some("webhook_secret, webhook_addresses, or webhook_user and webhook_password")
     }
 
     /// Whether the request brings what it must.
     pub(super) fn check(&self, request: &HookRequest<'_>) -> Result<(), Fault> {
-        if self.insecure || (self.is_open() && request.by_number) || self.holds(request) {
+        if self.insecure || (self.is_open() && request.by_number) {
             return Ok(());
         }
-        Err(Fault::client(
-            Kind::Forbidden,
-            match self.is_open() {
-                true => "no webhook_secret is configured, so no request can be believed",
-                false => "the URL lacks the right secret or credentials: give the vendor the URL with ?secret=…",
-            },
-        ))
+        let refused = |why| Err(Fault::client(Kind::Forbidden, why));
+        if self.is_open() {
+            return refused("no webhook_secret or webhook_addresses is configured, so no request can be believed");
+        }
+        let is_theirs = |n: &Network| request.client.is_some_and(|address| n.contains(address));
+        if !self.addresses.is_empty() && !self.addresses.iter().any(is_theirs) {
+            return refused("webhook_addresses does not list the address that the request comes from");
+        }
+        if !self.needs_nothing() && !self.holds(request) {
+            return refused("the URL lacks the right secret or credentials: give the vendor the URL with ?secret=…");
+        }
+        Ok(())
     }
 
     /// How a media socket comes in: what announced it brings a token, one URL for all streams the secret.
@@ -104,6 +120,18 @@ impl Gate {
     }
 }
 
+fn read_addresses(s: &Section<'_>) -> Vec<Network> {
+    let addresses = network::listed(s, "webhook_addresses");
+    if addresses.iter().any(Network::is_all) {
+        s.fault(
+            "webhook_addresses",
+            "lists every address there is",
+            "the vendor's networks, or insecure = true behind a gateway that has checked",
+        );
+    }
+    addresses
+}
+
 /// A URL with the secret of the account that a simulated vendor carries calls for.
 pub(super) fn sealed(url: &str, secret: Option<&Secret>) -> String {
     secret.map_or_else(|| url.to_owned(), |s| with_query(url, SECRET, s.expose()))
@@ -121,13 +149,17 @@ pub(super) fn basic(headers: &HeaderMap) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::params::tests::asked, *};
+    use super::{
+        super::{account::tests::configured, params::tests::asked},
+        *,
+    };
     use http::HeaderValue;
 
     fn gate(secret: Option<&str>, basic: Option<(&str, &str)>) -> Gate {
         Gate {
             secret: secret.map(Secret::new),
             basic: basic.map(|(u, p)| (u.to_owned(), Secret::new(p))),
+            addresses: Vec::new(),
             insecure: false,
         }
     }
@@ -176,6 +208,61 @@ mod tests {
                 assert_eq!(gate.check(&request).is_ok(), believed, "{value}");
             }
         });
+    }
+
+    #[test]
+    fn an_address_that_is_listed_is_proof_and_another_is_none_whatever_it_brings() {
+        let addresses = vec!["203.0.113.0/24".parse().unwrap(), "2001:db8::7".parse().unwrap()];
+        let alone = Gate {
+            addresses: addresses.clone(),
+            ..gate(None, None)
+        };
+        let both = Gate {
+            addresses,
+            ..gate(Some("s"), None)
+        };
+        asked("POST", "/hook?secret=s", "", "", |r| {
+            for (address, listed) in [
+                (Some("203.0.113.9"), true),
+                (Some("::ffff:203.0.113.9"), true),
+                (Some("2001:db8::7"), true),
+                (Some("203.0.114.9"), false),
+                (Some("127.0.0.1"), false),
+                (None, false),
+            ] {
+                let client = address.map(|a| a.parse().unwrap());
+                for by_number in [false, true] {
+                    let request = HookRequest {
+                        client,
+                        by_number,
+                        ..*r
+                    };
+                    assert_eq!(alone.check(&request).is_ok(), listed, "{address:?}");
+                    assert_eq!(alone.admit(&request) == Admit::Proven, listed);
+                    assert_eq!(both.check(&request).is_ok(), listed);
+                    let bare = HookRequest {
+                        path_and_query: "/hook",
+                        ..request
+                    };
+                    assert!(both.check(&bare).is_err(), "the secret is asked for too");
+                }
+            }
+        });
+        assert!(alone.unguarded().is_none());
+    }
+
+    #[test]
+    fn a_list_that_is_none_or_holds_everybody_is_told() {
+        let read = |text: &str| configured(&[("webhook_addresses", text)], Gate::read).1;
+        assert_eq!(read("203.0.113.0/24, 2001:db8::/32"), [""; 0]);
+        for (bad, hint) in [
+            ("203.0.113.0/33", "203.0.113.0/24"),
+            ("host", "203.0.113.7"),
+            ("0.0.0.0/0", "insecure = true"),
+        ] {
+            let faults = read(bad);
+            assert!(faults.len() == 1 && faults[0].contains(hint), "{bad}: {faults:?}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use bytes::BytesMut;
 use http::{HeaderName, HeaderValue};
 use std::{
     fmt,
+    net::IpAddr,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -160,6 +161,7 @@ pub fn lacks(trunk: &dyn Trunk) -> Option<&'static str> {
         body: &[],
         public_base: "",
         by_number: true,
+        client: None,
         received_at: Wall::now(),
     };
     trunk.unguarded().filter(|_| trunk.verify(&request).is_err())
@@ -386,6 +388,8 @@ pub struct HookRequest<'a> {
     /// Whether the path names one of our numbers by its id: 128 random bits, of which the tenant and the vendor know. A
     /// vendor that signs nothing, with no other secret configured, is believed for this.
     pub by_number: bool,
+    /// The address that it came from, behind trusted proxies the one that they tell. `None` where nobody asked.
+    pub client: Option<IpAddr>,
     /// When it was received, for signatures that grow old.
     pub received_at: Wall,
 }

@@ -182,6 +182,7 @@ pub(super) mod tests {
             body: body.as_bytes(),
             public_base: "https://relay.example.com",
             by_number: false,
+            client: None,
             received_at: Wall::from_micros(1_767_225_600_000_000),
         })
     }

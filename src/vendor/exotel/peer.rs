@@ -410,6 +410,7 @@ mod tests {
                 body: &told.body,
                 public_base: "",
                 by_number: false,
+                client: None,
                 received_at: Wall::default(),
             };
             assert_eq!(account.verify(&request).is_ok(), believed);

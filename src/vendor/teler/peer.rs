@@ -258,6 +258,7 @@ mod tests {
             body: &request.body,
             public_base: "",
             by_number: false,
+            client: None,
             received_at: at,
         })
     }

@@ -153,6 +153,7 @@ mod tests {
             body: body.as_bytes(),
             public_base: "",
             by_number: false,
+            client: None,
             received_at: Wall::default(),
         })
     }

@@ -293,6 +293,7 @@ mod tests {
             body,
             public_base: "",
             by_number: false,
+            client: None,
             received_at: Wall::default(),
         };
         desk.take(&request, Some(&Secret::new("KEY0123")))

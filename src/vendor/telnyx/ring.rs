@@ -104,6 +104,7 @@ mod tests {
                     body: &request.body,
                     public_base: "",
                     by_number: false,
+                    client: None,
                     received_at: Wall::now(),
                 };
                 assert_eq!(account.verify(&hook).is_ok(), believed);

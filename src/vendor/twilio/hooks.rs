@@ -157,6 +157,7 @@ mod tests {
             body: body.as_bytes(),
             public_base: "",
             by_number: false,
+            client: None,
             received_at: Wall::default(),
         };
         parse(kind, &request)
@@ -190,6 +191,7 @@ mod tests {
             body: b"CallSid=ignored",
             public_base: "",
             by_number: false,
+            client: None,
             received_at: Wall::default(),
         };
         assert_eq!(parse(HookKind::Call, &request).unwrap().from, "+15550100");

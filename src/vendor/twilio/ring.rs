@@ -160,6 +160,7 @@ mod tests {
                 body: &request.body,
                 public_base: "https://relay.example.com",
                 by_number: false,
+                client: None,
                 received_at: Wall::default(),
             };
             assert_eq!(account.verify(&hook).is_ok(), believed);
@@ -205,6 +206,7 @@ mod tests {
                 body: b"",
                 public_base: "https://relay.example.com",
                 by_number: false,
+                client: None,
                 received_at: Wall::default(),
             };
             assert_eq!(

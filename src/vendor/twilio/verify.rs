@@ -368,6 +368,7 @@ mod tests {
                 body: self.body.as_bytes(),
                 public_base: &self.url[..path],
                 by_number: false,
+                client: None,
                 received_at: Wall::default(),
             })
         }
@@ -613,6 +614,7 @@ mod tests {
                 let request = HookRequest {
                     public_base: base,
                     by_number: false,
+                    client: None,
                     received_at: Wall::default(),
                     ..*r
                 };
@@ -644,6 +646,7 @@ mod tests {
                 body: &body,
                 public_base: &public_base,
                 by_number: false,
+                client: None,
                 received_at: Wall::default(),
             };
             let verifier = Verifier::new(&config(Some(TOKEN), &[]));
