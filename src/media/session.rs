@@ -73,6 +73,8 @@ const ECHO_RING_MS: u32 = 500;
 const ECHO_UPLINK_MS: u32 = 40;
 /// How long the peer has to answer our close.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
+/// Changes of the audio's rate that a stream may make; what comes at yet another is left out.
+const MAX_RETUNES: u8 = 8;
 /// Complaints of the vendor that are passed on.
 const MAX_COMPLAINTS: u64 = 10;
 /// News that may wait for the call. What the mouth brings about is bounded by what it says; keys beyond this many are dropped.
@@ -162,6 +164,8 @@ struct Leg {
     events: VecDeque<LegEvent>,
     accounts: Accounting,
     rate: Rate,
+    /// Changes of the audio's rate so far.
+    retunes: u8,
     controls: Rate,
     /// The peer has said something since it was last asked.
     heard: bool,
@@ -195,6 +199,7 @@ impl Session {
         }
         let leg = Leg {
             caps,
+            retunes: 0,
             rate: Rate::new(now, limits.messages_per_s, limits.messages_per_s * 2),
             controls: Rate::new(now, CONTROLS_PER_S, CONTROLS_BURST),
             limits,
@@ -527,8 +532,10 @@ impl Leg {
         if !media.inbound {
             return;
         }
-        if let Some(rate) = media.rate.filter(|r| *r != self.ingress.rate()) {
-            self.retune(rate);
+        if let Some(rate) = media.rate.filter(|r| *r != self.ingress.rate())
+            && !self.retune(rate)
+        {
+            return self.bad_payload(now);
         }
         let Payload::Base64(text) = media.payload else {
             return self.take_media(now, media.payload, media.at_ms, scratch);
@@ -601,11 +608,13 @@ impl Leg {
         self.relay(samples, codes, resampled);
     }
 
-    /// The caller's audio has another rate than `start` said. Allocates, once for each change.
-    fn retune(&mut self, rate: u32) {
-        if !AudioFormat::RATES.contains(&rate) {
-            return;
+    /// The caller's audio has another rate than `start` said. Allocates, once for each of a few changes; returns whether
+    /// the rate is followed.
+    fn retune(&mut self, rate: u32) -> bool {
+        if !AudioFormat::RATES.contains(&rate) || self.retunes == MAX_RETUNES {
+            return false;
         }
+        self.retunes += 1;
         self.ingress.retune(rate);
         match &mut self.way {
             Way::None => {}
@@ -617,6 +626,7 @@ impl Leg {
         if let Some(tap) = &mut self.tap {
             tap.retune_caller(rate);
         }
+        true
     }
 
     /// Hands samples to whoever listens, with the bytes of a payload that is G.711.

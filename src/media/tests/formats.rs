@@ -8,7 +8,7 @@ use crate::{
     vendor::{Media, StreamCodec, StreamCommand, StreamEvent, StreamStart, WireError},
 };
 
-/// A dialect of three words: `start`, `<chunk> <base64>`, `stop`; and out, base64 alone.
+/// A dialect of three words: `start`, `<chunk>[@<rate>] <base64>`, `stop`; and out, base64 alone.
 struct Plain {
     inbound: AudioFormat,
     outbound: AudioFormat,
@@ -18,13 +18,16 @@ impl StreamCodec for Plain {
     fn parse<'a>(&'a mut self, message: &'a [u8]) -> Result<StreamEvent<'a>, WireError> {
         let text = std::str::from_utf8(message).unwrap();
         Ok(match text.split_once(' ') {
-            Some((chunk, audio)) => StreamEvent::Media(Media {
-                payload: Payload::Base64(audio.as_bytes()),
-                inbound: true,
-                chunk: chunk.parse().ok(),
-                at_ms: None,
-                rate: None,
-            }),
+            Some((head, audio)) => {
+                let (chunk, rate) = head.split_once('@').unwrap_or((head, ""));
+                StreamEvent::Media(Media {
+                    payload: Payload::Base64(audio.as_bytes()),
+                    inbound: true,
+                    chunk: chunk.parse().ok(),
+                    at_ms: None,
+                    rate: rate.parse().ok(),
+                })
+            }
             None if text == "stop" => StreamEvent::Stop,
             None => StreamEvent::Start(Box::new(StreamStart {
                 stream_id: "s".into(),
@@ -209,6 +212,21 @@ fn audio_that_overtook_other_audio_is_put_back_and_a_repetition_is_dropped() {
     assert_eq!(firsts(&wire.heard()), [8], "what waited is heard before the end");
     let accounts = wire.session.accounting();
     assert_eq!((accounts.in_frames, accounts.in_late, accounts.in_bad), (7, 1, 0));
+}
+
+#[test]
+fn a_rate_that_keeps_changing_is_followed_a_few_times_and_then_left_out() {
+    let linear = format(Encoding::L16Le, 8000);
+    let mut wire = Wire::new(linear, linear);
+    for n in 0..20 {
+        let rate = if n % 2 == 0 { 16_000 } else { 8000 };
+        let mut message = BytesMut::from(format!("@{rate} ").as_bytes());
+        base64::append(&[0; 320], &mut message);
+        wire.session.handle_message(wire.now, &message, &mut wire.scratch);
+    }
+    // After eight changes the rate is 8 kHz and stays so.
+    let accounts = wire.session.accounting();
+    assert_eq!((accounts.in_frames, accounts.in_bad), (14, 6));
 }
 
 #[test]
