@@ -488,6 +488,7 @@ mod tests {
     static CAPS: Caps = Caps {
         inbound: AudioFormat::ULAW_8K,
         outbound: AudioFormat::ULAW_8K,
+        offers: &[],
         ptime_ms: 20,
         chunk_multiple: 160,
         lead_ms: 100,
@@ -497,6 +498,7 @@ mod tests {
         stop: true,
         close_ends_call: true,
         max_inbound_ms: 1000,
+        binary: false,
     };
 
     struct Desk {

@@ -1,7 +1,7 @@
 //! TLS 1.2 and 1.3: the server's, from a certificate chain and key in PEM files, HTTP/1.1 only; and what our clients trust.
 
 use hyper_rustls::ConfigBuilderExt;
-use rustls::{ClientConfig, ServerConfig, crypto::ring};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, crypto::ring};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::{fmt, path::Path, sync::Arc};
 use tokio_rustls::TlsAcceptor;
@@ -55,4 +55,25 @@ pub fn acceptor(cert: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
         })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// TLS that believes the certificates of a PEM file and no other.
+pub fn client_of(file: &Path) -> Result<ClientConfig, TlsError> {
+    let wrong = |e: &dyn fmt::Display| {
+        TlsError(format!(
+            "{}: no certificate to believe could be read: {e}",
+            file.display()
+        ))
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(file).map_err(|e| wrong(&e))? {
+        roots.add(certificate.map_err(|e| wrong(&e))?).map_err(|e| wrong(&e))?;
+    }
+    if roots.is_empty() {
+        return Err(wrong(&"it holds none"));
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| wrong(&e))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }

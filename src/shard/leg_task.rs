@@ -193,6 +193,7 @@ impl Leg {
 
     fn read(&mut self, now: Mono, cx: &mut Context<'_>) {
         let Self { ws, session, seat, .. } = self;
+        let binary = self.vendor.caps.binary;
         let desk = &*seat.desk;
         let mut buffers = desk.buffers.borrow_mut();
         let mut scratch = desk.scratch.borrow_mut();
@@ -202,6 +203,13 @@ impl Leg {
                     desk.meters.bytes_in.add(text.len() as u64);
                     session.handle_message(now, text.as_bytes(), &mut scratch);
                 }
+                Message::Binary(bytes) if binary => match std::str::from_utf8(bytes) {
+                    Ok(text) => {
+                        desk.meters.bytes_in.add(text.len() as u64);
+                        session.handle_message(now, text.as_bytes(), &mut scratch);
+                    }
+                    Err(_) => session.handle_control(now),
+                },
                 Message::Binary(_) => session.handle_violation(now, 1003, "text expected"),
                 Message::Ping(_) | Message::Pong => session.handle_control(now),
                 Message::Close(_) => {}

@@ -1,14 +1,29 @@
-//! Where a daemon listens, as given on a command line: `ws://host:port/path` or `http://host:port/path`, never encrypted.
+//! Where a daemon listens, as given on a command line: `ws://host:port/path` or `http://host:port/path`, or with TLS.
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    str::FromStr,
+use crate::net::{
+    client::HttpClient,
+    tls::{self, TlsError},
 };
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use std::{
+    fmt, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
+    str::FromStr,
+    sync::Arc,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
 
 /// Host, port and path of a daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
+    /// Whom to trust, where the daemon is reached with TLS.
+    pub tls: Option<Trust>,
     /// A name or an IP address; IPv6 in brackets.
     pub host: String,
     /// TCP port.
@@ -23,7 +38,7 @@ pub struct BadAddress;
 
 impl fmt::Display for BadAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not an address: ws://HOST[:PORT][/PATH] or http://… expected (encrypted ones are not dialled)")
+        f.write_str("not an address: ws://HOST[:PORT][/PATH], wss://…, http://… or https://… expected")
     }
 }
 
@@ -34,13 +49,16 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, BadAddress> {
         let uri: http::Uri = text.parse().map_err(|_| BadAddress)?;
-        if !matches!(uri.scheme_str(), Some("ws" | "http")) {
-            return Err(BadAddress);
-        }
+        let tls = match uri.scheme_str() {
+            Some("ws" | "http") => None,
+            Some("wss" | "https") => Some(Trust::default()),
+            _ => return Err(BadAddress),
+        };
         let path = uri.path_and_query().map_or("", |p| p.as_str());
         Ok(Self {
             host: uri.host().filter(|h| !h.is_empty()).ok_or(BadAddress)?.to_owned(),
-            port: uri.port_u16().unwrap_or(80),
+            port: uri.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 }),
+            tls,
             path: if path == "/" { String::new() } else { path.to_owned() },
         })
     }
@@ -61,6 +79,7 @@ impl Address {
             },
             port: listen.port(),
             path: String::new(),
+            tls: None,
         }
     }
 
@@ -69,17 +88,84 @@ impl Address {
         format!("{}:{}", self.host, self.port)
     }
 
-    /// The URL of `path` at this host.
+    /// The URL of `path` at this host; `scheme` is `http` or `ws`, and gets its `s` where it is due.
     pub fn at(&self, scheme: &str, path: &str) -> String {
-        format!("{scheme}://{}{path}", self.authority())
+        let s = if self.tls.is_some() { "s" } else { "" };
+        format!("{scheme}{s}://{}{path}", self.authority())
     }
 
-    /// Connects.
-    pub async fn connect(&self) -> std::io::Result<tokio::net::TcpStream> {
+    /// Connects without TLS, which is all that load is measured over.
+    pub async fn connect(&self) -> io::Result<TcpStream> {
+        if self.tls.is_some() {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "load is placed without TLS: give a ws:// address",
+            ));
+        }
+        self.reach().await
+    }
+
+    /// Connects, with TLS where it is due.
+    pub async fn dial(&self) -> io::Result<Box<dyn Line>> {
+        let stream = self.reach().await?;
+        let Some(trust) = &self.tls else {
+            return Ok(Box::new(stream));
+        };
+        let name = ServerName::try_from(self.host.trim_matches(['[', ']']).to_owned())
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
+        let connector = TlsConnector::from(trust.0.clone());
+        Ok(Box::new(connector.connect(name, stream).await?))
+    }
+
+    /// A client for requests to it.
+    pub fn client(&self) -> HttpClient {
+        match &self.tls {
+            Some(trust) => HttpClient::with_tls((*trust.0).clone()),
+            None => HttpClient::new(),
+        }
+    }
+
+    async fn reach(&self) -> io::Result<TcpStream> {
         let host = self.host.trim_matches(['[', ']']);
-        let stream = tokio::net::TcpStream::connect((host, self.port)).await?;
+        let stream = TcpStream::connect((host, self.port)).await?;
         stream.set_nodelay(true)?;
         Ok(stream)
+    }
+}
+
+/// A connection, with TLS or without.
+pub trait Line: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Line for T {}
+
+/// Whose certificates are believed: Mozilla's list unless a file says others.
+#[derive(Clone)]
+pub struct Trust(Arc<ClientConfig>);
+
+impl Trust {
+    /// Believes the certificates in a PEM file and no other.
+    pub fn only(file: &Path) -> Result<Self, TlsError> {
+        tls::client_of(file).map(|config| Self(Arc::new(config)))
+    }
+}
+
+impl Default for Trust {
+    fn default() -> Self {
+        Self(Arc::new(tls::client()))
+    }
+}
+
+impl PartialEq for Trust {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Trust {}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Trust")
     }
 }
 
@@ -88,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_read_and_encrypted_ones_refused() {
+    fn addresses_are_read_and_others_refused() {
         let a: Address = "ws://127.0.0.1:8080/api/calls/stream?x=1".parse().unwrap();
         assert_eq!(
             (a.host.as_str(), a.port, a.path.as_str()),
@@ -96,7 +182,12 @@ mod tests {
         );
         let b: Address = "http://[::1]:90".parse().unwrap();
         assert_eq!((b.at("ws", "/x").as_str(), b.path.as_str()), ("ws://[::1]:90/x", ""));
-        for bad in ["wss://relay.example.com/x", "127.0.0.1:80", "ftp://x/", "ws:///x", ""] {
+        let c: Address = "wss://relay.example.com/x".parse().unwrap();
+        assert_eq!(
+            (c.at("ws", "/x").as_str(), c.tls.is_some()),
+            ("wss://relay.example.com:443/x", true)
+        );
+        for bad in ["127.0.0.1:80", "ftp://x/", "ws:///x", ""] {
             assert_eq!(bad.parse::<Address>(), Err(BadAddress), "{bad}");
         }
     }

@@ -5,8 +5,9 @@
 //! audio before them was played, a clear silences at once.
 
 use super::{
-    address::Address,
+    address::{Address, Line as Connection},
     announce::{self, AnnounceError},
+    coder::Reader,
     desk::{Asked, Desk},
     fault::{Fault, Faulty},
     pace::Pace,
@@ -17,14 +18,14 @@ use super::{
 };
 use crate::{
     audio::{codec, resample::any::AnyResampler},
-    base::{secret::Secret, time::Mono},
+    base::{format::AudioFormat, secret::Secret, time::Mono},
     net::client::HttpClient,
     vendor::{Descriptor, Peer, PeerCall, PeerEvent},
 };
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderName, HeaderValue};
 use std::{fmt, io, net::SocketAddr, time::Duration};
-use tokio::{net::TcpStream, sync::mpsc};
+use tokio::sync::mpsc;
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
     tungstenite::{self, Message, client::IntoClientRequest, protocol::WebSocketConfig},
@@ -43,6 +44,8 @@ pub struct Plan {
     pub from: String,
     /// The called number.
     pub to: String,
+    /// In which of [`Caps::offers`](crate::vendor::Caps::offers) the vendor sends it; its usual one when `None`.
+    pub format: Option<AudioFormat>,
     /// What the caller says, at [`Plan::rate`] Hz.
     pub samples: Vec<i16>,
     /// How the caller treats the pauses in it.
@@ -122,6 +125,8 @@ pub enum CallError {
     Timer(io::Error),
     /// The vendor's REST interface cannot be served there.
     Rest(SocketAddr, io::Error),
+    /// The stream's URL asks the vendor for this and not for that.
+    Format(AudioFormat, AudioFormat),
 }
 
 impl fmt::Display for CallError {
@@ -132,6 +137,11 @@ impl fmt::Display for CallError {
             Self::Refused(why) => write!(f, "the media socket was refused: {why}"),
             Self::Timer(e) => write!(f, "no timer: {e}"),
             Self::Rest(at, e) => write!(f, "the vendor's REST interface cannot be served at {at}: {e}"),
+            Self::Format(asked, wanted) => write!(
+                f,
+                "the daemon asks the vendor for {} at {} Hz, not for {} at {} Hz: change the vendor's section of its configuration",
+                asked.encoding, asked.rate, wanted.encoding, wanted.rate
+            ),
         }
     }
 }
@@ -176,6 +186,7 @@ pub async fn place(plan: Plan, progress: &mpsc::Sender<Progress>) -> Result<Outc
         token: None,
         from: plan.from.clone(),
         to: plan.to.clone(),
+        format: plan.format,
         ..PeerCall::default()
     };
     let mut report = Report {
@@ -189,7 +200,10 @@ pub async fn place(plan: Plan, progress: &mpsc::Sender<Progress>) -> Result<Outc
     let mut url = None;
     let mut desk = None;
     let mut commanded = None;
-    let client = HttpClient::new();
+    let client = match &plan.opening {
+        Opening::Webhook(webhook) => webhook.address.client(),
+        _ => HttpClient::new(),
+    };
     let mut signatures = Vec::new();
     let mut secret = None;
     match &plan.opening {
@@ -243,13 +257,24 @@ pub async fn place(plan: Plan, progress: &mpsc::Sender<Progress>) -> Result<Outc
         .zip(secret)
         .and_then(|(url, secret)| peer.sign_upgrade(&url, secret));
     signatures.extend(signed);
+    let sends = peer.format();
+    if let Some(wanted) = plan.format.filter(|wanted| *wanted != sends) {
+        return Err(CallError::Format(sends, wanted));
+    }
+    let samples = AnyResampler::convert(Plan::rate(plan.vendor), sends.rate, &plan.samples);
+    let samples = samples.map_err(|e| CallError::Refused(e.to_string()))?;
+    let script = Script::new(&samples, sends, peer.frame_ms(), plan.manner);
+    let script = script.ok_or_else(|| CallError::Refused(format!("{} cannot be written", sends.encoding)))?;
     let socket = dial(&plan.daemon, &path, signatures).await?;
-    let (from, to) = (Plan::rate(plan.vendor), peer.format().rate);
-    let samples = AnyResampler::convert(from, to, &plan.samples).map_err(|e| CallError::Refused(e.to_string()))?;
-    let script = Script::new(&samples, peer.format(), peer.frame_ms(), plan.manner);
     let now = Mono::now();
+    let (reader, plays) = match Reader::new(peer.plays()) {
+        Some((reader, linear)) => (Some(reader), linear),
+        None => (None, peer.plays()),
+    };
     let line = Line {
-        playout: Playout::new(peer.plays(), now),
+        playout: Playout::new(plays, now),
+        reader,
+        plays,
         started: now,
         faulty: Faulty::new(&plan.faults, now),
         faults: plan.faults,
@@ -295,7 +320,7 @@ async fn dial(
     daemon: &Address,
     path: &str,
     signatures: Vec<(HeaderName, HeaderValue)>,
-) -> Result<WebSocketStream<TcpStream>, CallError> {
+) -> Result<WebSocketStream<Box<dyn Connection>>, CallError> {
     let mut request = daemon
         .at("ws", path)
         .into_client_request()
@@ -304,9 +329,9 @@ async fn dial(
         .headers_mut()
         .extend(signatures.into_iter().map(|(name, value)| (Some(name), value)));
     let authority = daemon.authority();
-    let tcp = daemon.connect().await.map_err(|e| CallError::Connect(authority, e))?;
+    let line = daemon.dial().await.map_err(|e| CallError::Connect(authority, e))?;
     let config = WebSocketConfig::default().read_buffer_size(4096);
-    match client_async_with_config(request, tcp, Some(config)).await {
+    match client_async_with_config(request, line, Some(config)).await {
         Ok((socket, _)) => Ok(socket),
         Err(tungstenite::Error::Http(response)) => Err(CallError::Refused(response.status().to_string())),
         Err(e) => Err(CallError::Refused(e.to_string())),
@@ -324,7 +349,7 @@ async fn commands(desk: Option<&mut Desk>) -> Option<Asked> {
 /// A call on the line.
 struct Line<'a> {
     peer: Box<dyn Peer>,
-    socket: WebSocketStream<TcpStream>,
+    socket: WebSocketStream<Box<dyn Connection>>,
     script: Script,
     /// Length of the vendor's messages.
     frame_ms: u64,
@@ -334,6 +359,10 @@ struct Line<'a> {
     /// What is on its way to the daemon.
     faulty: Faulty,
     playout: Playout,
+    /// Reads what is played, where its encoding has a memory.
+    reader: Option<Reader>,
+    /// What is played, once read.
+    plays: AudioFormat,
     started: Mono,
     report: Report,
     /// Everything sent and received, encoded, to find an echo.
@@ -354,7 +383,7 @@ impl Line<'_> {
     ) -> Result<(Outcome, Box<dyn Peer>, Option<Desk>), CallError> {
         let mut pace = Pace::every(Duration::from_millis(self.frame_ms)).map_err(CallError::Timer)?;
         self.started = Mono::now();
-        self.playout = Playout::new(self.peer.plays(), self.started);
+        self.playout = Playout::new(self.plays, self.started);
         self.faulty = Faulty::new(&self.faults, self.started);
         let _ = self.progress.try_send(Progress::Started(self.started));
         self.report.ended = match self.converse(&mut pace, linger, limit).await {
@@ -412,7 +441,9 @@ impl Line<'_> {
                 message = self.socket.next(), if stall.is_none() => match message {
                     Some(Ok(Message::Text(text))) => self.hear(text.as_bytes()),
                     Some(Ok(Message::Close(frame))) => {
-                        let code = frame.map_or(1005, |f| f.code.into());
+                        let code = frame.as_ref().map_or(1005, |f| f.code.into());
+                        let said = frame.map(|f| f.reason.to_string());
+                        self.report.close_reason = said.filter(|reason| !reason.is_empty());
                         let _ = self.socket.close(None).await;
                         return Ok(Ended::Daemon(code));
                     }
@@ -475,7 +506,13 @@ impl Line<'_> {
         let at_ms = now.millis_since(self.started);
         match self.peer.read(message) {
             Ok(PeerEvent::Media(payload)) => match payload::decode(payload) {
-                Some(audio) => self.hear_audio(&audio, at_ms),
+                Some(audio) => match &mut self.reader {
+                    Some(reader) => {
+                        let audio = reader.read(&audio);
+                        self.hear_audio(&audio, at_ms);
+                    }
+                    None => self.hear_audio(&audio, at_ms),
+                },
                 None => self.refuse("audio that cannot be decoded"),
             },
             Ok(PeerEvent::Mark(name)) => self.playout.mark(name),
@@ -534,7 +571,7 @@ impl Line<'_> {
     }
 
     fn outcome(mut self) -> (Outcome, Box<dyn Peer>, Option<Desk>) {
-        let format = self.peer.plays();
+        let format = self.plays;
         let width = format.encoding.sample_bytes();
         let mut heard = vec![0; self.playout.heard().len() / width];
         // A whole number of samples by construction.

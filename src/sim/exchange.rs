@@ -188,6 +188,7 @@ async fn talk(
         to: String::new(),
         samples: hello,
         manner: Manner::AsRecorded,
+        format: None,
         faults: Vec::new(),
         linger: LINGER,
         limit: LIMIT,

@@ -3,6 +3,7 @@
 //! Nothing here is known to the daemon: a simulated call takes the same webhook, the same answer document and the same media
 //! socket as a real one.
 
+mod coder;
 mod exchange;
 mod frames;
 mod pace;

@@ -54,6 +54,9 @@ pub struct Report {
     /// Where what came back is what was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub echo: Option<Echo>,
+    /// What the daemon gave as its reason, where it closed the media socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub close_reason: Option<String>,
     /// Messages of the daemon that the vendor would refuse, and why.
     pub refused: Vec<String>,
 }

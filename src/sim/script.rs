@@ -1,6 +1,7 @@
 //! What a simulated caller says, without I/O: a recording cut into frames, and when to go on where the caller waits for answers.
 
-use crate::{audio::codec, base::format::AudioFormat};
+use super::coder::Coder;
+use crate::base::format::AudioFormat;
 use std::ops::Range;
 
 /// Silence inside speech that does not end it.
@@ -34,8 +35,7 @@ pub struct Script {
     manner: Manner,
     /// Length of a frame in ms.
     frame_ms: u64,
-    frames: Vec<u8>,
-    frame_bytes: usize,
+    frames: Vec<Vec<u8>>,
     silent_frame: Vec<u8>,
     /// Stretches of speech, in frames.
     speech: Vec<Range<usize>>,
@@ -61,25 +61,24 @@ pub struct Frame<'a> {
 }
 
 impl Script {
-    /// Cuts `samples` (at the format's rate) into frames of `frame_ms`.
-    pub fn new(samples: &[i16], format: AudioFormat, frame_ms: u32, manner: Manner) -> Self {
+    /// Cuts `samples` (at the format's rate) into frames of `frame_ms`. `None` for a format that cannot be written.
+    pub fn new(samples: &[i16], format: AudioFormat, frame_ms: u32, manner: Manner) -> Option<Self> {
         let per_frame = format.samples_of_ms(frame_ms);
-        let frame_bytes = format.encoding.bytes(per_frame);
-        let mut frames = vec![codec::silence(format.encoding); samples.len().div_ceil(per_frame) * frame_bytes];
-        codec::encode(format.encoding, samples, &mut frames);
+        let mut coder = Coder::new(format)?;
+        let whole = |frame: &[i16]| [frame, &vec![0; per_frame - frame.len()]].concat();
+        let frames = samples.chunks(per_frame).map(|f| coder.frame(&whole(f))).collect();
         let loud: Vec<bool> = samples.chunks(per_frame).map(is_loud).collect();
-        Self {
+        Some(Self {
             manner,
             frame_ms: u64::from(frame_ms),
             frames,
-            frame_bytes,
-            silent_frame: vec![codec::silence(format.encoding); frame_bytes],
+            silent_frame: coder.frame(&vec![0; per_frame]),
             speech: stretches(&loud, u64::from(frame_ms)),
             at: 0,
             stretch: 0,
             given: 0,
             waiting_since: (manner == Manner::Polite).then_some(0),
-        }
+        })
     }
 
     /// The next frame. Call once every frame's length.
@@ -94,13 +93,12 @@ impl Script {
         {
             self.at = next.start;
         }
-        let begin = self.at * self.frame_bytes;
-        if begin >= self.frames.len() {
+        let Some(audio) = self.frames.get(self.at) else {
             return self.silence();
-        }
+        };
         self.at += 1;
         let mut frame = Frame {
-            audio: &self.frames[begin..begin + self.frame_bytes],
+            audio,
             begins: None,
             ends: None,
         };
@@ -122,7 +120,7 @@ impl Script {
 
     /// Whether everything was said, and answered where the caller waits for it.
     pub fn is_over(&self) -> bool {
-        self.at * self.frame_bytes >= self.frames.len() && self.waiting_since.is_none()
+        self.at >= self.frames.len() && self.waiting_since.is_none()
     }
 
     /// Stretches of speech in the recording.
@@ -132,8 +130,7 @@ impl Script {
 
     /// Length of the recording in ms, and how much of it was sent.
     pub fn progress_ms(&self) -> (u64, u64) {
-        let frames = self.frames.len() / self.frame_bytes;
-        (self.at as u64 * self.frame_ms, frames as u64 * self.frame_ms)
+        (self.at as u64 * self.frame_ms, self.frames.len() as u64 * self.frame_ms)
     }
 
     fn now_ms(&self) -> u64 {
@@ -180,6 +177,7 @@ fn stretches(loud: &[bool], frame_ms: u64) -> Vec<Range<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audio::codec;
 
     const FORMAT: AudioFormat = AudioFormat::ULAW_8K;
     const FRAME_MS: u64 = 20;
@@ -195,7 +193,7 @@ mod tests {
     #[test]
     fn a_recording_is_sent_as_it_is_and_then_silence() {
         let samples = audio(&[(100, false), (210, true)]);
-        let mut script = Script::new(&samples, FORMAT, FRAME_MS as u32, Manner::AsRecorded);
+        let mut script = Script::new(&samples, FORMAT, FRAME_MS as u32, Manner::AsRecorded).unwrap();
         let mut sent = Vec::new();
         while !script.is_over() {
             sent.extend_from_slice(script.next(FarEnd::default()).audio);
@@ -218,7 +216,7 @@ mod tests {
             (40, true),
             (20, false),
         ]);
-        let mut script = Script::new(&samples, FORMAT, FRAME_MS as u32, Manner::AsRecorded);
+        let mut script = Script::new(&samples, FORMAT, FRAME_MS as u32, Manner::AsRecorded).unwrap();
         assert_eq!(script.stretches(), 2);
         let mut seen = Vec::new();
         for n in 0..60 {
@@ -235,7 +233,7 @@ mod tests {
     #[test]
     fn a_polite_caller_speaks_when_the_far_end_has_finished() {
         let samples = audio(&[(100, true), (600, false), (100, true)]);
-        let mut script = Script::new(&samples, FORMAT, FRAME_MS as u32, Manner::Polite);
+        let mut script = Script::new(&samples, FORMAT, FRAME_MS as u32, Manner::Polite).unwrap();
         let mut began = Vec::new();
         for n in 0..400 {
             let now = n * FRAME_MS;
@@ -261,7 +259,7 @@ mod tests {
 
     #[test]
     fn patience_ends_where_nobody_answers() {
-        let mut script = Script::new(&audio(&[(100, true)]), FORMAT, FRAME_MS as u32, Manner::Polite);
+        let mut script = Script::new(&audio(&[(100, true)]), FORMAT, FRAME_MS as u32, Manner::Polite).unwrap();
         let began = (0..400).find(|_| script.next(FarEnd::default()).begins.is_some());
         assert_eq!(began.map(|n| n * FRAME_MS), Some(PATIENCE_MS));
         assert!(!script.is_over());

@@ -147,6 +147,7 @@ impl Inner {
             to,
             samples,
             manner: Manner::Polite,
+            format: None,
             faults: Vec::new(),
             linger: LINGER,
             limit: LIMIT,

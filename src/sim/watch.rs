@@ -1,11 +1,11 @@
 //! A simulated frontend: watches a tenant's calls on the telephony socket, as a browser would, and tells what it sees of one of them.
 
-use super::address::Address;
+use super::address::{Address, Line};
 use crate::base::{secret::Secret, time::Mono};
 use futures_util::StreamExt;
 use serde::Deserialize;
 use std::{fmt, time::Duration};
-use tokio::{net::TcpStream, sync::mpsc};
+use tokio::sync::mpsc;
 use tokio_tungstenite::{
     WebSocketStream, client_async,
     tungstenite::{self, Message},
@@ -27,9 +27,8 @@ impl fmt::Display for WatchError {
 impl std::error::Error for WatchError {}
 
 /// A frontend that is connected and ready.
-#[derive(Debug)]
 pub struct Watch {
-    socket: WebSocketStream<TcpStream>,
+    socket: WebSocketStream<Box<dyn Line>>,
 }
 
 /// Something that a frontend was told about the call.
@@ -98,6 +97,12 @@ pub enum What {
     Other,
 }
 
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watch")
+    }
+}
+
 impl What {
     fn call_id(&self) -> Option<&str> {
         match self {
@@ -114,12 +119,12 @@ impl Watch {
     /// Connects to the daemon and waits until it is served. A daemon in `--dev` wants no token.
     pub async fn open(daemon: &Address, token: Option<&Secret>) -> Result<Self, WatchError> {
         let connect = async {
-            let tcp = daemon.connect().await.map_err(|e| WatchError(e.to_string()))?;
+            let line = daemon.dial().await.map_err(|e| WatchError(e.to_string()))?;
             let path = match token {
                 Some(token) => format!("{PATH}?client_type=telephony&token={}", token.expose()),
                 None => format!("{PATH}?client_type=telephony"),
             };
-            let (socket, _) = client_async(daemon.at("ws", &path), tcp)
+            let (socket, _) = client_async(daemon.at("ws", &path), line)
                 .await
                 .map_err(|e| WatchError(without_url(&e)))?;
             let mut watch = Self { socket };

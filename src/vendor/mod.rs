@@ -192,6 +192,8 @@ pub struct Caps {
     pub inbound: AudioFormat,
     /// What it wants unless `start` says otherwise.
     pub outbound: AudioFormat,
+    /// What it can send, [`Caps::inbound`] first.
+    pub offers: &'static [AudioFormat],
     /// Milliseconds of audio in one of our outbound messages.
     pub ptime_ms: u32,
     /// Outbound payload lengths must be a multiple of this many bytes of [`Caps::outbound`], or of audio as long.
@@ -210,6 +212,9 @@ pub struct Caps {
     pub close_ends_call: bool,
     /// The longest inbound message that is believed, in ms of audio.
     pub max_inbound_ms: u32,
+    /// Whether its messages may come in binary frames. They are JSON all the same; a binary frame that is no text is passed
+    /// over.
+    pub binary: bool,
 }
 
 /// The upgrade request of a media socket, as far as a codec may need it.
@@ -676,6 +681,8 @@ pub struct PeerCall {
     pub account: Option<String>,
     /// The URL of the media socket, where it is known: some vendors read the stream's settings there.
     pub url: Option<String>,
+    /// One of [`Caps::offers`] for it to send; its usual one, or what the URL asks for, when `None`.
+    pub format: Option<AudioFormat>,
 }
 
 /// What our side said to a simulated vendor.

@@ -93,6 +93,7 @@ fn plan(daemon: Address, samples: Vec<i16>) -> Plan {
         to: "+15550101".into(),
         samples,
         manner: Manner::AsRecorded,
+        format: None,
         faults: Vec::new(),
         linger: Duration::from_millis(300),
         limit: Duration::from_secs(20),

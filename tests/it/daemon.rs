@@ -9,7 +9,7 @@ use sidetone::{
     hub::asyncapi::TELEPHONY,
     net::client::{ApiReply, ApiRequest, HttpClient},
     sim::{
-        address::Address,
+        address::{Address, Trust},
         announce,
         caller::{self, CallError, Opening, Outcome, Plan, Webhook},
         script::Manner,
@@ -41,6 +41,8 @@ pub(crate) struct Daemon {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     pub(crate) address: SocketAddr,
+    /// Scheme, host and port.
+    base: String,
     pub(crate) metrics: SocketAddr,
     folder: TempDir,
     client: HttpClient,
@@ -54,6 +56,15 @@ impl Daemon {
 
     /// Starts `sidetone serve` with a configuration, in which `{address}` is replaced, and waits until it is ready.
     pub(crate) async fn start(arguments: &[&str], config: &str, environment: &[(&str, &str)]) -> Self {
+        Self::begin(arguments, config, environment, None).await
+    }
+
+    /// The same where the configuration gives the daemon a certificate for `localhost`.
+    pub(crate) async fn with_tls(arguments: &[&str], config: &str, trust: &Trust) -> Self {
+        Self::begin(arguments, config, &[], Some(trust)).await
+    }
+
+    async fn begin(arguments: &[&str], config: &str, environment: &[(&str, &str)], tls: Option<&Trust>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (address, metrics) = (free_address(), free_address());
         let mut line: Vec<String> = vec!["serve".into()];
@@ -79,10 +90,18 @@ impl Daemon {
             child: spawn(&line, &environment, folder.path()),
             arguments: line,
             environment,
+            base: match tls {
+                Some(_) => format!("https://localhost:{}", address.port()),
+                None => format!("http://{address}"),
+            },
+            client: Address {
+                tls: tls.cloned(),
+                ..Address::local(address)
+            }
+            .client(),
             address,
             metrics,
             folder,
-            client: HttpClient::new(),
         };
         daemon.until_ready().await;
         daemon
@@ -177,7 +196,7 @@ impl Daemon {
         ]);
         let request = ApiRequest {
             method: Method::POST,
-            url: format!("http://{}{path}", self.address),
+            url: format!("{}{path}", self.base),
             headers,
             body: body.to_string().into(),
             timeout: PATIENCE,
@@ -198,7 +217,7 @@ impl Daemon {
         }
         let request = ApiRequest {
             method,
-            url: format!("http://{}{path}", self.address),
+            url: format!("{}{path}", self.base),
             headers,
             body: body.to_owned().into(),
             timeout: PATIENCE,
@@ -241,6 +260,7 @@ impl Daemon {
             to: "+15550000001".to_owned(),
             samples,
             manner: Manner::AsRecorded,
+            format: None,
             faults: Vec::new(),
             linger,
             limit: Duration::from_secs(120),

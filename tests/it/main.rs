@@ -27,3 +27,4 @@ mod speech;
 mod stores;
 mod telnyx;
 mod tidy;
+mod vendors;

@@ -62,7 +62,7 @@ async fn ring(house: &House, url: &str, sid: &str, secret: &str) -> Result<Answe
         from: "+15559990000".to_owned(),
         to: OURS.to_owned(),
         account: Some(ACCOUNT.to_owned()),
-        url: None,
+        ..PeerCall::default()
     });
     let announcement = peer.announce(url, Some(&Secret::new(secret))).unwrap();
     let answer = house.request(replay(announcement)).await;
@@ -308,7 +308,7 @@ async fn a_call_to_a_numbers_own_path_is_verified_by_its_own_account() {
         from: String::new(),
         to: String::new(),
         account: Some(ACCOUNT.to_owned()),
-        url: None,
+        ..PeerCall::default()
     });
     let (name, value) = peer.sign_upgrade(&stream, &Secret::new(AUTH)).unwrap();
     assert_eq!(name, "x-twilio-signature");

@@ -411,6 +411,7 @@ async fn simulate(daemon: &Daemon, rest: Option<SocketAddr>, secret: Option<&str
         to: OURS.into(),
         samples,
         manner: Manner::AsRecorded,
+        format: None,
         faults: Vec::new(),
         linger: Duration::from_millis(500),
         limit: Duration::from_secs(30),

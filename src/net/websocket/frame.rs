@@ -202,8 +202,8 @@ pub struct Limits {
 pub enum Message<'a> {
     /// A text message, valid UTF-8.
     Text(&'a str),
-    /// A binary message, of which only the length is told.
-    Binary(usize),
+    /// A binary message.
+    Binary(&'a [u8]),
     /// To be answered with a pong of the same payload.
     Ping(&'a [u8]),
     /// An answer to a ping of ours, or a heartbeat.
@@ -342,7 +342,7 @@ impl Reader {
 /// A message in one piece.
 fn whole(text: bool, payload: &[u8]) -> Result<Message<'_>, Violation> {
     if !text {
-        return Ok(Message::Binary(payload.len()));
+        return Ok(Message::Binary(payload));
     }
     std::str::from_utf8(payload).map(Message::Text).map_err(|_| Violation {
         code: 1007,

@@ -61,11 +61,16 @@ const L16_8K: AudioFormat = AudioFormat {
     rate: 8000,
 };
 
+const fn at(rate: u32) -> AudioFormat {
+    AudioFormat { rate, ..L16_8K }
+}
+
 /// Messages of 100 ms are what Exotel's samples send; a payload that is no multiple of 320 bytes leaves gaps, and audio that
 /// comes much faster than it is played ends calls.
 static CAPS: Caps = Caps {
     inbound: L16_8K,
     outbound: L16_8K,
+    offers: &[L16_8K, at(16_000), at(24_000)],
     ptime_ms: 100,
     chunk_multiple: 320,
     lead_ms: 200,
@@ -75,6 +80,7 @@ static CAPS: Caps = Caps {
     stop: true,
     close_ends_call: true,
     max_inbound_ms: 2000,
+    binary: true,
 };
 
 /// An account at Exotel.

@@ -46,10 +46,9 @@ impl Peer {
         let stream_sid = format!("{:.32}", sign::sha256_hex(call.call_sid.as_bytes()));
         let query = call.url.as_deref().and_then(|url| url.split_once('?'));
         let form = Form::parse(query.map_or("", |(_, q)| q).as_bytes()).unwrap_or_default();
-        let rate = form
-            .get("sample-rate")
-            .and_then(|r| r.parse().ok())
-            .unwrap_or(L16_8K.rate);
+        // Streams are told their rate, whatever their URL asked for.
+        let asked = form.get("sample-rate").and_then(|r| r.parse().ok());
+        let rate = call.format.map(|f| f.rate).or(asked).unwrap_or(L16_8K.rate);
         let own = form.0.iter().filter(|(n, _)| n != "sample-rate");
         let parameters = own.map(|(n, v)| (n.to_string(), v.to_string())).collect();
         Self {

@@ -57,6 +57,7 @@ const L16_8K: AudioFormat = AudioFormat {
 static CAPS: Caps = Caps {
     inbound: L16_8K,
     outbound: L16_8K,
+    offers: &[L16_8K],
     ptime_ms: 10,
     chunk_multiple: 160,
     lead_ms: 200,
@@ -66,6 +67,7 @@ static CAPS: Caps = Caps {
     stop: true,
     close_ends_call: true,
     max_inbound_ms: 1000,
+    binary: true,
 };
 
 /// An account at Ozonetel.

@@ -1,4 +1,5 @@
-//! Teler's REST interface as its OpenAPI description has it, for simulation: places and ends one call.
+//! Teler's REST interface as its OpenAPI description has it, for simulation: places, transfers and ends one call, and
+//! presses its keys.
 
 use crate::{
     base::{phone::is_e164, secret::Secret},
@@ -10,6 +11,15 @@ use crate::{
 };
 use serde_json::{Map, Value, json};
 
+const TRANSFER: &[&str] = &[
+    "mode",
+    "timeout",
+    "record",
+    "ringback",
+    "dial_music",
+    "confirm_sound",
+    "on_failure",
+];
 const DIAL: &[&str] = &["from_number", "to_number", "flow_url", "status_callback_url"];
 
 /// Takes a request about `call`.
@@ -54,22 +64,47 @@ pub(super) fn command(call: &PeerCall, request: &HookRequest<'_>, key: Option<&S
             order: PeerOrder::Take,
         };
     }
-    let Some(("hangup", optional)) = path
-        .strip_prefix(&*call.call_sid)
-        .and_then(|p| p.strip_prefix('/'))
-        .map(|what| (what, ["leg_id", "reason"]))
-    else {
-        return fault(404, "Not found");
+    let of_call = path.strip_prefix(&*call.call_sid).and_then(|p| p.strip_prefix('/'));
+    let fault = match of_call {
+        Some("hangup") => {
+            let reason = text("reason").bytes();
+            let mut word = reason.map(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
+            let odd = (!word.all(|is| is)).then(|| "reason is not one".to_owned());
+            wrong(names, &[], &["leg_id", "reason"]).or(odd)
+        }
+        Some("dtmf") => {
+            let key = |b: u8| b.is_ascii_digit() || matches!(b, b'*' | b'#' | b'A'..=b'D');
+            let odd = text("digits").is_empty() || !text("digits").bytes().all(key);
+            let odd = odd.then(|| "digits are not keys".to_owned());
+            wrong(names, &["digits"], &["leg_id", "duration_ms"]).or(odd)
+        }
+        Some("transfer") => {
+            let target = body.get("target").and_then(Value::as_object);
+            let of = |name: &str| {
+                target
+                    .and_then(|t| t.get(name))
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+            };
+            let fits = match of("kind") {
+                "pstn" => is_e164(of("number")),
+                "sip" => of("uri").starts_with("sip:"),
+                _ => false,
+            };
+            let odd = (!fits).then(|| "target is nobody".to_owned());
+            wrong(names, &["target"], TRANSFER).or(odd)
+        }
+        _ => return fault(404, "Not found"),
     };
-    let reason = text("reason")
-        .bytes()
-        .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
-    match wrong(names, &[], &optional) {
-        None if reason => PeerReply {
+    match fault {
+        Some(fault) => invalid(&fault),
+        None => PeerReply {
             status: 202,
             body: json!({ "request_id": "req_1" }).to_string(),
-            order: PeerOrder::HangUp,
+            order: match of_call {
+                Some("hangup") => PeerOrder::HangUp,
+                _ => PeerOrder::Nothing,
+            },
         },
-        wrong => invalid(&wrong.unwrap_or_else(|| "reason is not one".to_owned())),
     }
 }

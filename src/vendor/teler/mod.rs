@@ -60,11 +60,16 @@ const L16_8K: AudioFormat = AudioFormat {
     rate: 8000,
 };
 
+const fn at(rate: u32) -> AudioFormat {
+    AudioFormat { rate, ..L16_8K }
+}
+
 /// Teler recommends half a second in every message against choppy playback. There is no `stop`, no mark and no key: the socket's
 /// end is the call's, and the clock says what was played. Playback at another rate than 8 kHz is not known to work.
 static CAPS: Caps = Caps {
     inbound: L16_8K,
     outbound: L16_8K,
+    offers: &[L16_8K, at(16_000)],
     ptime_ms: 500,
     chunk_multiple: 320,
     lead_ms: 1000,
@@ -74,6 +79,7 @@ static CAPS: Caps = Caps {
     stop: false,
     close_ends_call: true,
     max_inbound_ms: 2000,
+    binary: false,
 };
 
 /// An account at Teler.

@@ -44,7 +44,7 @@ impl Peer {
         let number = |name: &str| form.get(name).and_then(|n| n.parse().ok());
         Self {
             format: AudioFormat {
-                rate: number("rate").unwrap_or(L16_8K.rate),
+                rate: number("rate").or(call.format.map(|f| f.rate)).unwrap_or(L16_8K.rate),
                 ..L16_8K
             },
             chunk_ms: number("chunk").unwrap_or(500),
@@ -85,9 +85,11 @@ impl vendor::Peer for Peer {
 
     fn open(&mut self) -> Vec<String> {
         self.message_id = 1;
-        // The id that the socket knows is not the one that REST and webhooks know. The rate is 8000 whatever was asked for.
+        // The id that the socket knows is not the one that REST and webhooks know. The rate is 8000 whatever the flow asked for.
+        let asked = self.call.url.as_deref().is_some_and(|url| url.contains("rate="));
+        let rate = if asked { L16_8K.rate } else { self.format.rate };
         vec![format!(
-            r#"{{"type":"start","account_id":"{}","call_app_id":"va_00000000000000000000000000","call_id":"cs_{:.26}","stream_id":"{}","message_id":1,"data":{{"encoding":"audio/l16","sample_rate":8000,"channels":1}}}}"#,
+            r#"{{"type":"start","account_id":"{}","call_app_id":"va_00000000000000000000000000","call_id":"cs_{:.26}","stream_id":"{}","message_id":1,"data":{{"encoding":"audio/l16","sample_rate":{rate},"channels":1}}}}"#,
             quoted(self.account()),
             sign::sha256_hex(self.stream_id.as_bytes()).to_uppercase(),
             self.stream_id

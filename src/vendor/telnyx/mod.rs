@@ -19,7 +19,10 @@ use super::{
     Admit, Agreed, Answer, ApiRequest, CallAction, Caps, Claim, Descriptor, Document, Handling, Hook, HookKind,
     HookPath, HookRequest, TokenPlace, Trunk,
 };
-use crate::base::{fault::Fault, format::AudioFormat};
+use crate::base::{
+    fault::Fault,
+    format::{AudioFormat, Encoding},
+};
 use std::sync::Arc;
 
 /// What Telnyx is.
@@ -55,10 +58,25 @@ pub static TELNYX: Descriptor = Descriptor {
     ],
 };
 
+const fn of(encoding: Encoding, rate: u32) -> AudioFormat {
+    AudioFormat { encoding, rate }
+}
+
 /// Telnyx frames 20 ms and takes 20 ms to 30 s at a time, queued without limit. The call outlives its media socket.
 static CAPS: Caps = Caps {
     inbound: AudioFormat::ULAW_8K,
     outbound: AudioFormat::ULAW_8K,
+    offers: &[
+        AudioFormat::ULAW_8K,
+        of(Encoding::Alaw, 8000),
+        of(Encoding::L16Le, 16_000),
+        of(Encoding::L16Le, 8000),
+        of(Encoding::L16Le, 24_000),
+        of(Encoding::L16Le, 48_000),
+        of(Encoding::G722, 16_000),
+        of(Encoding::Opus, 16_000),
+        of(Encoding::Opus, 48_000),
+    ],
     ptime_ms: 20,
     chunk_multiple: 160,
     lead_ms: 240,
@@ -68,6 +86,7 @@ static CAPS: Caps = Caps {
     stop: true,
     close_ends_call: false,
     max_inbound_ms: 1000,
+    binary: false,
 };
 
 /// An account at Telnyx.

@@ -2,7 +2,10 @@
 
 use super::{rest::Desk, ring, stream::TOKEN_HEADER};
 use crate::{
-    base::{format::AudioFormat, secret::Secret},
+    base::{
+        format::{AudioFormat, Encoding},
+        secret::Secret,
+    },
     vendor::{self, Answer, ApiRequest, HookRequest, Payload, PeerCall, PeerEvent, PeerOrder, PeerReply, WireError},
     wire::{
         base64,
@@ -31,8 +34,8 @@ pub(super) struct Peer {
 
 /// The account of simulated calls.
 const ACCOUNT: &str = "00000000-0000-4000-8000-000000000000";
-/// Bytes of the shortest and the longest audio that a message may hold: 20 ms and 30 s.
-const SPAN: std::ops::RangeInclusive<usize> = 160..=240_000;
+/// Milliseconds of the shortest and the longest audio that a message may hold.
+const SPAN_MS: [u32; 2] = [20, 30_000];
 
 impl Peer {
     /// The stream's id follows from the call's, so that a simulation sends the same bytes on every run.
@@ -57,7 +60,12 @@ impl Peer {
 
 impl vendor::Peer for Peer {
     fn format(&self) -> AudioFormat {
-        AudioFormat::ULAW_8K
+        self.call.format.unwrap_or(AudioFormat::ULAW_8K)
+    }
+
+    /// As the command that asked for the stream has it, where one did.
+    fn plays(&self) -> AudioFormat {
+        self.desk.plays().unwrap_or(AudioFormat::ULAW_8K)
     }
 
     fn open(&mut self) -> Vec<String> {
@@ -70,8 +78,9 @@ impl vendor::Peer for Peer {
                 quoted(token)
             ),
         };
+        let (name, rate) = told(self.format());
         let start = format!(
-            r#"{{"event":"start","sequence_number":"{}","stream_id":"{}","start":{{"user_id":"{}","call_control_id":"{}","call_session_id":"{}","from":"{}","to":"{}","client_state":{},"media_format":{{"encoding":"PCMU","sample_rate":8000,"channels":1}}}}}}"#,
+            r#"{{"event":"start","sequence_number":"{}","stream_id":"{}","start":{{"user_id":"{}","call_control_id":"{}","call_session_id":"{}","from":"{}","to":"{}","client_state":{},"media_format":{{"encoding":"{}","sample_rate":{},"channels":1}}}}}}"#,
             number,
             self.stream_id,
             quoted(self.call.account.as_deref().unwrap_or(ACCOUNT)),
@@ -80,6 +89,8 @@ impl vendor::Peer for Peer {
             quoted(&self.call.from),
             quoted(&self.call.to),
             self.desk.state(),
+            name,
+            rate,
         );
         vec![greeting, start]
     }
@@ -172,7 +183,14 @@ impl vendor::Peer for Peer {
                     return Err(WireError::Shape("media.payload"));
                 };
                 let audio = base64::decode_vec(payload.as_bytes(), payload.len());
-                if !audio.is_ok_and(|a| SPAN.contains(&a.len())) {
+                let [least, most] = SPAN_MS.map(|ms| self.plays().bytes_of_ms(ms));
+                // A packet of Opus is as long as it needs to be.
+                let least = if self.plays().encoding == Encoding::Opus {
+                    1
+                } else {
+                    least
+                };
+                if !audio.is_ok_and(|a| (least..=most).contains(&a.len())) {
                     return Err(WireError::Shape("media.payload"));
                 }
                 Ok(PeerEvent::Media(Payload::Base64(payload.as_bytes())))
@@ -186,6 +204,18 @@ impl vendor::Peer for Peer {
             })),
             Outbound::Clear {} => Ok(PeerEvent::Clear),
         }
+    }
+}
+
+/// A codec by its name, and the rate that is told with it.
+fn told(format: AudioFormat) -> (&'static str, u32) {
+    match format.encoding {
+        Encoding::Ulaw => ("PCMU", format.rate),
+        Encoding::Alaw => ("PCMA", format.rate),
+        // RTP's clock runs at half the rate of its samples.
+        Encoding::G722 => ("G722", 8000),
+        Encoding::Opus => ("OPUS", format.rate),
+        Encoding::L16 | Encoding::L16Le | Encoding::L16Be => ("L16", format.rate),
     }
 }
 

@@ -4,7 +4,10 @@
 //! over; carries out a repeated `command_id` once.
 
 use crate::{
-    base::secret::Secret,
+    base::{
+        format::{AudioFormat, Encoding},
+        secret::Secret,
+    },
     vendor::{Answer, HookRequest, PeerOrder, PeerReply},
     wire::json,
 };
@@ -105,6 +108,8 @@ pub(super) struct Desk {
     call_sid: String,
     /// As JSON.
     state: String,
+    /// What the stream that was asked for is sent.
+    plays: Option<AudioFormat>,
     seen: Vec<String>,
     over: bool,
 }
@@ -114,6 +119,7 @@ impl Desk {
         Self {
             call_sid,
             state: "null".to_owned(),
+            plays: None,
             seen: Vec::new(),
             over: false,
         }
@@ -122,6 +128,11 @@ impl Desk {
     /// The state that the last command gave, as JSON.
     pub(super) fn state(&self) -> &str {
         &self.state
+    }
+
+    /// What the last stream that was asked for is sent.
+    pub(super) const fn plays(&self) -> Option<AudioFormat> {
+        self.plays
     }
 
     /// What becomes of a request.
@@ -213,11 +224,27 @@ impl Desk {
         if let Some(state) = body.get("client_state") {
             self.state = state.to_string();
         }
+        self.plays = played(body).or(self.plays);
         true
     }
 }
 
 type Refusal = (u16, &'static str, String);
+
+/// What a stream that is asked for will be sent.
+fn played(body: &Map<String, Value>) -> Option<AudioFormat> {
+    let rate = body.get("stream_bidirectional_sampling_rate").and_then(Value::as_u64);
+    let rate = rate.and_then(|r| u32::try_from(r).ok());
+    let (encoding, rate) = match body.get("stream_bidirectional_codec")?.as_str()? {
+        "PCMU" => (Encoding::Ulaw, 8000),
+        "PCMA" => (Encoding::Alaw, 8000),
+        "G722" => (Encoding::G722, 16_000),
+        "OPUS" => (Encoding::Opus, rate.unwrap_or(16_000)),
+        "L16" => (Encoding::L16Le, rate.unwrap_or(8000)),
+        _ => return None,
+    };
+    Some(AudioFormat { encoding, rate })
+}
 
 /// Where the call is connected to; to nothing yet where no stream is named.
 fn connection(body: &Map<String, Value>) -> PeerOrder {

@@ -62,6 +62,7 @@ pub static TWILIO: Descriptor = Descriptor {
 static CAPS: Caps = Caps {
     inbound: AudioFormat::ULAW_8K,
     outbound: AudioFormat::ULAW_8K,
+    offers: &[AudioFormat::ULAW_8K],
     ptime_ms: 20,
     chunk_multiple: 160,
     lead_ms: 240,
@@ -71,6 +72,7 @@ static CAPS: Caps = Caps {
     stop: true,
     close_ends_call: true,
     max_inbound_ms: 1000,
+    binary: false,
 };
 
 /// An account at Twilio.

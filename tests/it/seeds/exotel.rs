@@ -112,6 +112,7 @@ async fn a_call_to_the_number_is_heard_both_ways_on_its_own_socket() {
             to: "+911234567890".to_owned(),
             samples,
             manner: Manner::AsRecorded,
+            format: None,
             faults: Vec::new(),
             linger: Duration::from_millis(500),
             limit: Duration::from_secs(30),

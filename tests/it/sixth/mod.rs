@@ -48,6 +48,7 @@ const ALAW_8K: AudioFormat = AudioFormat {
 static CAPS: Caps = Caps {
     inbound: ALAW_8K,
     outbound: ALAW_8K,
+    offers: &[ALAW_8K],
     ptime_ms: 40,
     chunk_multiple: 80,
     lead_ms: 120,
@@ -57,6 +58,7 @@ static CAPS: Caps = Caps {
     stop: false,
     close_ends_call: true,
     max_inbound_ms: 1000,
+    binary: false,
 };
 
 #[derive(Deserialize)]

@@ -1,22 +1,28 @@
 //! `sidetone simulate`: a phone call to a daemon over real sockets, from a WAV file, with transcript and replies as they come.
 
+mod screen;
+
 use crate::{
     audio::{resample::any::AnyResampler, wav::Wav},
-    base::{secret::Secret, settings::parse_duration, time::Mono},
+    base::{
+        format::{AudioFormat, Encoding},
+        secret::Secret,
+        settings::parse_duration,
+    },
     sim::{
-        address::Address,
-        announce,
-        caller::{self, Opening, Outcome, Plan, Progress, Webhook},
+        address::{Address, Trust},
+        announce::{self, AnnounceError},
+        caller::{self, CallError, Opening, Outcome, Plan, Webhook},
         fault::Fault,
-        report::{Ended, Line, Report},
+        report::Ended,
         script::Manner,
-        watch::{Sight, Watch, What},
+        watch::Watch,
     },
     vendor::{self, Descriptor, VENDORS},
 };
+use screen::Screen;
 use std::{
-    fmt::Write as _,
-    io::{self, IsTerminal, Write as _},
+    io,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -26,7 +32,9 @@ use tokio::sync::mpsc;
 
 /// The call was placed, and did not go as it should: the socket broke, or the vendor would have refused what was sent.
 const EXIT_CALL: u8 = 1;
-/// The recording cannot be used (`EX_DATAERR`).
+/// The vendor has no such codec or rate (`EX_USAGE`).
+const EXIT_USAGE: u8 = 64;
+/// The recording, or a file beside it, cannot be used (`EX_DATAERR`).
 const EXIT_DATA: u8 = 65;
 /// The call could not be placed (`EX_UNAVAILABLE`).
 const EXIT_UNAVAILABLE: u8 = 69;
@@ -42,9 +50,21 @@ pub struct Args {
     #[arg(long, value_parser = vendor_named, default_value = VENDORS[0].name)]
     pub vendor: &'static Descriptor,
 
-    /// The daemon; with a path, the media socket is opened there and no webhook is posted first
+    /// The daemon, ws:// or wss://; with a path, the media socket is opened there and no webhook is posted first
     #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:8080")]
     pub url: Address,
+
+    /// PEM file with the certificates to believe behind wss://, instead of the well-known authorities'
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+
+    /// What the vendor sends: PCMU, PCMA, L16, G722, OPUS, as far as it has them
+    #[arg(long, value_name = "NAME", value_parser = codec_named)]
+    pub codec: Option<Encoding>,
+
+    /// Its sample rate in Hz, where the vendor has several
+    #[arg(long, value_name = "HZ")]
+    pub rate: Option<u32>,
 
     /// What the caller says: PCM or G.711 of any usual rate
     #[arg(long, value_name = "FILE")]
@@ -118,15 +138,58 @@ fn vendor_named(name: &str) -> Result<&'static Descriptor, String> {
     })
 }
 
+/// Codecs as vendors name them.
+const CODECS: [(&str, Encoding); 5] = [
+    ("PCMU", Encoding::Ulaw),
+    ("PCMA", Encoding::Alaw),
+    ("L16", Encoding::L16Le),
+    ("G722", Encoding::G722),
+    ("OPUS", Encoding::Opus),
+];
+
+fn codec_named(name: &str) -> Result<Encoding, String> {
+    let found = CODECS.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
+    found
+        .map(|(_, encoding)| *encoding)
+        .ok_or_else(|| format!("known are {}", CODECS.map(|(name, _)| name).join(", ")))
+}
+
+/// The format that is asked for, if any is: the vendor's first of that codec and rate.
+fn format(args: &Args) -> Result<Option<AudioFormat>, String> {
+    if args.codec.is_none() && args.rate.is_none() {
+        return Ok(None);
+    }
+    let fits = |f: &&AudioFormat| {
+        let codec = args.codec.unwrap_or(args.vendor.caps.inbound.encoding);
+        codec == f.encoding && args.rate.is_none_or(|rate| rate == f.rate)
+    };
+    let offers = args.vendor.caps.offers;
+    let name = |f: &AudioFormat| {
+        let codec = CODECS.iter().find(|(_, encoding)| *encoding == f.encoding);
+        format!("{} at {} Hz", codec.map_or("", |(name, _)| name), f.rate)
+    };
+    offers.iter().find(fits).copied().map(Some).ok_or_else(|| {
+        let offers: Vec<_> = offers.iter().map(name).collect();
+        format!("{} sends {}", args.vendor.name, offers.join(", "))
+    })
+}
+
 fn time(text: &str) -> Result<Duration, &'static str> {
     parse_duration(text).ok_or("write 500ms, 30s or 5m")
 }
 
 /// Places the call and prints what happens. Returns when it is over.
-pub fn run(args: Args) -> ExitCode {
+pub fn run(mut args: Args) -> ExitCode {
     let fail = |code: u8, what: &dyn std::fmt::Display| {
         eprintln!("sidetone simulate: {what}");
         ExitCode::from(code)
+    };
+    if let Err(e) = believe(&mut args) {
+        return fail(EXIT_DATA, &e);
+    }
+    let format = match format(&args) {
+        Ok(format) => format,
+        Err(e) => return fail(EXIT_USAGE, &e),
     };
     let samples = match read_wav(&args.wav, Plan::rate(args.vendor)) {
         Ok(samples) => samples,
@@ -142,6 +205,7 @@ pub fn run(args: Args) -> ExitCode {
         opening: webhook.map_or(Opening::Unannounced, Opening::Webhook),
         from: args.from.clone().unwrap_or_else(announce::new_number),
         to: args.to.clone(),
+        format,
         samples,
         manner: if args.polite {
             Manner::Polite
@@ -164,7 +228,7 @@ pub fn run(args: Args) -> ExitCode {
     let mut screen = Screen::new(args.json);
     let mut outcome = match runtime.block_on(place(&args, plan, &mut screen)) {
         Ok(outcome) => outcome,
-        Err(e) => return fail(EXIT_UNAVAILABLE, &e),
+        Err(e) => return fail(EXIT_UNAVAILABLE, &format_args!("{e}{}", advice(&args, &e))),
     };
     screen.conclude(&mut outcome.report);
     if let Some(path) = &args.save
@@ -178,10 +242,46 @@ pub fn run(args: Args) -> ExitCode {
             Err(e) => return fail(EXIT_OS, &e),
         }
     }
+    if outcome.report.ended == Ended::Daemon(1008) && outcome.report.audio_received_ms == 0 {
+        return fail(
+            EXIT_CALL,
+            &format_args!("the stream was not taken{}", nobody_has(&args)),
+        );
+    }
     if outcome.report.ended == Ended::Lost || !outcome.report.refused.is_empty() {
         return ExitCode::from(EXIT_CALL);
     }
     ExitCode::SUCCESS
+}
+
+/// Takes the certificates of `--ca` for everything that is reached with TLS.
+fn believe(args: &mut Args) -> Result<(), String> {
+    let Some(file) = &args.ca else { return Ok(()) };
+    let trust = Trust::only(file).map_err(|e| e.to_string())?;
+    for address in [Some(&mut args.url), args.webhook.as_mut()].into_iter().flatten() {
+        if address.tls.is_some() {
+            address.tls = Some(trust.clone());
+        }
+    }
+    Ok(())
+}
+
+/// What to do about a call that was not taken.
+fn advice(args: &Args, error: &CallError) -> String {
+    match error {
+        CallError::Announce(AnnounceError::HungUp | AnnounceError::Refused(404, _)) => nobody_has(args),
+        _ => String::new(),
+    }
+}
+
+/// Why a daemon hangs up on a call at once, most often.
+fn nobody_has(args: &Args) -> String {
+    format!(
+        "\nnobody may have {number} there: list it ([[numbers]] number = \"{number}\", vendor = \"{vendor}\"), add it over \
+         /api/phone-numbers, or call a number that is known with --to",
+        number = args.to,
+        vendor = args.vendor.name,
+    )
 }
 
 fn webhook(args: &Args) -> Result<Option<Webhook>, String> {
@@ -265,208 +365,6 @@ async fn place(args: &Args, plan: Plan, screen: &mut Screen) -> Result<Outcome, 
     outcome.map_or_else(|| unreachable!("the call's own limit comes first"), Ok)
 }
 
-/// What a person sees. Lines go to standard output, or to standard error when that is JSON's; the progress bar only to a terminal.
-struct Screen {
-    json: bool,
-    bar: bool,
-    started: Option<Mono>,
-    ended: bool,
-    /// The bar as drawn last.
-    drawn: String,
-    call_id: Option<String>,
-    /// When the caller's last stretch of speech ended, as far as known here.
-    transcripts: Vec<Line>,
-    replies: Vec<Line>,
-    faults: Vec<Line>,
-}
-
-impl Screen {
-    fn new(json: bool) -> Self {
-        Self {
-            json,
-            bar: io::stderr().is_terminal(),
-            started: None,
-            ended: false,
-            drawn: String::new(),
-            call_id: None,
-            transcripts: Vec::new(),
-            replies: Vec::new(),
-            faults: Vec::new(),
-        }
-    }
-
-    fn progress(&mut self, step: &Progress) {
-        match step {
-            Progress::Started(at) => self.started = Some(*at),
-            Progress::Sent(done, total) => self.draw(*done, *total),
-            Progress::Answering => self.timed(Mono::now(), "        the far end speaks"),
-            Progress::Cut => self.timed(Mono::now(), "        the far end is cut off"),
-            Progress::Announced | Progress::Ended => {}
-        }
-    }
-
-    fn sight(&mut self, sight: Sight) {
-        let at_ms = self.started.map_or(0, |s| sight.at.millis_since(s));
-        match sight.what {
-            What::CallStatusUpdate {
-                call_id,
-                status,
-                end_reason,
-                ..
-            } => {
-                self.ended |= status == "ended";
-                let reason = end_reason.map(|r| format!(" ({r})")).unwrap_or_default();
-                self.timed(sight.at, &format!("        {status}{reason}"));
-                self.call_id = Some(call_id);
-            }
-            What::CustomerTranscript {
-                transcript,
-                is_final: true,
-                confidence,
-                ..
-            } => {
-                let sure = confidence
-                    .map(|c| format!("  ({:.0} %)", c * 100.0))
-                    .unwrap_or_default();
-                self.timed(sight.at, &format!("caller  {transcript}{sure}"));
-                self.transcripts.push(Line {
-                    at_ms,
-                    text: transcript,
-                });
-            }
-            What::AgentMessageStatus {
-                message,
-                status,
-                heard_ms,
-                ..
-            } => match status.as_str() {
-                "stored" => {
-                    self.timed(sight.at, &format!("agent   {message}"));
-                    self.replies.push(Line { at_ms, text: message });
-                }
-                "cut" | "failed" => {
-                    self.timed(sight.at, &format!("        {status} after {heard_ms} ms: {message}"));
-                }
-                _ => {}
-            },
-            What::TelephonyError {
-                error_code, message, ..
-            } => {
-                self.timed(sight.at, &format!("fault   {error_code}: {message}"));
-                self.faults.push(Line {
-                    at_ms,
-                    text: format!("{error_code}: {message}"),
-                });
-            }
-            What::CustomerTranscript { .. } | What::TelephonyConnected {} | What::Other => {}
-        }
-    }
-
-    fn timed(&mut self, at: Mono, text: &str) {
-        let seconds = self.started.map_or(0.0, |s| at.since(s).as_secs_f64());
-        self.line(&format!("{seconds:7.2}  {text}"));
-    }
-
-    fn line(&mut self, text: &str) {
-        self.wipe();
-        // Words from the far end go to a terminal: nothing in them may steer it.
-        let text: String = text.chars().filter(|c| !c.is_control()).collect();
-        if self.json {
-            eprintln!("{text}");
-        } else {
-            println!("{text}");
-        }
-    }
-
-    fn draw(&mut self, done: u64, total: u64) {
-        const WIDTH: u64 = 40;
-        if !self.bar || total == 0 {
-            return;
-        }
-        let full = done * WIDTH / total;
-        let mut bar = String::new();
-        let _ = write!(bar, "{:7.1} s of {:.1}  ", done as f64 / 1000.0, total as f64 / 1000.0);
-        (0..WIDTH).for_each(|i| bar.push(if i < full { '█' } else { '·' }));
-        if bar != self.drawn {
-            eprint!("\r{bar}");
-            let _ = io::stderr().flush();
-            self.drawn = bar;
-        }
-    }
-
-    fn wipe(&mut self) {
-        if !self.drawn.is_empty() {
-            eprint!("\r\x1b[2K");
-            self.drawn.clear();
-        }
-    }
-
-    /// Adds what a frontend saw to the report and prints its essence.
-    fn conclude(&mut self, report: &mut Report) {
-        report.call_id = self.call_id.take();
-        report.transcripts = std::mem::take(&mut self.transcripts);
-        report.replies = std::mem::take(&mut self.replies);
-        report.faults = std::mem::take(&mut self.faults);
-        for line in essence(report) {
-            self.line(&line);
-        }
-    }
-}
-
-/// The report for people.
-fn essence(r: &Report) -> Vec<String> {
-    let who = match r.ended {
-        Ended::Caller => "the caller hung up".to_owned(),
-        Ended::Daemon(code) => format!("the daemon hung up (close code {code})"),
-        Ended::Lost => "the media socket broke".to_owned(),
-        Ended::Limit => "the call reached its time limit".to_owned(),
-    };
-    let gaps = match r.gaps.len() {
-        0 => "no gap".to_owned(),
-        n => format!("{n} gaps, {} ms in all", r.gaps.iter().map(|g| g.ms).sum::<u64>()),
-    };
-    let mut lines = vec![
-        format!("{who} after {:.1} s", r.duration_ms as f64 / 1000.0),
-        format!(
-            "sent {} frames, at most {:.1} ms late; received {} messages, {:.1} s of audio, {gaps}",
-            r.frames_sent,
-            r.send_late_max_us as f64 / 1000.0,
-            r.messages_received,
-            r.audio_received_ms as f64 / 1000.0
-        ),
-    ];
-    let mut times = Vec::new();
-    times.extend(r.webhook_ms.map(|ms| format!("webhook answered in {ms:.1} ms")));
-    times.extend(r.first_audio_ms.map(|ms| format!("first audio {ms} ms after start")));
-    let answers: Vec<_> = r
-        .turns
-        .iter()
-        .filter_map(|t| t.answered_after_ms)
-        .map(|ms| ms.to_string())
-        .collect();
-    if !answers.is_empty() && r.echo.is_none() {
-        times.push(format!(
-            "answers {} ms after the caller fell silent",
-            answers.join(", ")
-        ));
-    }
-    if !times.is_empty() {
-        lines.push(times.join("; "));
-    }
-    lines.extend(
-        r.echo
-            .filter(|e| e.changed * 2 < e.bytes)
-            .map(|e| format!("an echo: {} of {} bytes changed", e.changed, e.bytes)),
-    );
-    lines.extend(r.refused.first().map(|why| {
-        format!(
-            "the vendor would refuse {} of the daemon's messages: {why}",
-            r.refused.len()
-        )
-    }));
-    lines
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -497,18 +395,28 @@ mod tests {
     }
 
     #[test]
-    fn the_report_is_told_in_a_few_lines() {
-        let report = Report {
-            ended: Ended::Daemon(1000),
-            duration_ms: 1500,
-            first_audio_ms: Some(40),
-            refused: vec!["not JSON".into()],
-            ..Report::default()
-        };
-        let text = essence(&report).join("\n");
-        assert!(text.contains("hung up (close code 1000) after 1.5 s"), "{text}");
-        assert!(text.contains("no gap") && text.contains("first audio 40 ms"), "{text}");
-        assert!(text.contains("would refuse 1"), "{text}");
+    fn codec_and_rate_are_the_vendors_or_refused_with_what_it_has() {
+        let format = |line: &[&str]| format(&args(line)).map(|f| f.map(|f| (f.encoding, f.rate)));
+        assert_eq!(format(&[]), Ok(None));
+        let of = |vendor, more: &[&'static str]| format(&[&["--vendor", vendor], more].concat());
+        assert_eq!(of("telnyx", &["--codec", "pcma"]), Ok(Some((Encoding::Alaw, 8000))));
+        assert_eq!(of("telnyx", &["--codec", "L16"]), Ok(Some((Encoding::L16Le, 16_000))));
+        let l16 = ["--codec", "L16", "--rate", "24000"];
+        assert_eq!(of("telnyx", &l16), Ok(Some((Encoding::L16Le, 24_000))));
+        assert_eq!(of("exotel", &["--rate", "16000"]), Ok(Some((Encoding::L16Le, 16_000))));
+        let refused = of("teler", &["--rate", "48000"]).unwrap_err();
+        assert_eq!(refused, "teler sends L16 at 8000 Hz, L16 at 16000 Hz");
+        assert!(of("twilio", &["--codec", "G722"]).is_err());
+        assert!(codec_named("mp3").unwrap_err().contains("PCMU, PCMA"));
+    }
+
+    #[test]
+    fn a_call_that_is_not_taken_is_told_with_what_to_do() {
+        let told = advice(&args(&["--to", "+15557"]), &CallError::Announce(AnnounceError::HungUp));
+        assert!(
+            told.contains("number = \"+15557\", vendor = \"twilio\"") && told.contains("--to"),
+            "{told}"
+        );
     }
 
     #[test]
