@@ -15,6 +15,7 @@ pub mod record;
 pub mod store;
 pub mod vendor;
 
+pub mod jobs;
 pub mod llm;
 pub mod media;
 pub mod speech;

@@ -10,6 +10,7 @@ use crate::{
     },
     speech::{EarSpec, MouthSpec},
 };
+use serde_json::Value;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 pub mod act;
@@ -97,6 +98,12 @@ pub struct Profile {
     pub script: Arc<Script>,
     /// What it thinks with (`pipeline`).
     pub wits: Arc<Wits>,
+    /// The JSON schema of the data that is read out of its calls.
+    pub schema: Option<Arc<Value>>,
+    /// Who is told of its calls, where that is not the configured one.
+    pub webhook_url: Option<String>,
+    /// Calls with fewer messages leave no files.
+    pub min_messages_to_keep: usize,
 }
 
 impl Profile {
@@ -117,6 +124,9 @@ impl Profile {
             free_speech: matches!(kind, Kind::Listen | Kind::Human),
             script: Arc::default(),
             wits: Arc::default(),
+            schema: None,
+            webhook_url: None,
+            min_messages_to_keep: 0,
         }
     }
 
@@ -145,6 +155,9 @@ impl Profile {
             free_speech: section.bool("free_speech", free_speech),
             script: Arc::new(Script::read(section)),
             wits: Arc::new(wits),
+            schema: read_schema(section).map(Arc::new),
+            webhook_url: read_webhook(section),
+            min_messages_to_keep: section.int("min_messages_to_keep", 0, 0..=1000),
             ..base
         };
         profile.check(section);
@@ -219,6 +232,29 @@ impl Profile {
             language: self.language.clone(),
         })
     }
+}
+
+fn read_schema(section: &Section<'_>) -> Option<Value> {
+    let text = section.text_opt("extraction_schema").filter(|t| !t.is_empty())?;
+    let schema = serde_json::from_str::<Value>(&text)
+        .ok()
+        .filter(|s| s["properties"].is_object());
+    if schema.is_none() {
+        section.fault(
+            "extraction_schema",
+            "this is no JSON schema of an object",
+            r#"such as {"type":"object","properties":{"name":{"type":"string"}}}"#,
+        );
+    }
+    schema
+}
+
+fn read_webhook(section: &Section<'_>) -> Option<String> {
+    let url = section.text_opt("webhook_url").filter(|u| !u.is_empty())?;
+    if !(url.starts_with("https://") || url.starts_with("http://")) {
+        section.fault("webhook_url", format!("{url:?} is no URL"), "https://…");
+    }
+    Some(url)
 }
 
 /// All agents by name. `echo`, `listen` and `human` are always there.

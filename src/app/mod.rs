@@ -2,6 +2,7 @@
 //!
 //! Order of building is order of need; order of stopping is its reverse, with the store last, so that nothing acknowledged is lost.
 
+mod after;
 mod door;
 pub mod log;
 mod shed;
@@ -16,6 +17,7 @@ use crate::{
     control::{self, Control},
     http::{self, Readiness},
     hub::{self, Hub},
+    jobs,
     llm::Llm,
     metrics::{self, Renderer},
     net::{
@@ -132,6 +134,7 @@ async fn serve(mut config: Config, announce: impl FnOnce(SocketAddr)) -> Result<
         tokio::spawn(watch::feed(parts.shards.clone())),
         tokio::spawn(shed::watch(parts.control.clone(), config.calls.strain)),
         tokio::spawn(async move { hub.run().await }),
+        tokio::spawn(jobs::run(parts.jobs(&config))),
         tokio::spawn(upkeep(renderer.clone())),
         tokio::spawn(listen::accept(
             listener,
@@ -259,6 +262,14 @@ fn seal(config: &Config) -> Result<Seal, StartError> {
     Ok(Seal::new(Some(&made), former.as_ref()))
 }
 
+/// The way to what tenants name. A developer's own machine may be named too.
+fn tenant_http(config: &Config) -> HttpClient {
+    match config.dev {
+        true => HttpClient::new(),
+        false => HttpClient::to_public_addresses(),
+    }
+}
+
 async fn upkeep(renderer: Renderer) {
     loop {
         tokio::time::sleep(Duration::from_secs(5)).await;
@@ -319,10 +330,7 @@ impl Parts {
             trunks: config.trunks(),
             simulated: exchange.as_ref().map(Exchange::accounts).unwrap_or_default(),
             http: HttpClient::new(),
-            tenant_http: match config.dev {
-                true => HttpClient::new(),
-                false => HttpClient::to_public_addresses(),
-            },
+            tenant_http: tenant_http(config),
             seal: seal(config)?,
         })
         .await
@@ -348,6 +356,21 @@ impl Parts {
             shards: Arc::new(shards),
             simulator: simulator.map(Arc::new),
             store,
+        })
+    }
+
+    fn jobs(&self, config: &Config) -> Arc<jobs::Deps> {
+        let roster = after::Roster {
+            control: self.control.clone(),
+            llm: self.llm.clone(),
+        };
+        Arc::new(jobs::Deps {
+            config: config.jobs.clone(),
+            store: self.store.clone(),
+            agents: Arc::new(roster),
+            http: HttpClient::new(),
+            tenant_http: tenant_http(config),
+            data_root: config.state_dir.clone(),
         })
     }
 

@@ -11,7 +11,7 @@ mod overlay;
 use crate::{
     access, agent,
     base::settings::{Catalogue, Fault, Faults, Known, Place, Section, Table, show_duration},
-    control, http, hub, llm,
+    control, http, hub, jobs, llm,
     net::listen,
     record, shard, speech, store,
     vendor::{self, Descriptor, Trunk},
@@ -60,6 +60,8 @@ pub struct Config {
     pub calls: control::Config,
     /// `[speech]`: recognisers and synthesizers.
     pub speech: speech::Config,
+    /// `[after_call]` and `[cost]`: what is done after calls.
+    pub jobs: jobs::Config,
     /// `[llm]`: language models.
     pub llm: llm::Config,
     /// `[media]`: media threads and the limits of their sockets.
@@ -130,6 +132,7 @@ impl Config {
             frontends: part(&root, "frontends", hub::Config::read),
             access: part(&root, "access", access::Config::read),
             calls,
+            jobs: jobs::Config::read(&root),
             llm: part(&root, "llm", llm::Config::read),
             media: part(&root, "media", shard::Config::read),
             record: part(&root, "record", record::Config::read),

@@ -46,6 +46,9 @@ pub(super) struct Facts {
     /// Questions that no language model answered.
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) llm_faults: u32,
+    /// How long the caller talked, as far as the recogniser said.
+    #[serde(skip_serializing_if = "is_none")]
+    pub(super) customer_talk_ms: u64,
     /// Tokens by service.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) llm_usage: BTreeMap<&'static str, Usage>,
@@ -93,6 +96,10 @@ pub(super) struct Handoff {
 
 const fn is_false(b: &bool) -> bool {
     !*b
+}
+
+const fn is_none(n: &u64) -> bool {
+    *n == 0
 }
 
 const fn is_zero(n: &u32) -> bool {

@@ -508,6 +508,12 @@ impl Control {
         answer.await.map_err(|_| gone())?
     }
 
+    /// The agent that a tenant's call was served by, by name, as it is now.
+    pub fn agent_of_call(&self, tenant: TenantId, name: &str) -> Option<Arc<agent::Profile>> {
+        let own = self.shared.roster.agent(tenant, name).and_then(|a| a.profile.clone());
+        own.or_else(|| self.shared.deps.agents.get(name).cloned())
+    }
+
     /// A call by either id: as it stands while it lives, else as it is stored.
     pub async fn call(&self, tenant: TenantId, id: &str) -> Result<LiveCall, Fault> {
         if let Some(live) = self.shared.directory.find(tenant, id).and_then(|e| e.show()) {

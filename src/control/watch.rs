@@ -11,22 +11,38 @@ use crate::{
     bus::{Event, News},
     media::LegCommand,
     metrics,
-    store::{Batch, CallChange, CallStatus, Committed, Write},
+    store::{AFTER_CALL, Batch, CallChange, CallStatus, Committed, JobRow, JobState, Write},
     vendor::EndReason,
 };
 use futures_util::FutureExt;
 use std::{panic::AssertUnwindSafe, sync::Arc};
-use tracing::error;
+use tracing::{debug, error};
 
 /// Runs a call's task to its end, whatever end that is.
 pub(super) async fn watch_over(shared: Arc<Shared>, entry: Arc<Entry>, talk: Talk) {
-    if AssertUnwindSafe(talk.run()).catch_unwind().await.is_err() {
+    let outcome = AssertUnwindSafe(talk.run()).catch_unwind().await;
+    if outcome.is_err() {
         error!("the call's task panicked: the call is ended");
         metrics::counter(metrics::panics_total, &[("kind", "call")]).increment(1);
         bury(&shared, &entry).await;
+    } else {
+        hurry(&shared, &entry).await;
     }
     shared.pending.revoke(entry.call);
     shared.directory.remove(entry.call);
+}
+
+/// All of the call is on record: what is done after it need not wait any longer.
+async fn hurry(shared: &Shared, entry: &Entry) {
+    let Some(row) = entry.show().map(|call| call.row) else {
+        return;
+    };
+    let now = Wall::now();
+    let moved = JobRow::after_call(&row, now, now).moved(JobState::Queued, 0, now, None);
+    let writes = vec![Write::JobMove(Box::new(moved))];
+    if let Err(fault) = shared.deps.store.commit(Batch { writes }).await {
+        debug!(%fault, "what is done after the call waits for its time");
+    }
 }
 
 /// Ends a call without its task: closes the socket and the record. What the task had not stored yet is lost.
@@ -71,6 +87,7 @@ async fn bury(shared: &Shared, entry: &Entry) {
             call_id: call,
             payload,
         },
+        Write::Job(Box::new(JobRow::new(AFTER_CALL, tenant, call, at, at))),
     ];
     match shared.deps.store.commit(Batch { writes }).await {
         Ok(Committed::Done { event_ids }) => {

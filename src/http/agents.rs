@@ -59,8 +59,12 @@ pub(super) struct ShownAgent {
     llm: Option<String>,
     /// How the agent behaves in a conversation, as far as that was set, in the words of the body.
     conversation: Map<String, Value>,
-    /// Kept for the extraction of data after the call: a JSON Schema.
+    /// The JSON schema of the data that is read out of its calls.
     extraction_schema: Value,
+    /// Who is told of its calls, where that is not the configured one.
+    webhook_url: Option<String>,
+    /// Calls with fewer messages leave no files.
+    min_messages_to_keep: usize,
     /// `config` where the operator wrote it, which cannot be changed here, else `api`.
     source: &'static str,
     /// When it was added.
@@ -137,8 +141,12 @@ pub(super) struct AgentBody {
     cache_ttl: Option<String>,
     /// Turns of the conversation that the model is shown.
     history_turns: Option<u32>,
-    /// Kept for the extraction of data after the call: a JSON Schema.
+    /// The JSON schema of the data that is read out of its calls.
     extraction_schema: Option<Map<String, Value>>,
+    /// Who is told of its calls, where that is not the configured one.
+    webhook_url: Option<String>,
+    /// Calls with fewer messages leave no files.
+    min_messages_to_keep: Option<u32>,
 }
 
 /// Something that a language model may ask the web. Its host must be on the tenant's list.
@@ -283,6 +291,8 @@ fn shown(agent: &Agent) -> ShownAgent {
             .filter_map(|key| Some((camel_case(key), row.settings.get(*key)?.clone())))
             .collect(),
         extraction_schema: kept("extraction_schema"),
+        webhook_url: text("webhook_url"),
+        min_messages_to_keep: profile.map_or(0, |p| p.min_messages_to_keep),
         source: row.source.as_str(),
         created_at: row.created_at,
         updated_at: row.updated_at,

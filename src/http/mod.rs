@@ -16,6 +16,7 @@ mod frontends;
 pub mod guard;
 pub mod health;
 mod hooks;
+mod jobs;
 mod numbers;
 mod openapi;
 mod place;

@@ -4,7 +4,7 @@ use super::{
     Deps, Shared, agents, ai, auth,
     called::STREAMS,
     calls::{self, Call},
-    edge, frontends, health, hooks, numbers,
+    edge, frontends, health, hooks, jobs, numbers,
     openapi::{self, Doc},
     place, recording,
     respond::{Data, Done, Failure, List, Told},
@@ -208,6 +208,10 @@ pub fn table(deps: &Deps) -> Vec<Route> {
         route(delete, "/api/phone-numbers", OWN, numbers::remove)
             .says::<Told>("Delete a phone number")
             .asks(&[ID, USER]),
+        route(get, "/api/jobs", OWN, jobs::list)
+            .says::<List<jobs::Job>>("What is done after calls")
+            .asks(&[("state", "`queued`, `done`, `buried` (without it), or `all`.")]),
+        route(post, "/api/jobs/{id}/replay", OWN, jobs::replay).says::<Done<jobs::Job>>("Queue a buried job again"),
         route(get, "/api/agents", VIEW, agents::list)
             .says::<List<agents::ShownAgent>>("Agents")
             .asks(&[ID, USER]),

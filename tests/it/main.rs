@@ -10,6 +10,7 @@ mod corpus;
 mod daemon;
 mod frontends;
 mod house;
+mod jobs;
 mod listening;
 mod minds;
 mod openapi;

@@ -251,7 +251,7 @@ impl Pipeline {
     fn say_all(&mut self, sentences: impl IntoIterator<Item = String>) {
         for text in sentences {
             let Some(reply) = &mut self.reply else { return };
-            if !self.acts.is_empty() && self.acts.len() > MAX_SENTENCES {
+            if reply.sentences_said() >= MAX_SENTENCES {
                 return;
             }
             reply.begun = true;

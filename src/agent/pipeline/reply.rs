@@ -112,6 +112,11 @@ impl Reply {
         self.said.iter().any(|s| s.fate == Fate::Saying)
     }
 
+    /// How many sentences it has so far.
+    pub(super) fn sentences_said(&self) -> usize {
+        self.said.len()
+    }
+
     /// Whether all is said and done.
     pub(super) fn is_over(&self) -> bool {
         !self.thinking && self.open_calls.is_empty() && !self.is_speaking()

@@ -2,10 +2,13 @@
 
 use super::{Ask, Call, Done, Effect, LINGER, Leg, MAX_LOST_STREAMS, Now, Timer, outbox::Then};
 use crate::{
-    base::fault::{Fault, Kind, Origin},
+    base::{
+        fault::{Fault, Kind, Origin},
+        time::Wall,
+    },
     control::cdr::{LostStream, duration_s},
     media::LegEnd,
-    store::{CallChange, CallStatus},
+    store::{CallChange, CallStatus, JobRow, Write},
     vendor::EndReason,
 };
 
@@ -266,7 +269,10 @@ impl Call {
             metadata: Some(self.row.metadata.clone()),
             ..CallChange::default()
         });
-        self.keep(now, [write], self.status_news(), [Then::Released]);
+        // Due a while after the last that may still be amended; the call's task makes it due once it is over.
+        let due = Wall::from_micros(now.wall.as_micros() + (LINGER * 2).as_micros() as i64);
+        let job = Write::Job(Box::new(JobRow::after_call(&self.row, now.wall, due)));
+        self.keep(now, [write, job], self.status_news(), [Then::Released]);
         for done in std::mem::take(&mut self.waiting_for_end) {
             self.when_durable(done);
         }

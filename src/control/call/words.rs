@@ -66,6 +66,9 @@ impl Call {
         if !words.is_final {
             return self.publish(now, news(None));
         }
+        if sender == Sender::Customer {
+            self.facts.customer_talk_ms += words.to_ms.saturating_sub(words.from_ms);
+        }
         if self.outbox.is_full() {
             return self.lose();
         }

@@ -131,13 +131,13 @@ impl Shared {
 /// Reads an agent from settings with keys as the configuration writes them. What later versions act on is checked alike.
 pub(super) fn profile(name: &str, settings: &Map<String, Value>) -> Result<Profile, Fault> {
     let mut rest = settings.clone();
-    if rest
-        .remove("extraction_schema")
-        .is_some_and(|schema| !schema.is_object())
-    {
-        return Err(invalid("extractionSchema is a JSON object"));
-    }
     // The file has schemas as text, a request as they are.
+    if let Some(schema) = rest.get_mut("extraction_schema") {
+        if !schema.is_object() {
+            return Err(invalid("extractionSchema is a JSON object"));
+        }
+        *schema = Value::String(schema.to_string());
+    }
     if let Some(Value::Array(tools)) = rest.get_mut("http_tools") {
         for parameters in tools.iter_mut().filter_map(|t| t.get_mut("parameters")) {
             if parameters.is_object() {
@@ -187,6 +187,9 @@ pub(super) fn settings_of(profile: &Profile) -> Map<String, Value> {
         "barge_in_after": show_duration(barge_in_after),
         "recording": profile.record,
         "free_speech": profile.free_speech,
+        "webhook_url": profile.webhook_url,
+        "min_messages_to_keep": profile.min_messages_to_keep,
+        "extraction_schema": profile.schema.as_deref(),
     });
     let Value::Object(mut settings) = settings else {
         return Map::new();

@@ -1,7 +1,7 @@
 //! Language models over real sockets, against strict doubles of each service: asked over REST and on calls, with every fault.
 
 mod calls;
-mod double;
+pub(crate) mod double;
 
 use super::house::House;
 use double::{Act, Double};
