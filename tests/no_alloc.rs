@@ -7,7 +7,7 @@
 
 use bytes::BytesMut;
 use sidetone::{
-    audio::ring,
+    audio::{opus, ring},
     base::{
         format::{AudioFormat, Encoding},
         ids::{CallId, ConnectionId, UtteranceId},
@@ -133,6 +133,8 @@ fn frame(text: &str) -> Vec<u8> {
 enum Kind {
     /// Back through both rings on the shard.
     Echo,
+    /// Back as the packets of Opus that came.
+    Passed,
     /// To an ear and from a mouth.
     Relay,
 }
@@ -145,6 +147,8 @@ struct Far {
     tcp: TcpStream,
     socket: Box<dyn Socket>,
     peer: Box<dyn Peer>,
+    /// What it says in place of silence.
+    packet: Option<Vec<u8>>,
 }
 
 impl Far {
@@ -161,7 +165,9 @@ impl Far {
         };
         let bytes = self.peer.format().bytes_of_ms(frame_ms as u32);
         let mut text = String::new();
-        self.peer.media(&vec![0xD5; bytes], ms, &mut text);
+        let silence = vec![0xD5; bytes];
+        self.peer
+            .media(self.packet.as_deref().unwrap_or(&silence), ms, &mut text);
         self.socket.write_all(&frame(&text).repeat(burst as usize)).unwrap();
         Some(burst * frame_ms)
     }
@@ -215,11 +221,18 @@ impl Tls {
 
 /// Runs calls of `vendors` for the warm-up and the time that is counted. Returns, for each vendor, allocations and frames.
 fn run(kind: Kind, vendors: &[&'static Descriptor], tls: Option<&Tls>) -> Vec<(u64, u64)> {
+    let passed = kind == Kind::Passed;
     // Where the dialect leaves the format to an agreement, it is the one that costs most.
     let wide = AudioFormat {
-        encoding: Encoding::G722,
+        encoding: if passed { Encoding::Opus } else { Encoding::G722 },
         rate: 16_000,
     };
+    let packet = passed.then(|| {
+        let mut packet = vec![0; opus::MAX_PACKET];
+        let n = opus::Encoder::new(16_000, 0).unwrap().encode(&[500; 320], &mut packet);
+        packet.truncate(n);
+        packet
+    });
     let upgrade = Upgrade {
         agreed: Agreed {
             outbound: Some(wide),
@@ -283,10 +296,18 @@ fn run(kind: Kind, vendors: &[&'static Descriptor], tls: Option<&Tls>) -> Vec<(u
             ..PeerCall::default()
         };
         let peer = (vendor.peer)(call);
-        far.push(Far { tcp, socket, peer });
+        far.push(Far {
+            tcp,
+            socket,
+            peer,
+            packet: packet.clone(),
+        });
     }
     for far in &mut far {
-        for message in far.peer.open() {
+        for mut message in far.peer.open() {
+            if passed {
+                message = message.replace("PCMU", "OPUS");
+            }
             far.socket.write_all(&frame(&message)).unwrap();
         }
     }
@@ -295,7 +316,7 @@ fn run(kind: Kind, vendors: &[&'static Descriptor], tls: Option<&Tls>) -> Vec<(u
     for _ in 0..far.len() {
         let arrival = runtime.block_on(arrivals.recv()).unwrap();
         let route = match kind {
-            Kind::Echo => Route::Echo,
+            Kind::Echo | Kind::Passed => Route::Echo,
             Kind::Relay => {
                 let (up, ear) = ring::uplink_of(AudioFormat::ULAW_8K, 40_000, None);
                 let (mouth, down) = ring::downlink(8000, 16_000, 64);
@@ -398,11 +419,12 @@ fn heard(rx: &mut MonitorRx, piece: &mut Vec<u8>) -> usize {
 /// One test, because the counters are the process's.
 #[test]
 fn a_media_thread_allocates_nothing_per_frame_in_any_dialect_and_tls_a_little() {
-    for kind in [Kind::Echo, Kind::Relay] {
+    let opus = [vendor::by_name("telnyx").expect("a registered vendor")];
+    for (kind, vendors) in [(Kind::Echo, VENDORS), (Kind::Relay, VENDORS), (Kind::Passed, &opus)] {
         LAST.store(0, SeqCst);
-        let counts = run(kind, VENDORS, None);
+        let counts = run(kind, vendors, None);
         let sizes: Vec<_> = SIZES.iter().map(|s| s.swap(0, SeqCst)).filter(|s| *s > 0).collect();
-        for (vendor, (allocations, frames)) in VENDORS.iter().zip(counts) {
+        for (vendor, (allocations, frames)) in vendors.iter().zip(counts) {
             let frame_ms = u64::from((vendor.peer)(PeerCall::default()).frame_ms());
             let least = LEGS as u64 * (COUNT_MS / frame_ms - 1);
             assert!(

@@ -96,6 +96,15 @@ impl Decoder {
         }
     }
 
+    /// Writes what `lost` messages before `next` may have carried, and returns the samples written: none where the encoding has
+    /// no means to know.
+    pub fn conceal(&mut self, lost: u64, next: &[u8], pcm: &mut [i16]) -> usize {
+        match &mut self.0 {
+            Decoding::Opus(decoder) => decoder.conceal(lost, next, pcm),
+            Decoding::Plain(_) | Decoding::Sought(_) | Decoding::G722(_) => 0,
+        }
+    }
+
     /// How the stream writes its samples, as far as it is known.
     pub fn encoding(&self) -> Encoding {
         match &self.0 {
@@ -107,7 +116,7 @@ impl Decoder {
     }
 }
 
-/// Encodes one stream.
+/// Encodes one stream. Opus is not encoded here: it takes too long for a media thread, see [`opus::Encoder`].
 #[derive(Debug)]
 pub struct Encoder(Way);
 
@@ -118,7 +127,7 @@ enum Way {
 }
 
 impl Encoder {
-    /// An encoder of `format`. `None` for what is not encoded here: Opus, and G.722 at another rate than its own.
+    /// An encoder of `format`. `None` for Opus, and for G.722 at another rate than its own.
     pub fn new(format: AudioFormat) -> Option<Self> {
         Some(Self(match format.encoding {
             Encoding::G722 if format.rate == g722::RATE => Way::G722(Box::default()),

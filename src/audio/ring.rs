@@ -2,6 +2,9 @@
 //!
 //! Samples are i16, mono, at the rate named when the ring is made. An uplink may carry G.711 codes instead, one in each place,
 //! for ears that take a vendor's codec as it is. Nothing blocks and nothing allocates after construction; a full ring refuses and the refusal is the caller's to count. Built on `rtrb`.
+//!
+//! A downlink may carry packets: then each run of samples comes with the packet that says the same, encoded where there is time
+//! for it, and the media thread passes it on. The samples stay beside it for whoever records or listens.
 
 use crate::base::{
     doorbell::Doorbell,
@@ -116,6 +119,8 @@ pub struct Span {
     pub samples: u32,
     /// Whether the utterance ends with them.
     pub last: bool,
+    /// Bytes of the packet that says the same, in a ring of packets.
+    pub bytes: u32,
 }
 
 /// The writing end of audio to the caller (mouth).
@@ -123,6 +128,7 @@ pub struct Span {
 pub struct DownlinkTx {
     samples: Producer<i16>,
     spans: Producer<Span>,
+    packets: Option<Producer<u8>>,
     rate: u32,
 }
 
@@ -131,23 +137,36 @@ pub struct DownlinkTx {
 pub struct DownlinkRx {
     samples: Consumer<i16>,
     spans: Consumer<Span>,
+    packets: Option<Consumer<u8>>,
     head: Option<Span>,
     rate: u32,
 }
 
 /// Makes a downlink ring of `capacity` samples at `rate` Hz and room for `spans` descriptors.
 pub fn downlink(rate: u32, capacity: usize, spans: usize) -> (DownlinkTx, DownlinkRx) {
+    make(rate, capacity, spans, None)
+}
+
+/// The same with packets beside the samples, `spans` at most and `bytes` of them.
+pub fn downlink_of_packets(rate: u32, capacity: usize, spans: usize, bytes: usize) -> (DownlinkTx, DownlinkRx) {
+    make(rate, capacity, spans, Some(bytes))
+}
+
+fn make(rate: u32, capacity: usize, spans: usize, bytes: Option<usize>) -> (DownlinkTx, DownlinkRx) {
     let (samples_tx, samples_rx) = RingBuffer::new(capacity);
     let (spans_tx, spans_rx) = RingBuffer::new(spans);
+    let (packets_tx, packets_rx) = bytes.map(RingBuffer::new).unzip();
     (
         DownlinkTx {
             samples: samples_tx,
             spans: spans_tx,
+            packets: packets_tx,
             rate,
         },
         DownlinkRx {
             samples: samples_rx,
             spans: spans_rx,
+            packets: packets_rx,
             head: None,
             rate,
         },
@@ -157,6 +176,7 @@ pub fn downlink(rate: u32, capacity: usize, spans: usize) -> (DownlinkTx, Downli
 impl DownlinkTx {
     /// Writes as many of `samples` as fit and returns how many. `last` is written with the final sample alone, so a
     /// return below `samples.len()` means that the end is still to be written. An empty slice with `last` ends the utterance.
+    /// A ring of packets is filled by [`DownlinkTx::push_packet`] instead.
     pub fn push(&mut self, utterance: UtteranceId, samples: &[i16], last: bool) -> usize {
         if self.spans.is_full() {
             return 0;
@@ -171,8 +191,38 @@ impl DownlinkTx {
             utterance,
             samples: n as u32,
             last,
+            bytes: 0,
         });
         n
+    }
+
+    /// Writes a packet and the samples that it says, or neither where they do not fit. Returns whether they did.
+    pub fn push_packet(&mut self, utterance: UtteranceId, samples: &[i16], packet: &[u8], last: bool) -> bool {
+        if self.spans.is_full() || self.samples.slots() < samples.len() {
+            return false;
+        }
+        let Some(packets) = &mut self.packets else { return false };
+        if packets.push_entire_slice(packet).is_err() {
+            return false;
+        }
+        let _ = self.samples.push_entire_slice(samples);
+        let _ = self.spans.push(Span {
+            utterance,
+            samples: samples.len() as u32,
+            last,
+            bytes: packet.len() as u32,
+        });
+        true
+    }
+
+    /// Whether this is a ring of packets.
+    pub const fn takes_packets(&self) -> bool {
+        self.packets.is_some()
+    }
+
+    /// Bytes of packets that fit now.
+    pub fn room_for_packets(&self) -> usize {
+        self.packets.as_ref().map_or(0, Producer::slots)
     }
 
     /// Whether an end marker would be taken now.
@@ -213,14 +263,43 @@ impl DownlinkRx {
         (n, self.advance(n))
     }
 
-    /// Throws away up to `n` samples of the run at the head. Returns how many and whether the utterance ended with them.
+    /// Reads the packet at the head and the samples that it says, as far as each finds room. Returns how many samples and bytes, and
+    /// whether the utterance ended with them.
+    pub fn pop_packet(&mut self, out: &mut [i16], packet: &mut [u8]) -> (usize, usize, bool) {
+        let Some(span) = self.peek() else { return (0, 0, false) };
+        let n = (span.samples as usize).min(out.len());
+        let n = pop_some(&mut self.samples, &mut out[..n]);
+        let bytes = (span.bytes as usize).min(packet.len());
+        let bytes = match &mut self.packets {
+            Some(packets) => pop_some(packets, &mut packet[..bytes]),
+            None => 0,
+        };
+        drop_some(&mut self.samples, span.samples as usize - n);
+        (n, bytes, self.end_head(bytes))
+    }
+
+    /// Throws away up to `n` samples of the run at the head, in a ring of packets all of it or nothing. Returns how many and whether
+    /// the utterance ended with them.
     pub fn skip(&mut self, n: usize) -> (usize, bool) {
         let Some(span) = self.peek() else { return (0, false) };
-        let n = n.min(span.samples as usize).min(self.samples.slots());
-        if let Ok(chunk) = self.samples.read_chunk(n) {
-            chunk.commit_all();
+        if self.packets.is_some() {
+            if n == 0 && span.samples > 0 {
+                return (0, false);
+            }
+            let n = drop_some(&mut self.samples, span.samples as usize);
+            return (n, self.end_head(0));
         }
+        let n = drop_some(&mut self.samples, n.min(span.samples as usize));
         (n, self.advance(n))
+    }
+
+    /// The packet at the head is done with, of which `taken` bytes were read.
+    fn end_head(&mut self, taken: usize) -> bool {
+        let Some(span) = self.head.take() else { return false };
+        if let Some(packets) = &mut self.packets {
+            drop_some(packets, span.bytes as usize - taken);
+        }
+        span.last
     }
 
     fn advance(&mut self, n: usize) -> bool {
@@ -239,6 +318,11 @@ impl DownlinkRx {
         self.samples.slots()
     }
 
+    /// Whether this is a ring of packets.
+    pub const fn holds_packets(&self) -> bool {
+        self.packets.is_some()
+    }
+
     /// Whether nothing is queued, not even an end marker.
     pub fn is_empty(&self) -> bool {
         self.head.is_none() && self.spans.is_empty()
@@ -250,13 +334,24 @@ impl DownlinkRx {
     }
 }
 
-fn pop_some(ring: &mut Consumer<i16>, out: &mut [i16]) -> usize {
+fn pop_some<T: Copy>(ring: &mut Consumer<T>, out: &mut [T]) -> usize {
     let n = out.len().min(ring.slots());
     match ring.read_chunk(n) {
         Ok(chunk) => {
             let (a, b) = chunk.as_slices();
             out[..a.len()].copy_from_slice(a);
             out[a.len()..n].copy_from_slice(b);
+            chunk.commit_all();
+            n
+        }
+        Err(ChunkError::TooFewSlots(_)) => 0,
+    }
+}
+
+fn drop_some<T: Copy>(ring: &mut Consumer<T>, n: usize) -> usize {
+    let n = n.min(ring.slots());
+    match ring.read_chunk(n) {
+        Ok(chunk) => {
             chunk.commit_all();
             n
         }
@@ -298,11 +393,40 @@ mod tests {
             Some(Span {
                 utterance: u,
                 samples: 0,
-                last: true
+                last: true,
+                bytes: 0
             })
         );
         assert_eq!(rx.skip(10), (0, true));
         assert!(rx.is_empty());
+    }
+
+    #[test]
+    fn a_packet_and_its_samples_come_whole_or_not_at_all() {
+        let (mut tx, mut rx) = downlink_of_packets(8000, 6, 3, 8);
+        let u = UtteranceId(1);
+        assert!(tx.takes_packets() && rx.holds_packets());
+        assert!(tx.push_packet(u, &[1, 2], b"abc", false));
+        assert!(!tx.push_packet(u, &[3], b"longer", false), "no room for its bytes");
+        assert!(!tx.push_packet(u, &[3; 5], b"d", false), "no room for its samples");
+        assert_eq!((tx.room(), tx.room_for_packets()), (4, 5));
+        assert!(tx.push_packet(u, &[3, 4], b"de", false));
+        assert!(tx.push_packet(u, &[5, 6], b"f", true));
+        assert!(!tx.push_packet(u, &[], b"", true), "no room for its descriptor");
+        let (mut out, mut packet) = ([0; 9], [0; 9]);
+        assert_eq!(rx.skip(0), (0, false));
+        assert_eq!(rx.pop_packet(&mut out, &mut packet), (2, 3, false));
+        assert_eq!((&out[..2], &packet[..3]), (&[1, 2][..], &b"abc"[..]));
+        assert_eq!(rx.skip(1), (2, false), "a packet cannot be halved");
+        assert_eq!(rx.pop_packet(&mut out[..1], &mut packet), (1, 1, true));
+        assert_eq!((out[0], packet[0]), (5, b'f'));
+        assert!(rx.is_empty() && rx.queued() == 0);
+        assert_eq!((tx.room(), tx.room_for_packets()), (6, 8));
+        let (mut plain, _rx) = downlink(8000, 6, 3);
+        assert!(
+            !plain.push_packet(u, &[1], b"a", false),
+            "a ring of samples takes no packets"
+        );
     }
 
     proptest! {

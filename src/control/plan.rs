@@ -2,8 +2,11 @@
 
 use crate::{
     agent::{Kind, Profile},
-    audio::ring,
-    base::ids::CallId,
+    audio::ring::{self, DownlinkRx, DownlinkTx},
+    base::{
+        format::{AudioFormat, Encoding},
+        ids::CallId,
+    },
     media::{Arrival, LegEvent, Plan, Route},
     record::TapTx,
     speech::{EarHandle, Mouth, Speech, SpeechEvent},
@@ -16,6 +19,8 @@ const UPLINK_SECONDS: usize = 5;
 const DOWNLINK_SECONDS: usize = 2;
 /// Runs of samples a mouth may be ahead: two seconds in pieces of 8 ms.
 const DOWNLINK_SPANS: usize = 256;
+/// Bytes of packets a mouth may be ahead: two seconds at 64 kbit/s, more than is ever sent.
+const DOWNLINK_BYTES: usize = 16_000;
 /// News that may wait for the call's task.
 const NEWS: usize = 256;
 
@@ -39,9 +44,24 @@ pub(super) fn lay(speech: &Speech, profile: &Profile, call: CallId, arrival: &Ar
         tap,
         events,
     };
+    let (inbound, outbound) = (arrival.start.inbound, arrival.start.outbound);
     if profile.kind == Kind::Echo {
+        // Opus is passed back as it came, or encoded where there is time for it.
+        let encodes = outbound.encoding == Encoding::Opus && inbound.encoding != Encoding::Opus;
+        let route = match encodes {
+            false => Route::Echo,
+            true => {
+                let (up, heard) = ring::uplink(outbound.rate, outbound.rate as usize, None);
+                let (said, down) = downlink(outbound);
+                speech.open_echo(arrival.shard, heard, said);
+                Route::Relay {
+                    uplink: Some(up),
+                    downlink: Some(down),
+                }
+            }
+        };
         return Laid {
-            plan: plan(Route::Echo),
+            plan: plan(route),
             leg,
             speech: None,
             mouth: None,
@@ -52,17 +72,15 @@ pub(super) fn lay(speech: &Speech, profile: &Profile, call: CallId, arrival: &Ar
     let (uplink, ear) = profile
         .ear()
         .map(|spec| {
-            let format = arrival.start.inbound;
-            let room = format.rate as usize * UPLINK_SECONDS;
-            let (tx, rx) = ring::uplink_of(format, room, Some(speech.bell(arrival.shard)));
+            let room = inbound.rate as usize * UPLINK_SECONDS;
+            let (tx, rx) = ring::uplink_of(inbound, room, Some(speech.bell(arrival.shard)));
             (tx, speech.open_ear(arrival.shard, spec, rx, news_tx.clone()))
         })
         .unzip();
     let (downlink, mouth) = profile
         .mouth()
         .map(|spec| {
-            let rate = arrival.start.outbound.rate;
-            let (tx, rx) = ring::downlink(rate, rate as usize * DOWNLINK_SECONDS, DOWNLINK_SPANS);
+            let (tx, rx) = downlink(outbound);
             (rx, speech.open_mouth(arrival.shard, spec, tx, news_tx))
         })
         .unzip();
@@ -72,5 +90,14 @@ pub(super) fn lay(speech: &Speech, profile: &Profile, call: CallId, arrival: &Ar
         speech: Some(news),
         mouth,
         ear,
+    }
+}
+
+/// The ring towards a caller who is spoken to in this format: of Opus it holds packets.
+fn downlink(format: AudioFormat) -> (DownlinkTx, DownlinkRx) {
+    let capacity = format.rate as usize * DOWNLINK_SECONDS;
+    match format.encoding {
+        Encoding::Opus => ring::downlink_of_packets(format.rate, capacity, DOWNLINK_SPANS, DOWNLINK_BYTES),
+        _ => ring::downlink(format.rate, capacity, DOWNLINK_SPANS),
     }
 }

@@ -36,6 +36,17 @@ impl Default for Scratch {
     }
 }
 
+/// What a payload became.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Taken {
+    /// Its bytes.
+    pub(super) bytes: usize,
+    /// Samples in front of its own that stand for what was lost.
+    pub(super) concealed: usize,
+    /// Samples, those included.
+    pub(super) samples: usize,
+}
+
 /// A payload that could not be turned into samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BadPayload;
@@ -85,20 +96,43 @@ impl Ingress {
         self.format.samples_of_ms(ms)
     }
 
-    /// Decodes a payload into `scratch.samples` and returns how many samples there are.
-    pub(super) fn decode(&mut self, payload: Payload<'_>, scratch: &mut Scratch) -> Result<usize, BadPayload> {
+    /// Decodes a payload into `scratch.samples`. What the `lost` messages before it may have carried is made up for in front of it,
+    /// where the encoding has the means. Its bytes stay in `scratch.bytes`.
+    pub(super) fn decode(
+        &mut self,
+        payload: Payload<'_>,
+        lost: u64,
+        scratch: &mut Scratch,
+    ) -> Result<Taken, BadPayload> {
         let text = match payload {
             Payload::Base64(text) => text,
             Payload::Numbers(text) => {
-                return numbers::decode(text, &mut scratch.samples[..self.max_samples]).map_err(|_| BadPayload);
+                let n = numbers::decode(text, &mut scratch.samples[..self.max_samples]).map_err(|_| BadPayload)?;
+                return Ok(Taken {
+                    bytes: 0,
+                    concealed: 0,
+                    samples: n,
+                });
             }
         };
         let room = self.format.encoding.bytes(self.max_samples);
         let n = base64::decode(text, &mut scratch.bytes[..room]).map_err(|_| BadPayload)?;
         let decoder = self.decoder.as_mut().ok_or(BadPayload)?;
-        decoder
-            .decode(&scratch.bytes[..n], &mut scratch.samples)
-            .map_err(|_| BadPayload)
+        let (bytes, samples) = (&scratch.bytes[..n], &mut scratch.samples);
+        // Room for the payload itself is left: who conceals sends packets, the longest of 120 ms.
+        let half = samples.len() / 2;
+        let concealed = match lost {
+            0 => 0,
+            _ => decoder.conceal(lost, bytes, &mut samples[..half]),
+        };
+        let decoded = decoder
+            .decode(bytes, &mut samples[concealed..])
+            .map_err(|_| BadPayload)?;
+        Ok(Taken {
+            bytes: n,
+            concealed,
+            samples: concealed + decoded,
+        })
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod ingress;
 mod keys;
+mod limits;
 mod mark;
 pub mod monitor;
 mod playout;
@@ -15,7 +16,8 @@ mod tap;
 mod timer;
 
 pub use ingress::Scratch;
-pub use session::{Limits, Output, Session};
+pub use limits::Limits;
+pub use session::{Output, Session};
 
 use crate::{
     audio::ring::{DownlinkRx, UplinkTx},
@@ -140,7 +142,8 @@ pub struct Plan {
 /// The way of a leg's audio.
 #[derive(Debug)]
 pub enum Route {
-    /// What the caller says comes back, through both rings, on the shard.
+    /// What the caller says comes back, through both rings, on the shard. Where both ways are Opus, the caller's own packets do,
+    /// byte for byte; where only the way out is, nothing can, for encoding has no place there.
     Echo,
     /// To an ear and from a mouth; either may be missing.
     Relay {
@@ -204,8 +207,10 @@ pub enum LegEnd {
 pub struct Accounting {
     /// From the caller: frames received.
     pub in_frames: u64,
-    /// From the caller: samples received.
+    /// From the caller: samples received, and those made up for what was lost.
     pub in_samples: u64,
+    /// Of those, samples made up.
+    pub in_concealed: u64,
     /// Of those, samples handed to the ear or echoed.
     pub in_relayed: u64,
     /// Dropped because nobody listens or the leg is muted.

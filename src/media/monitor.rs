@@ -122,9 +122,18 @@ impl Monitor {
         !self.tx.spans.is_abandoned()
     }
 
-    /// Audio of the caller: the payload as it came, and the samples that it holds.
-    pub(super) fn caller(&mut self, now: Mono, payload: Payload<'_>, at_ms: Option<u64>, samples: &[i16], rate: u32) {
+    /// Audio of the caller: the payload as it came, and the samples that it holds. The first `concealed` stand for what was lost
+    /// before it.
+    pub(super) fn caller(
+        &mut self,
+        now: Mono,
+        payload: Payload<'_>,
+        at_ms: Option<u64>,
+        (samples, concealed): (&[i16], usize),
+        rate: u32,
+    ) {
         let at_ms = at_ms.unwrap_or_else(|| now.millis_since(self.began));
+        let from_ms = at_ms.saturating_sub(concealed as u64 * 1000 / u64::from(rate.max(1)));
         let raw = match payload {
             Payload::Base64(text) => Some(text),
             Payload::Numbers(_) => None,
@@ -133,7 +142,7 @@ impl Monitor {
             self.tx.push(Side::Caller, Piece::Base64, at_ms, rate, text);
         }
         if self.tx.wants(SAMPLES) || (raw.is_none() && self.tx.wants(RAW)) {
-            self.samples(Side::Caller, raw.is_none(), at_ms, rate, samples);
+            self.samples(Side::Caller, raw.is_none(), from_ms, rate, samples);
         }
     }
 
@@ -233,8 +242,8 @@ mod tests {
         let now = Mono::from_millis(1040);
         let mut copied = |raw, samples| {
             rx.want(raw, samples);
-            leg.caller(now, Payload::Base64(b"//8="), None, &[1, -1], 8000);
-            leg.caller(now, Payload::Numbers(b"1,-1"), None, &[1, -1], 8000);
+            leg.caller(now, Payload::Base64(b"//8="), None, (&[1, -1], 0), 8000);
+            leg.caller(now, Payload::Numbers(b"1,-1"), None, (&[1, -1], 0), 8000);
             leg.agent(Mono::from_millis(1060), &[2], b"z", 8000);
             drained(&mut rx)
         };

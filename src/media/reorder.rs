@@ -43,6 +43,8 @@ pub(super) struct Reorder {
     spare: Vec<Held>,
     late: u32,
     mistrusted: bool,
+    /// Messages given up on right before the one that is due.
+    lost: u64,
 }
 
 impl Reorder {
@@ -82,12 +84,25 @@ impl Reorder {
     /// What is due is not waited for any longer: the oldest of what is here is next.
     fn give_up(&mut self, chunk: u64) {
         let waiting = self.held.iter().flatten().map(|h| h.chunk);
-        self.due = waiting.chain([chunk]).min();
+        let next = waiting.min().map_or(chunk, |first| first.min(chunk));
+        self.go_on_at(next);
     }
 
     /// Nothing more comes: what waits is due.
     pub(super) fn finish(&mut self) {
-        self.due = self.held.iter().flatten().map(|h| h.chunk).min().or(self.due);
+        if let Some(next) = self.held.iter().flatten().map(|h| h.chunk).min() {
+            self.go_on_at(next);
+        }
+    }
+
+    fn go_on_at(&mut self, next: u64) {
+        self.lost = self.due.map_or(0, |due| next.saturating_sub(due));
+        self.due = Some(next);
+    }
+
+    /// How many messages are missing before the one that is taken now.
+    pub(super) const fn take_lost(&mut self) -> u64 {
+        std::mem::replace(&mut self.lost, 0)
     }
 
     /// The waiting message that is due now. Give it back with [`Reorder::reuse`].
@@ -166,6 +181,20 @@ mod tests {
             (vec![1, 1000, 1001], 0),
             "at the end what waits is taken"
         );
+    }
+
+    #[test]
+    fn what_was_given_up_is_counted_before_the_next() {
+        let mut order = Reorder::default();
+        assert_eq!(order.admit(Some(1), b"", None), Turn::Now);
+        for n in [4, 5, 7] {
+            assert_eq!(order.admit(Some(n), b"", None), Turn::Held);
+        }
+        assert_eq!(order.admit(Some(8), b"", None), Turn::Full);
+        let mut taken = || order.ready().map(|held| (held.chunk, order.take_lost()));
+        assert_eq!([taken(), taken(), taken()], [Some((4, 2)), Some((5, 0)), None]);
+        order.finish();
+        assert_eq!(order.ready().map(|held| (held.chunk, order.take_lost())), Some((7, 1)));
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //! nothing allocates, locks or logs. What the vendor's dialect cannot do is a fact in its caps, never a special case.
 
 use super::{
-    Accounting, LegCommand, LegEnd, LegEvent, Plan, Route,
-    ingress::{Ingress, Onset, Scratch, Uplink},
+    Accounting, LegCommand, LegEnd, LegEvent, Limits, Plan, Route,
+    ingress::{Ingress, Onset, Scratch, Taken, Uplink},
     keys::Keys,
     mark::{MarkName, read_mark},
     monitor::Monitor,
@@ -32,45 +32,15 @@ use crate::{
 use bytes::BytesMut;
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-/// Limits of a leg (keys of `[media]`).
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// A socket that has not said `start` by then is closed with 1008.
-    pub start: Duration,
-    /// A leg without a plan by then is closed with 1011.
-    pub plan: Duration,
-    /// A stream that sends nothing for so long has ended.
-    pub idle: Duration,
-    /// Sustained messages a second; a burst of twice as many is let through. More are dropped, and ten seconds of it close with 1008.
-    pub messages_per_s: u32,
-    /// The peer is pinged so often; one that has said nothing at all since is gone. Zero never asks.
-    pub ping_every: Duration,
-    /// Unreadable messages until the socket is closed with 1008.
-    pub protocol_strikes: u32,
-    /// Unreadable payloads within ten seconds until the socket is closed with 1008.
-    pub bad_payloads: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            start: Duration::from_secs(10),
-            plan: Duration::from_secs(5),
-            idle: Duration::from_secs(30),
-            messages_per_s: 200,
-            ping_every: Duration::from_secs(20),
-            protocol_strikes: 3,
-            bad_payloads: 100,
-        }
-    }
-}
-
 /// Audio held while a leg waits for its plan, in ms.
 const HELD_MS: u32 = 1000;
 /// The ring towards the caller of an echo, in ms: what may wait beyond the vendor's lead.
 const ECHO_RING_MS: u32 = 500;
 /// The ring from the caller of an echo, in ms. It is emptied at once, so a frame's length is enough.
 const ECHO_UPLINK_MS: u32 = 40;
+/// Room for the packets of an echo: as many as its ring may hold of 20 ms, at 128 kbit/s.
+const ECHO_PACKETS: usize = 25;
+const ECHO_PACKET_BYTES: usize = ECHO_PACKETS * 320;
 /// How long the peer has to answer our close.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
 /// Changes of the audio's rate that a stream may make; what comes at yet another is left out.
@@ -82,6 +52,7 @@ const MAX_EVENTS: usize = 256;
 /// Pings and pongs from a peer: sustained a second, and at once.
 const CONTROLS_PER_S: u32 = 20;
 const CONTROLS_BURST: u32 = 200;
+
 /// Payload faults are forgiven after this long.
 const FAULT_WINDOW: Duration = Duration::from_secs(10);
 
@@ -91,7 +62,12 @@ enum State {
     /// The socket is open, `start` has not come.
     Opening,
     /// `start` has come, the plan has not; audio is held.
-    Waiting { held: Vec<i16> },
+    Waiting {
+        held: Vec<i16>,
+        /// The packets that say the same, each with its samples and how many of them stand for what was lost before it, where an
+        /// echo would pass them on.
+        packets: Vec<(usize, usize, Box<[u8]>)>,
+    },
     /// Audio flows.
     Streaming,
     /// We asked to close, or are about to.
@@ -113,6 +89,8 @@ enum Way {
     Ear(Uplink),
     /// Back to the caller through two rings.
     Echo { up: Uplink, rx: UplinkRx, down: DownlinkTx },
+    /// Back to the caller, packet by packet.
+    Passed { down: DownlinkTx },
 }
 
 /// What must be written.
@@ -371,23 +349,22 @@ impl Session {
                 return Some(Output::Text);
             }
         }
-        let playout = self.leg.playout.as_mut()?;
         loop {
-            match playout.poll(now, &mut scratch.samples, &mut self.leg.accounts, &mut self.leg.events) {
+            let playout = self.leg.playout.as_mut()?;
+            let Scratch { samples, bytes, .. } = scratch;
+            match playout.poll(now, samples, bytes, &mut self.leg.accounts, &mut self.leg.events) {
                 Step::Nothing => return None,
                 Step::Clear => self.codec.format(StreamCommand::Clear, out),
                 Step::Mark(utterance) => self.codec.format(StreamCommand::Mark(&MarkName::new(utterance)), out),
                 Step::Frame { samples, at } => {
-                    let samples = &scratch.samples[..samples];
-                    if let Some(tap) = &mut self.leg.tap {
-                        tap.agent(at, samples);
-                    }
                     let encoder = self.leg.encoder.as_mut();
-                    let n = encoder.map_or(0, |e| e.encode(samples, &mut scratch.bytes));
-                    if let Some(monitor) = &mut self.leg.monitor {
-                        monitor.agent(at, samples, &scratch.bytes[..n], self.leg.outbound.rate);
-                    }
+                    let n = encoder.map_or(0, |e| e.encode(&scratch.samples[..samples], &mut scratch.bytes));
+                    self.leg.copy(at, &scratch.samples[..samples], &scratch.bytes[..n]);
                     self.codec.format(StreamCommand::Media(&scratch.bytes[..n]), out);
+                }
+                Step::Packet { samples, bytes, at } => {
+                    self.leg.copy(at, &scratch.samples[..samples], &scratch.bytes[..bytes]);
+                    self.codec.format(StreamCommand::Media(&scratch.bytes[..bytes]), out);
                 }
             }
             if out.len() > before {
@@ -426,7 +403,7 @@ impl Session {
                 let ring = up.ring();
                 Duration::from_micros(ring.queued() as u64 * 1_000_000 / u64::from(ring.rate()))
             }
-            Way::None | Way::Echo { .. } => Duration::ZERO,
+            Way::None | Way::Echo { .. } | Way::Passed { .. } => Duration::ZERO,
         }
     }
 
@@ -442,6 +419,16 @@ impl Session {
 }
 
 impl Leg {
+    /// Copies what is sent for those who record and listen.
+    fn copy(&mut self, at: Mono, samples: &[i16], sent: &[u8]) {
+        if let Some(tap) = &mut self.tap {
+            tap.agent(at, samples);
+        }
+        if let Some(monitor) = &mut self.monitor {
+            monitor.agent(at, samples, sent, self.outbound.rate);
+        }
+    }
+
     /// Whether a message may be looked at now; keeps the idle timer and the message rate.
     fn admit(&mut self, now: Mono) -> bool {
         self.heard = true;
@@ -521,7 +508,10 @@ impl Leg {
         self.timers.stop(Timer::Start);
         self.timers.set(Timer::Plan, now + self.limits.plan);
         self.timers.set(Timer::Idle, now + self.limits.idle);
-        self.state = State::Waiting { held: Vec::new() };
+        self.state = State::Waiting {
+            held: Vec::new(),
+            packets: Vec::new(),
+        };
         self.arrival = Some(start);
     }
 
@@ -565,39 +555,50 @@ impl Leg {
 
     /// Audio in its place.
     fn take_media(&mut self, now: Mono, payload: Payload<'_>, at_ms: Option<u64>, scratch: &mut Scratch) {
-        let Ok(n) = self.ingress.decode(payload, scratch) else {
+        let lost = self.reorder.take_lost();
+        let Ok(taken) = self.ingress.decode(payload, lost, scratch) else {
             return self.bad_payload(now);
         };
         if let Some(encoder) = &mut self.encoder {
             encoder.follow(self.ingress.encoding());
         }
+        let Taken {
+            bytes,
+            concealed,
+            samples: n,
+        } = taken;
         self.accounts.in_frames += 1;
         self.accounts.in_samples += n as u64;
-        if let State::Waiting { held } = &mut self.state {
+        self.accounts.in_concealed += concealed as u64;
+        let rate = self.ingress.rate();
+        if let State::Waiting { held, packets } = &mut self.state {
             let room = self.ingress.samples_of_ms(HELD_MS).saturating_sub(held.len()).min(n);
             held.extend_from_slice(&scratch.samples[..room]);
             self.accounts.in_dropped_full += (n - room) as u64;
+            if self.ingress.encoding() == Encoding::Opus && room == n {
+                packets.push((n, concealed, scratch.bytes[..bytes].into()));
+            }
             return;
         }
         let Scratch {
             samples,
             resampled,
-            bytes,
+            bytes: written,
         } = scratch;
         let samples = &samples[..n];
-        let codes = match payload {
-            Payload::Base64(_) => bytes.get(..n),
+        let said = match payload {
+            Payload::Base64(_) => Some((self.ingress.encoding(), &written[..bytes])),
             Payload::Numbers(_) => None,
         };
-        let codes = codes.map(|codes| (self.ingress.encoding(), codes));
         if let Some(tap) = &mut self.tap {
-            tap.caller(now, at_ms, samples);
+            let concealed_ms = concealed as u64 * 1000 / u64::from(rate);
+            tap.caller(now, at_ms.map(|ms| ms.saturating_sub(concealed_ms)), samples);
         }
         if self.monitor.take_if(|m| !m.is_heard()).is_none()
             && !self.muted_uplink
             && let Some(monitor) = &mut self.monitor
         {
-            monitor.caller(now, payload, at_ms, samples, self.ingress.rate());
+            monitor.caller(now, payload, at_ms, (samples, concealed), rate);
         }
         if let (Some(onset), Some(playout), false) = (&mut self.onset, &mut self.playout, self.muted_uplink) {
             let spoke = onset.heard(samples);
@@ -605,7 +606,7 @@ impl Leg {
                 playout.barge_in(now, &mut self.accounts, &mut self.events);
             }
         }
-        self.relay(samples, codes, resampled);
+        self.relay(samples, said, concealed, resampled);
     }
 
     /// The caller's audio has another rate than `start` said. Allocates, once for each of a few changes; returns whether
@@ -617,7 +618,7 @@ impl Leg {
         self.retunes += 1;
         self.ingress.retune(rate);
         match &mut self.way {
-            Way::None => {}
+            Way::None | Way::Passed { .. } => {}
             Way::Ear(up) | Way::Echo { up, .. } => up.retune(rate),
         }
         if let Some(onset) = &mut self.onset {
@@ -629,15 +630,16 @@ impl Leg {
         true
     }
 
-    /// Hands samples to whoever listens, with the bytes of a payload that is G.711.
-    fn relay(&mut self, samples: &[i16], codes: Option<(Encoding, &[u8])>, resampled: &mut [i16]) {
+    /// Hands samples to whoever listens, with the payload that they came in and how it is written; the first `concealed` samples are
+    /// not in it.
+    fn relay(&mut self, samples: &[i16], said: Option<(Encoding, &[u8])>, concealed: usize, resampled: &mut [i16]) {
         if self.muted_uplink {
             self.accounts.in_dropped_unheard += samples.len() as u64;
             return;
         }
         match &mut self.way {
             Way::None => self.accounts.in_dropped_unheard += samples.len() as u64,
-            Way::Ear(up) => self.wake_ear |= up.push(samples, codes, resampled, &mut self.accounts),
+            Way::Ear(up) => self.wake_ear |= up.push(samples, said, resampled, &mut self.accounts),
             Way::Echo { up, rx, down } => {
                 let ms = samples.len() as u64 * 1000 / u64::from(self.ingress.rate());
                 if let Some(playout) = &mut self.playout {
@@ -650,6 +652,22 @@ impl Leg {
                         down.push(UtteranceId::default(), &resampled[..n], false);
                     }
                 }
+            }
+            Way::Passed { down } => {
+                let (lost, samples) = samples.split_at(concealed);
+                let packet = said.map_or(&[][..], |(_, packet)| packet);
+                let ms = samples.len() as u64 * 1000 / u64::from(self.ingress.rate());
+                if let Some(playout) = &mut self.playout {
+                    playout.expect(Duration::from_millis(ms));
+                }
+                let taken = down.push_packet(UtteranceId::default(), samples, packet, false);
+                let book = if taken {
+                    &mut self.accounts.in_relayed
+                } else {
+                    &mut self.accounts.in_dropped_full
+                };
+                *book += samples.len() as u64;
+                self.accounts.in_dropped_unheard += lost.len() as u64;
             }
         }
     }
@@ -666,12 +684,21 @@ impl Leg {
     }
 
     fn handle_plan(&mut self, now: Mono, plan: Plan, scratch: &mut Scratch) {
-        let State::Waiting { held } = &mut self.state else {
+        let State::Waiting { held, packets } = &mut self.state else {
             return;
         };
-        let held = std::mem::take(held);
+        let (held, packets) = (std::mem::take(held), std::mem::take(packets));
         let rate = self.ingress.rate();
+        let opus = |encoding| encoding == Encoding::Opus;
+        let (opus_in, opus_out) = (opus(self.ingress.encoding()), opus(self.outbound.encoding));
         let (way, downlink, live) = match plan.route {
+            Route::Echo if opus_in && opus_out => {
+                let room = (rate * ECHO_RING_MS / 1000) as usize;
+                let (down, playing) = ring::downlink_of_packets(rate, room, ECHO_PACKETS, ECHO_PACKET_BYTES);
+                // Packets tell no rate: what is sent has the one that they were read at.
+                self.outbound.rate = rate;
+                (Way::Passed { down }, Some(playing), true)
+            }
             Route::Echo => {
                 let ring = |ms| (rate * ms / 1000) as usize;
                 let (tx, rx) = ring::uplink(rate, ring(ECHO_UPLINK_MS), None);
@@ -688,7 +715,11 @@ impl Leg {
             ),
         };
         self.way = way;
-        let downlink = downlink.filter(|_| self.encoder.is_some());
+        // Of Opus there are packets to pass on, or nothing can be said.
+        let downlink = downlink.filter(|ring| match opus_out {
+            true => ring.holds_packets(),
+            false => self.encoder.is_some() && !ring.holds_packets(),
+        });
         self.playout = downlink.and_then(|ring| Playout::new(ring, self.outbound, self.ptime_ms, self.caps, live));
         self.onset = plan.barge_in_after.and_then(|after| {
             let config = VadConfig {
@@ -703,7 +734,21 @@ impl Leg {
         if let Some(tap) = &mut self.tap {
             tap.caller(now, None, &held);
         }
-        self.relay(&held, None, &mut scratch.resampled);
+        if !matches!(self.way, Way::Passed { .. }) {
+            return self.relay(&held, None, 0, &mut scratch.resampled);
+        }
+        let mut held = &held[..];
+        for (n, concealed, packet) in packets {
+            let (samples, rest) = held.split_at(n.min(held.len()));
+            self.relay(
+                samples,
+                Some((Encoding::Opus, &packet)),
+                concealed.min(n),
+                &mut scratch.resampled,
+            );
+            held = rest;
+        }
+        self.accounts.in_dropped_unheard += held.len() as u64;
     }
 
     fn close(&mut self, now: Mono, code: u16, reason: &'static str, end: LegEnd) {

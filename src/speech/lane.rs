@@ -6,8 +6,10 @@
 use super::{
     Config, EarSpec, MouthSpec, SpeechEvent,
     ear::{self, Candidate, Ear},
+    echo::echo,
     mouth::{self, Speaker},
     outbox::Outbox,
+    outlet::Outlet,
     stt::Stt,
     tts::{Fallback, Tts},
 };
@@ -54,6 +56,8 @@ pub(super) enum Command {
         orders: mpsc::UnboundedReceiver<mouth::Order>,
         shared: Arc<mouth::Shared>,
     },
+    /// Give back what is heard.
+    Echo { from: UplinkRx, to: DownlinkTx },
     /// Get ready.
     Warm {
         ear: Option<EarSpec>,
@@ -175,12 +179,15 @@ impl Backends {
                         .map(|(_, tts)| tts)
                         .ok_or_else(|| missing("synthesizer", &spec.backend, &self.tts)),
                     spec,
-                    ring: audio,
+                    ring: Outlet::new(audio),
                     orders,
                     shared,
                     news: Outbox::new(events),
                 };
                 tokio::task::spawn_local(counting("mouth", speaker.run()));
+            }
+            Command::Echo { from, to } => {
+                tokio::task::spawn_local(counting("echo", echo(from, Outlet::new(to))));
             }
             Command::Warm { ear, mouth } => {
                 if let Some((spec, (_, stt))) = ear.and_then(|e| find(&self.stt, &e.backend).map(|b| (e, b))) {

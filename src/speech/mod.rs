@@ -13,9 +13,11 @@ mod config;
 #[cfg(test)]
 mod contract;
 mod ear;
+mod echo;
 mod lane;
 mod mouth;
 mod outbox;
+mod outlet;
 #[cfg(test)]
 mod tests;
 
@@ -173,7 +175,7 @@ impl Speech {
         EarHandle(handle)
     }
 
-    /// Opens a mouth on the lane of `shard`. It closes when its handle is dropped or the ring's reader is gone.
+    /// Opens a mouth on the lane of `shard`, which speaks in packets of Opus where the ring takes packets. It closes when its handle is dropped or the ring's reader is gone.
     pub fn open_mouth(
         &self,
         shard: usize,
@@ -198,6 +200,12 @@ impl Speech {
             },
         );
         mouth
+    }
+
+    /// Gives back what comes by `from` on `to`, on the lane of `shard`, until the leg is gone: the echo of a leg that is spoken to
+    /// in packets, which are encoded there. Both rings have one rate.
+    pub fn open_echo(&self, shard: usize, from: UplinkRx, to: DownlinkTx) {
+        self.command(shard, Command::Echo { from, to });
     }
 
     /// Gets engines ready for these specs (processes spawned, grammar loaded), as when a webhook announces a call.

@@ -15,6 +15,7 @@ mod listening;
 mod minds;
 mod openapi;
 mod options;
+mod opus;
 mod outage;
 mod outbound;
 mod process;

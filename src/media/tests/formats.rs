@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::{
-    audio::{codec, g722, tone::Sine},
+    audio::{codec, g722, opus, ring::downlink_of_packets, tone::Sine},
     base::format::{AudioFormat, Encoding},
     vendor::{Media, StreamCodec, StreamCommand, StreamEvent, StreamStart, WireError},
 };
@@ -65,19 +65,29 @@ struct Wire {
 
 impl Wire {
     fn new(inbound: AudioFormat, outbound: AudioFormat) -> Self {
+        let (up, ear) = uplink(16_000, 32_000, None);
+        let (mouth, down) = downlink(16_000, 16_000, 64);
+        let route = Route::Relay {
+            uplink: Some(up),
+            downlink: Some(down),
+        };
+        Self {
+            ear,
+            mouth,
+            ..Self::routed(inbound, outbound, route)
+        }
+    }
+
+    /// The same with other ends.
+    fn routed(inbound: AudioFormat, outbound: AudioFormat, route: Route) -> Self {
         let codec = Box::new(Plain { inbound, outbound });
         let mut session = Session::new(Mono::ZERO, VENDORS[0].caps, codec, Limits::default());
         let mut scratch = Scratch::default();
         session.handle_message(Mono::ZERO, b"start", &mut scratch);
         assert!(session.take_arrival().is_some());
-        let (up, ear) = uplink(16_000, 32_000, None);
-        let (mouth, down) = downlink(16_000, 16_000, 64);
         let plan = Plan {
             call: CallId::new(),
-            route: Route::Relay {
-                uplink: Some(up),
-                downlink: Some(down),
-            },
+            route,
             barge_in_after: None,
             tap: None,
             events: mpsc::channel(1).0,
@@ -86,10 +96,24 @@ impl Wire {
         Self {
             session,
             scratch,
-            ear,
-            mouth,
+            ear: uplink(16_000, 1, None).1,
+            mouth: downlink(16_000, 1, 1).0,
             now: Mono::ZERO,
         }
+    }
+
+    /// The messages of audio that go out now.
+    fn sent(&mut self) -> Vec<Vec<u8>> {
+        let (mut sent, mut out) = (Vec::new(), BytesMut::new());
+        while self
+            .session
+            .poll_output(self.now, &mut self.scratch, &mut out)
+            .is_some()
+        {
+            sent.push(base64::decode_vec(&out, 4000).unwrap());
+            out.clear();
+        }
+        sent
     }
 
     fn hear(&mut self, chunk: u64, audio: &[u8]) {
@@ -110,15 +134,7 @@ impl Wire {
         self.mouth.push(UtteranceId(1), samples, true);
         let mut audio = Vec::new();
         for _ in 0..samples.len() / 320 + 2 {
-            let mut out = BytesMut::new();
-            while self
-                .session
-                .poll_output(self.now, &mut self.scratch, &mut out)
-                .is_some()
-            {
-                audio.extend(base64::decode_vec(&out, 4000).unwrap());
-                out.clear();
-            }
+            audio.extend(self.sent().concat());
             self.now = self.now + Duration::from_millis(20);
         }
         audio
@@ -168,20 +184,109 @@ fn l16_in_either_order_is_heard_and_answered_in_kind() {
     }
 }
 
+/// The tone as packets of 20 ms at 16 kHz.
+fn opus_tone() -> Vec<Vec<u8>> {
+    let mut encoder = opus::Encoder::new(16_000, opus::LOSSY).unwrap();
+    let mut encode = |frame: &[i16]| {
+        let mut packet = vec![0; opus::MAX_PACKET];
+        let n = encoder.encode(frame, &mut packet);
+        packet.truncate(n);
+        packet
+    };
+    tone().chunks(320).map(&mut encode).collect()
+}
+
 #[test]
-fn opus_is_heard_and_what_cannot_be_encoded_here_is_not_spoken() {
-    use audiopus::{Application, Channels, SampleRate, coder::Encoder};
-    let encoder = Encoder::new(SampleRate::Hz16000, Channels::Mono, Application::Voip).unwrap();
+fn opus_is_heard_and_samples_that_nobody_encoded_are_not_spoken() {
     let mut wire = Wire::new(format(Encoding::Opus, 48_000), format(Encoding::Opus, 48_000));
-    for (n, frame) in tone().chunks(320).enumerate() {
-        let mut packet = [0; 1500];
-        let length = encoder.encode(frame, &mut packet).unwrap();
-        wire.hear(n as u64, &packet[..length]);
+    for (n, packet) in opus_tone().iter().enumerate() {
+        wire.hear(n as u64, packet);
     }
     let heard = wire.heard();
     assert!(heard.len() > 6000, "{}", heard.len());
     assert!((490..=510).contains(&frequency(&heard)), "{} Hz", frequency(&heard));
     assert!(wire.said(&tone()).is_empty());
+}
+
+#[test]
+fn what_was_lost_of_opus_is_made_up_for_and_counted() {
+    let linear = format(Encoding::L16Le, 16_000);
+    let mut wire = Wire::new(format(Encoding::Opus, 16_000), linear);
+    for (n, packet) in opus_tone().iter().enumerate().filter(|(n, _)| ![8, 9].contains(n)) {
+        wire.hear(n as u64, packet);
+    }
+    let heard = wire.heard();
+    assert_eq!(heard.len(), tone().len(), "no hole is left");
+    let gap = &heard[8 * 320..10 * 320];
+    let power = |samples: &[i16]| samples.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>() / samples.len() as f64;
+    assert!(power(gap) > power(&heard) / 4.0, "the gap is not silent");
+    let accounts = wire.session.accounting();
+    assert_eq!((accounts.in_frames, accounts.in_concealed), (18, 640));
+    assert_eq!((accounts.in_samples, accounts.in_relayed), (6400, 6400));
+}
+
+/// A leg that echoes packets.
+fn opus_echo() -> Wire {
+    let opus = |rate| format(Encoding::Opus, rate);
+    Wire::routed(opus(48_000), opus(16_000), Route::Echo)
+}
+
+#[test]
+fn an_echo_of_opus_gives_the_callers_packets_back_byte_for_byte_and_in_order() {
+    let mut wire = opus_echo();
+    let packets = opus_tone();
+    // Neighbours change places on the way.
+    for n in [0, 2, 1, 3, 5, 4, 6].into_iter().chain(7..20) {
+        wire.hear(n, &packets[n as usize]);
+    }
+    let mut heard = Vec::new();
+    while heard.len() < packets.len() {
+        let before = heard.len();
+        heard.extend(wire.sent());
+        assert!(heard.len() > before, "{before} packets came back");
+        wire.now = wire.now + Duration::from_millis(20);
+    }
+    assert_eq!(heard, packets);
+    let a = *wire.session.accounting();
+    assert_eq!((a.in_samples, a.in_relayed, a.out_sent), (19_200, 19_200, 19_200));
+    assert_eq!(a.out_frames, 20);
+}
+
+#[test]
+fn an_echo_of_opus_makes_nothing_up_and_is_silent_when_muted() {
+    let mut wire = opus_echo();
+    let packets = opus_tone();
+    for n in [0, 2, 3, 4, 5, 6] {
+        wire.hear(n, &packets[n as usize]);
+    }
+    assert_eq!(wire.sent(), [0, 2, 3, 4, 5, 6].map(|n: usize| packets[n].clone()));
+    let a = *wire.session.accounting();
+    assert_eq!((a.in_concealed, a.in_dropped_unheard), (960, 960));
+    assert_eq!(a.in_samples, a.in_relayed + a.in_dropped_unheard);
+    let mute = LegCommand::Mute {
+        uplink: false,
+        downlink: true,
+    };
+    wire.session.handle_command(wire.now, mute, &mut wire.scratch);
+    wire.now = wire.now + Duration::from_millis(200);
+    wire.hear(7, &packets[7]);
+    assert_eq!(wire.sent(), [[0xf8, 0xff, 0xfe]]);
+}
+
+#[test]
+fn packets_of_the_mouth_reach_the_caller_untouched() {
+    let opus = format(Encoding::Opus, 16_000);
+    let (mut mouth, down) = downlink_of_packets(16_000, 16_000, 64, 4000);
+    let route = Route::Relay {
+        uplink: None,
+        downlink: Some(down),
+    };
+    let mut wire = Wire::routed(format(Encoding::Ulaw, 8000), opus, route);
+    let packets = opus_tone();
+    for packet in &packets[..5] {
+        assert!(mouth.push_packet(UtteranceId(1), &[7; 320], packet, false));
+    }
+    assert_eq!(wire.sent(), packets[..5]);
 }
 
 #[test]

@@ -11,13 +11,10 @@ mod tests;
 use super::{
     MouthSpec, SpeechEvent,
     outbox::Outbox,
+    outlet::Outlet,
     tts::{Pcm, Tts, TtsError, pieces},
 };
-use crate::{
-    audio::{resample::any::AnyResampler, ring::DownlinkTx},
-    base::ids::UtteranceId,
-    metrics,
-};
+use crate::{audio::resample::any::AnyResampler, base::ids::UtteranceId, metrics};
 use futures_util::{FutureExt as _, future::LocalBoxFuture};
 use preview::Preview;
 use std::{
@@ -249,7 +246,7 @@ pub(super) struct Speaker {
     pub(super) tts: Result<Rc<dyn Tts>, String>,
     pub(super) backend: &'static str,
     pub(super) spec: MouthSpec,
-    pub(super) ring: DownlinkTx,
+    pub(super) ring: Outlet,
     pub(super) orders: mpsc::UnboundedReceiver<Order>,
     pub(super) shared: Arc<Shared>,
     pub(super) news: Outbox,

@@ -36,7 +36,7 @@ async fn with_tts<F: Future<Output = ()>>(capacity: usize, tts: Option<Rc<dyn Tt
         tts: tts.ok_or_else(|| "there is no synthesizer".to_owned()),
         backend: "fake",
         spec: MouthSpec::default(),
-        ring: tx,
+        ring: Outlet::new(tx),
         orders,
         shared: Arc::clone(&shared),
         news: Outbox::new(sender),

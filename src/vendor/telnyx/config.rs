@@ -33,8 +33,9 @@ pub struct Config {
     pub inbound: Codec,
     /// `stream_bidirectional_codec`: in what we send audio. Default `PCMU`.
     pub bidirectional: Codec,
-    /// `stream_bidirectional_sampling_rate`: samples a second that we send in `L16`. Default 16000.
-    pub l16_rate: u32,
+    /// `stream_bidirectional_sampling_rate`: samples a second that we send in `L16`, and in `OPUS`, of which Telnyx
+    /// takes 8000 and 16000. Default 16000.
+    pub rate: u32,
     /// `l16_byte_order`: how `L16` is written: `little`, `big`, or `auto`, found from the caller's audio. Default `auto`.
     pub l16_byte_order: ByteOrder,
     /// `noise_suppression`: both directions, from the answer to the end. Default `true`.
@@ -93,11 +94,11 @@ impl Codec {
         ("L16", Self::L16),
         ("default", Self::Default),
     ];
-    /// Opus is not among them: encoding it has no place on a media thread.
-    const OUTBOUND: [(&str, Self); 4] = [
+    const OUTBOUND: [(&str, Self); 5] = [
         ("PCMU", Self::Pcmu),
         ("PCMA", Self::Pcma),
         ("G722", Self::G722),
+        ("OPUS", Self::Opus),
         ("L16", Self::L16),
     ];
 
@@ -151,16 +152,22 @@ impl Config {
             track: s.choice("stream_track", Track::Inbound, &Track::WORDS),
             inbound: s.choice("stream_codec", Codec::Pcmu, &Codec::INBOUND),
             bidirectional: s.choice("stream_bidirectional_codec", Codec::Pcmu, &Codec::OUTBOUND),
-            l16_rate: s.int("stream_bidirectional_sampling_rate", 16_000, 8000..=48_000),
+            rate: s.int("stream_bidirectional_sampling_rate", 16_000, 8000..=48_000),
             l16_byte_order: s.choice("l16_byte_order", ByteOrder::Auto, &ByteOrder::WORDS),
             noise_suppression: s.bool("noise_suppression", true),
             insecure: s.bool("insecure", false),
         };
-        if !AudioFormat::RATES.contains(&config.l16_rate) {
+        if !AudioFormat::RATES.contains(&config.rate) {
             s.fault(
                 "stream_bidirectional_sampling_rate",
-                format!("{} is not a rate sidetone sends", config.l16_rate),
+                format!("{} is not a rate sidetone sends", config.rate),
                 "8000, 16000, 24000 or 48000",
+            );
+        } else if config.bidirectional == Codec::Opus && config.rate > 16_000 {
+            s.fault(
+                "stream_bidirectional_sampling_rate",
+                format!("{} is not a rate that Telnyx takes Opus at", config.rate),
+                "8000 or 16000",
             );
         }
         if config.application_id.is_some() && config.api_key.is_none() {
@@ -183,8 +190,9 @@ impl Config {
         let (encoding, rate) = match self.bidirectional {
             Codec::Pcma => (Encoding::Alaw, 8000),
             Codec::G722 => (Encoding::G722, 16_000),
-            Codec::L16 => (self.l16_byte_order.encoding().unwrap_or(Encoding::L16), self.l16_rate),
-            Codec::Pcmu | Codec::Opus | Codec::Default => (Encoding::Ulaw, 8000),
+            Codec::L16 => (self.l16_byte_order.encoding().unwrap_or(Encoding::L16), self.rate),
+            Codec::Opus => (Encoding::Opus, self.rate),
+            Codec::Pcmu | Codec::Default => (Encoding::Ulaw, 8000),
         };
         AudioFormat { encoding, rate }
     }
@@ -192,7 +200,7 @@ impl Config {
     /// The rate as the API has it: that of RTP's clock, which for G.722 is half the samples'.
     pub(super) fn bidirectional_rate(&self) -> u32 {
         match self.bidirectional {
-            Codec::L16 => self.l16_rate,
+            Codec::L16 | Codec::Opus => self.rate,
             _ => 8000,
         }
     }
@@ -302,6 +310,7 @@ pub(super) mod tests {
             ("L16", "auto", Encoding::L16, 16_000, 16_000),
             ("L16", "big", Encoding::L16Be, 16_000, 16_000),
             ("L16", "little", Encoding::L16Le, 16_000, 16_000),
+            ("OPUS", "auto", Encoding::Opus, 16_000, 16_000),
         ] {
             let (config, faults) = read(&[("stream_bidirectional_codec", codec), ("l16_byte_order", order)]);
             assert_eq!(faults, [""; 0]);
@@ -320,7 +329,10 @@ pub(super) mod tests {
             &[("stream_url", "https://h")],
             &[("stream_url", "h/?x=1")],
             &[("stream_codec", "pcmu")],
-            &[("stream_bidirectional_codec", "OPUS")],
+            &[
+                ("stream_bidirectional_codec", "OPUS"),
+                ("stream_bidirectional_sampling_rate", "48000"),
+            ],
             &[("l16_byte_order", "middle")],
         ] {
             assert_eq!(read(bad).1.len(), 1, "{bad:?} {:?}", read(bad).1);

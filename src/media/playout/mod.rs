@@ -3,9 +3,11 @@
 //! The vendor queues what it is sent and plays it in real time, so the queue's far end (the horizon) is known without asking.
 //! Frames go out while the horizon is less than the vendor's lead ahead of now; hence a starved or stalled stream catches up by itself,
 //! and a cut acts on little. Frames are always whole: the tail of an utterance is padded with silence, a gap inside one waits.
+//!
+//! A ring of packets is passed on packet by packet, each as long as it is; the samples beside them are for those who listen.
 
 use crate::{
-    audio::{resample::Resampler, ring::DownlinkRx},
+    audio::{opus, resample::Resampler, ring::DownlinkRx},
     base::{format::AudioFormat, ids::UtteranceId, time::Mono},
     media::{Accounting, LegEvent},
     vendor::Caps,
@@ -27,6 +29,8 @@ const LATE_WINDOW: Duration = Duration::from_millis(400);
 pub(super) enum Step {
     /// A frame of so many samples, left in the caller's buffer, that begins to sound at this time.
     Frame { samples: usize, at: Mono },
+    /// A packet of so many bytes and the samples that it says, left in the caller's buffers.
+    Packet { samples: usize, bytes: usize, at: Mono },
     /// Ask for this utterance's mark.
     Mark(UtteranceId),
     /// Drop the vendor's queue.
@@ -90,11 +94,11 @@ pub(super) struct Playout {
 }
 
 impl Playout {
-    /// Plays `ring` in frames of `ptime_ms` as `caps` and the stream's `format` demand. `None` where no resampler exists
-    /// between their rates.
+    /// Plays `ring` in frames of `ptime_ms` as `caps` and the stream's `format` demand, or in the packets that it holds. `None`
+    /// where no resampler exists between their rates.
     pub(super) fn new(ring: DownlinkRx, format: AudioFormat, ptime_ms: u32, caps: &Caps, live: bool) -> Option<Self> {
         let resampler = match ring.rate() {
-            rate if rate == format.rate => None,
+            rate if rate == format.rate || ring.holds_packets() => None,
             rate => Some(Resampler::new(rate, format.rate).ok()?),
         };
         let frame = (ring.rate() as usize * ptime_ms as usize) / 1000;
@@ -158,6 +162,7 @@ impl Playout {
         &mut self,
         now: Mono,
         out: &mut [i16],
+        packet: &mut [u8],
         accounts: &mut Accounting,
         events: &mut VecDeque<LegEvent>,
     ) -> Step {
@@ -176,6 +181,9 @@ impl Playout {
         self.skip_stale(accounts);
         if self.live {
             self.catch_up(now, accounts);
+        }
+        if self.ring.holds_packets() {
+            return self.pass_on(now, out, packet, accounts, events);
         }
         if self.horizon.max(now) + self.ptime > now + self.lead {
             return Step::Nothing;
@@ -211,7 +219,7 @@ impl Playout {
 
     /// Brings a live stream that has stayed late back by leaving its oldest unsent audio out.
     fn catch_up(&mut self, now: Mono, accounts: &mut Accounting) {
-        let queued = Duration::from_micros(self.ring.queued() as u64 * 1_000_000 / u64::from(self.ring.rate().max(1)));
+        let queued = self.length_of(self.ring.queued() as u64);
         let late = self.horizon.since(now) + queued;
         // A source that hands over much at once is not late for it.
         if late <= LATE.max(self.burst * 2) {
@@ -273,20 +281,8 @@ impl Playout {
         events: &mut VecDeque<LegEvent>,
     ) -> Step {
         let utterance = self.partial_of;
-        if self.speaking.is_some_and(|s| s.utterance != utterance) {
-            self.finish_speaking();
-        }
-        let at = self.horizon.max(now);
         if real == 0 {
-            // The end came alone: nothing more to send, but its mark is due.
-            let spoken = self.speaking.unwrap_or(Spoken {
-                utterance,
-                from: at,
-                to: at,
-            });
-            self.speaking = Some(spoken);
-            self.finish_speaking();
-            return self.mark_due.take().map_or(Step::Nothing, Step::Mark);
+            return self.end_alone(now, utterance);
         }
         // Only an utterance's last frame is not whole. It is padded as little as the vendor allows.
         let padded = real.next_multiple_of(self.quantum).min(self.frame);
@@ -307,6 +303,75 @@ impl Playout {
             out[..samples].fill(0);
         }
         accounts.out_sent += real as u64;
+        let at = self.sound(now, utterance, ptime, last, accounts, events);
+        Step::Frame { samples, at }
+    }
+
+    /// Passes the packet at the head on, when it is due.
+    fn pass_on(
+        &mut self,
+        now: Mono,
+        out: &mut [i16],
+        packet: &mut [u8],
+        accounts: &mut Accounting,
+        events: &mut VecDeque<LegEvent>,
+    ) -> Step {
+        let Some(span) = self.ring.peek() else {
+            return Step::Nothing;
+        };
+        let ptime = self.length_of(span.samples.into());
+        if span.samples > 0 && self.horizon.max(now) + ptime > now + self.lead.max(ptime) {
+            return Step::Nothing;
+        }
+        let (samples, mut bytes, last) = self.ring.pop_packet(out, packet);
+        accounts.out_samples += u64::from(span.samples);
+        if samples == 0 {
+            return self.end_alone(now, span.utterance);
+        }
+        if self.muted {
+            out[..samples].fill(0);
+            bytes = opus::silence(samples, self.ring.rate(), packet);
+        }
+        accounts.out_sent += u64::from(span.samples);
+        let at = self.sound(now, span.utterance, ptime, last, accounts, events);
+        Step::Packet { samples, bytes, at }
+    }
+
+    /// How long so many samples of the ring last.
+    fn length_of(&self, samples: u64) -> Duration {
+        Duration::from_micros(samples * 1_000_000 / u64::from(self.ring.rate().max(1)))
+    }
+
+    /// The end of an utterance came alone: nothing more to send, but its mark is due.
+    fn end_alone(&mut self, now: Mono, utterance: UtteranceId) -> Step {
+        let at = self.horizon.max(now);
+        if self.speaking.is_some_and(|s| s.utterance != utterance) {
+            self.finish_speaking();
+        }
+        let spoken = self.speaking.unwrap_or(Spoken {
+            utterance,
+            from: at,
+            to: at,
+        });
+        self.speaking = Some(spoken);
+        self.finish_speaking();
+        self.mark_due.take().map_or(Step::Nothing, Step::Mark)
+    }
+
+    /// A frame of an utterance goes out, which lasts `ptime` and may be its last. Returns when it begins to sound.
+    fn sound(
+        &mut self,
+        now: Mono,
+        utterance: UtteranceId,
+        ptime: Duration,
+        last: bool,
+        accounts: &mut Accounting,
+        events: &mut VecDeque<LegEvent>,
+    ) -> Mono {
+        if self.speaking.is_some_and(|s| s.utterance != utterance) {
+            self.finish_speaking();
+        }
+        let at = self.horizon.max(now);
         accounts.out_frames += 1;
         self.horizon = at + ptime;
         self.sent_any = true;
@@ -326,7 +391,7 @@ impl Playout {
         if last {
             self.finish_speaking();
         }
-        Step::Frame { samples, at }
+        at
     }
 
     /// The utterance has been sent whole: from here its mark or the clock says when it was heard.
@@ -481,220 +546,4 @@ impl Playout {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::audio::ring::{DownlinkTx, downlink};
-
-    static CAPS: Caps = Caps {
-        inbound: AudioFormat::ULAW_8K,
-        outbound: AudioFormat::ULAW_8K,
-        offers: &[],
-        ptime_ms: 20,
-        chunk_multiple: 160,
-        lead_ms: 100,
-        mark: true,
-        clear: true,
-        interrupt: false,
-        stop: true,
-        close_ends_call: true,
-        max_inbound_ms: 1000,
-        binary: false,
-    };
-
-    struct Desk {
-        tx: DownlinkTx,
-        playout: Playout,
-        accounts: Accounting,
-        events: VecDeque<LegEvent>,
-    }
-
-    impl Desk {
-        fn new(live: bool) -> Self {
-            let (tx, rx) = downlink(8000, 16_000, 256);
-            let playout = Playout::new(rx, AudioFormat::ULAW_8K, CAPS.ptime_ms, &CAPS, live).unwrap();
-            Self {
-                tx,
-                playout,
-                accounts: Accounting::default(),
-                events: VecDeque::new(),
-            }
-        }
-
-        fn say(&mut self, u: u32, ms: usize) {
-            let samples: Vec<i16> = (0..ms * 8).map(|i| (u as i16) * 1000 + (i % 100) as i16).collect();
-            assert_eq!(self.tx.push(UtteranceId(u), &samples, true), samples.len());
-        }
-
-        /// Everything due at `ms`.
-        fn at(&mut self, ms: u64) -> Vec<Step> {
-            let now = Mono::from_millis(ms);
-            let mut out = [0; 160];
-            self.playout.tick(now, &mut self.events);
-            let mut steps = Vec::new();
-            loop {
-                match self.playout.poll(now, &mut out, &mut self.accounts, &mut self.events) {
-                    Step::Nothing => return steps,
-                    step => steps.push(step),
-                }
-            }
-        }
-
-        fn frames(&mut self, ms: u64) -> usize {
-            self.at(ms).iter().filter(|s| matches!(s, Step::Frame { .. })).count()
-        }
-    }
-
-    #[test]
-    fn sends_the_lead_at_once_and_then_keeps_real_time() {
-        let mut d = Desk::new(false);
-        d.say(1, 1000);
-        assert_eq!(d.frames(1000), 5);
-        assert_eq!(d.frames(1019), 0);
-        assert_eq!(d.frames(1020), 1);
-        let later: usize = (1021..2000).map(|ms| d.frames(ms)).sum();
-        assert_eq!(later, 44);
-    }
-
-    #[test]
-    fn a_stall_is_made_up_within_the_lead_and_not_beyond_it() {
-        let mut d = Desk::new(false);
-        d.say(1, 2000);
-        assert_eq!(d.frames(0), 5);
-        assert_eq!(
-            d.frames(500),
-            5,
-            "the vendor ran dry at 100 ms, so it may have its lead again and no more"
-        );
-    }
-
-    #[test]
-    fn the_mark_follows_the_last_frame_and_says_what_was_heard() {
-        let mut d = Desk::new(false);
-        d.say(1, 50);
-        let steps = d.at(0);
-        assert_eq!(steps.len(), 4, "{steps:?}");
-        assert_eq!(steps[3], Step::Mark(UtteranceId(1)));
-        assert_eq!(d.accounts.out_sent, 400);
-        d.playout.marked(UtteranceId(1), &mut d.events);
-        let played = LegEvent::Played {
-            utterance: UtteranceId(1),
-            heard_ms: 60,
-            whole: true,
-        };
-        assert_eq!(d.events, [LegEvent::Playing(UtteranceId(1)), played]);
-    }
-
-    #[test]
-    fn a_lost_mark_is_made_up_by_the_clock() {
-        let mut d = Desk::new(false);
-        d.say(1, 20);
-        d.at(0);
-        d.at(5000);
-        assert_eq!(d.events.len(), 1);
-        d.at(5020);
-        assert_eq!(
-            d.events[1],
-            LegEvent::Played {
-                utterance: UtteranceId(1),
-                heard_ms: 20,
-                whole: true
-            }
-        );
-    }
-
-    #[test]
-    fn after_a_barge_in_no_stale_sample_is_sent_and_what_was_heard_is_told() {
-        let mut d = Desk::new(false);
-        d.say(1, 400);
-        d.say(2, 400);
-        d.at(0);
-        d.at(50);
-        d.events.clear();
-        d.playout
-            .barge_in(Mono::from_millis(60), &mut d.accounts, &mut d.events);
-        let cut = LegEvent::Played {
-            utterance: UtteranceId(1),
-            heard_ms: 60,
-            whole: false,
-        };
-        assert_eq!(d.events, [LegEvent::BargedIn, cut]);
-        assert_eq!(d.at(61), [Step::Clear], "utterance 2 waits until the cut is confirmed");
-        d.playout
-            .cut(UtteranceId(3), Mono::from_millis(70), &mut d.accounts, &mut d.events);
-        d.say(3, 20);
-        let steps = d.at(71);
-        assert_eq!(steps[0], Step::Clear);
-        assert_eq!(
-            steps[1],
-            Step::Frame {
-                samples: 160,
-                at: Mono::from_millis(71)
-            }
-        );
-        assert_eq!(d.events.back(), Some(&LegEvent::Playing(UtteranceId(3))));
-        let a = d.accounts;
-        assert_eq!(a.out_samples, a.out_sent + a.out_cut + d.playout.queued());
-    }
-
-    #[test]
-    fn an_unconfirmed_barge_in_lets_playout_go_on() {
-        let mut d = Desk::new(false);
-        d.say(1, 400);
-        d.say(2, 400);
-        d.at(0);
-        d.playout
-            .barge_in(Mono::from_millis(60), &mut d.accounts, &mut d.events);
-        assert_eq!(d.frames(559), 0);
-        assert_eq!(d.frames(560), 5);
-    }
-
-    #[test]
-    fn an_utterance_that_ends_with_an_empty_push_still_gets_its_mark() {
-        let mut d = Desk::new(false);
-        d.tx.push(UtteranceId(1), &[1; 160], false);
-        assert_eq!(d.at(0).len(), 1);
-        d.tx.push(UtteranceId(1), &[], true);
-        assert_eq!(d.at(1), [Step::Mark(UtteranceId(1))]);
-    }
-
-    #[test]
-    fn a_live_stream_is_back_at_its_baseline_within_a_second_of_a_freeze() {
-        let mut d = Desk::new(true);
-        let none = UtteranceId::default();
-        let mut worst_after = 0;
-        for ms in 0..4000u64 {
-            if ms % 20 == 0 && !(1000..1500).contains(&ms) {
-                d.tx.push(none, &[5; 160], false);
-            }
-            if ms == 1500 {
-                (0..25).for_each(|_| assert_eq!(d.tx.push(none, &[6; 160], false), 160));
-            }
-            if !(1000..1500).contains(&ms) {
-                d.at(ms);
-            }
-            if ms > 2500 {
-                let late = d.playout.horizon.millis_since(Mono::from_millis(ms)) + d.playout.ring.queued() as u64 / 8;
-                worst_after = worst_after.max(late);
-            }
-        }
-        assert!(worst_after <= 60, "{worst_after} ms late a second after the freeze");
-        assert!(d.accounts.out_dropped_stalled > 0);
-        let a = d.accounts;
-        assert_eq!(a.out_samples, a.out_sent + a.out_dropped_stalled + d.playout.queued());
-    }
-
-    #[test]
-    fn a_short_burst_of_a_live_stream_loses_nothing() {
-        let mut d = Desk::new(true);
-        for ms in 0..3000u64 {
-            let frames = if ms == 200 {
-                10
-            } else {
-                usize::from(ms % 20 == 0 && !(1..200).contains(&ms))
-            };
-            (0..frames).for_each(|_| assert_eq!(d.tx.push(UtteranceId::default(), &[5; 160], false), 160));
-            d.at(ms);
-        }
-        assert_eq!(d.accounts.out_dropped_stalled, 0);
-    }
-}
+mod tests;
