@@ -226,7 +226,8 @@ pub(super) async fn active(State(shared): State<Shared>, Extension(who): Extensi
     Ok(list(calls.iter().map(shown).collect(), None))
 }
 
-/// `GET /api/calls/history?status&limit&cursor`: ended calls, newest first; `status=all` for the others too.
+/// `GET /api/calls/history?status&from&until&number&agent&vendor&text&limit&cursor`: ended calls, newest first; `status=all`
+/// for the others too.
 pub(super) async fn history(
     State(shared): State<Shared>,
     Extension(who): Extension<Identity>,
@@ -244,8 +245,10 @@ fn read_filter(query: &str) -> Result<CallFilter, Fault> {
     let mut filter = CallFilter {
         statuses: vec![CallStatus::Ended],
         limit: PAGE,
-        after: None,
+        ..CallFilter::default()
     };
+    let moment = |value: &str| Wall::parse(value).ok_or_else(|| invalid("from and until are RFC 3339 times"));
+    let word = |value: &str| Some(value.to_owned()).filter(|v| !v.is_empty());
     for (name, value) in &form.0 {
         match &**name {
             "limit" => {
@@ -258,6 +261,13 @@ fn read_filter(query: &str) -> Result<CallFilter, Fault> {
                 let status = CallStatus::parse(value).ok_or_else(|| invalid("status is all or one of a call"))?;
                 filter.statuses = vec![status];
             }
+            "from" => filter.from = Some(moment(value)?),
+            "until" => filter.until = Some(moment(value)?),
+            // A plus sign that was not escaped arrives as a space.
+            "number" => filter.number = word(&value.replacen(' ', "+", 1)),
+            "agent" => filter.agent = word(value),
+            "vendor" => filter.vendor = word(value),
+            "text" => filter.text = word(value),
             // The seeds' frontends send it; the credential says whose calls they are.
             "userId" => {}
             other => {
@@ -358,11 +368,19 @@ mod tests {
         assert_eq!((filter.limit, filter.after.as_deref()), (7, Some("abc")));
         assert!(filter.statuses.is_empty());
         assert_eq!(read_filter("").unwrap().statuses, [CallStatus::Ended]);
+        let filter = read_filter("from=2026-01-31T12:00:00Z&number=+15550100&agent=&vendor=acme&text=a%20b").unwrap();
+        assert_eq!(
+            filter.from.map(|t| t.to_string()).as_deref(),
+            Some("2026-01-31T12:00:00.000Z")
+        );
+        let words = [&filter.number, &filter.agent, &filter.vendor, &filter.text].map(Option::as_deref);
+        assert_eq!(words, [Some("+15550100"), None, Some("acme"), Some("a b")]);
         for (query, why) in [
             ("limit=0", "limit is"),
             ("limit=201", "limit is"),
             ("limit=x", "limit is"),
             ("status=gone", "status is"),
+            ("from=yesterday", "from and until"),
             ("tenant_id=2", "unknown parameter: tenant_id"),
         ] {
             assert!(read_filter(query).unwrap_err().message.starts_with(why), "{query}");

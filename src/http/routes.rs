@@ -155,6 +155,12 @@ pub fn table(deps: &Deps) -> Vec<Route> {
             .says::<List<Call>>("Ended calls, newest first")
             .asks(&[
                 ("status", "Another status, or `all`."),
+                ("from", "Calls that began at this time (RFC 3339) or later."),
+                ("until", "Calls that began before this time."),
+                ("number", "Calls with this number on either side."),
+                ("agent", "Calls served by the agent of this name."),
+                ("vendor", "Calls of this vendor."),
+                ("text", "Calls in which this was said."),
                 ("limit", "Calls on a page, at most 200."),
                 ("cursor", "`next_cursor` of the page before."),
                 USER,

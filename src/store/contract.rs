@@ -33,6 +33,7 @@ macro_rules! run_contract {
             no_query_crosses_tenants
             pages_stay_whole_while_calls_arrive
             calls_are_filtered_by_status
+            calls_are_found_by_what_is_known_of_them
             a_foreign_cursor_is_refused
             messages_come_in_order_with_what_became_of_them
             event_ids_are_dense_and_each_tenants_own
@@ -407,7 +408,7 @@ pub(super) async fn calls_are_filtered_by_status(bench: &dyn Bench) {
         let filter = CallFilter {
             statuses: statuses.clone(),
             limit: 100,
-            after: None,
+            ..CallFilter::default()
         };
         let page = store.calls(TENANT, filter).await.unwrap();
         assert_eq!(page.next, None);
@@ -417,6 +418,65 @@ pub(super) async fn calls_are_filtered_by_status(bench: &dyn Bench) {
         expected.sort();
         assert_eq!(got, expected);
     }
+}
+
+pub(super) async fn calls_are_found_by_what_is_known_of_them(bench: &dyn Bench) {
+    let store = bench.open();
+    let at = |n: i64| Wall::from_micros(1_704_110_400_000_000 + n * 1_000_000);
+    let mut rows = Vec::new();
+    for n in 0..6 {
+        let mut row = call(if n == 5 { OTHER } else { TENANT });
+        row.start_time = at(n);
+        row.customer_number = format!("+1555010{n}");
+        row.organization_number = ["+15550200", "+15550201"][n as usize % 2].into();
+        row.agent = ["desk", "night desk"][n as usize / 3].into();
+        row.vendor = ["acme", "other"][n as usize % 2].into();
+        let said = MessageRow {
+            content: ["Where is my 100% refund?", "Call me_back, please", "back\\slash"][n as usize % 3].into(),
+            ..message(row.call_id, 1)
+        };
+        must(&*store, [new_call(&row), Write::Message(Box::new(said))]).await;
+        rows.push(row);
+    }
+    let find = async |narrow: &dyn Fn(&mut CallFilter)| -> Vec<usize> {
+        let mut filter = CallFilter {
+            limit: 2,
+            ..CallFilter::default()
+        };
+        narrow(&mut filter);
+        let mut found = Vec::new();
+        loop {
+            let page = store.calls(TENANT, filter.clone()).await.unwrap();
+            found.extend(page.calls.iter().map(|c| rows.iter().position(|r| r == c).unwrap()));
+            filter.after = page.next;
+            if filter.after.is_none() {
+                return found;
+            }
+        }
+    };
+    assert_eq!(find(&|_| {}).await, [4, 3, 2, 1, 0]);
+    assert_eq!(find(&|f| f.from = Some(at(3))).await, [4, 3]);
+    assert_eq!(find(&|f| f.until = Some(at(2))).await, [1, 0]);
+    assert_eq!(find(&|f| f.number = Some("+15550103".into())).await, [3]);
+    assert_eq!(find(&|f| f.number = Some("+15550201".into())).await, [3, 1]);
+    assert_eq!(find(&|f| f.agent = Some("night desk".into())).await, [4, 3]);
+    assert_eq!(find(&|f| f.vendor = Some("acme".into())).await, [4, 2, 0]);
+    assert_eq!(find(&|f| f.text = Some("REFUND".into())).await, [3, 0]);
+    assert_eq!(find(&|f| f.text = Some("100%".into())).await, [3, 0]);
+    assert_eq!(find(&|f| f.text = Some("me_b".into())).await, [4, 1]);
+    assert_eq!(find(&|f| f.text = Some("k\\s".into())).await, [2]);
+    for none in ["1%0", "m_e", "'; DROP TABLE phone_calls; --", "me back"] {
+        assert!(find(&|f| f.text = Some(none.into())).await.is_empty(), "{none}");
+    }
+    let narrow = |f: &mut CallFilter| {
+        f.statuses = vec![CallStatus::Incoming, CallStatus::Ended];
+        (f.from, f.until) = (Some(at(0)), Some(at(4)));
+        f.vendor = Some("other".into());
+        f.text = Some("refund".into());
+        f.agent = Some("night desk".into());
+        f.number = Some("+15550201".into());
+    };
+    assert_eq!(find(&narrow).await, [3]);
 }
 
 pub(super) async fn a_foreign_cursor_is_refused(bench: &dyn Bench) {

@@ -340,6 +340,18 @@ pub enum Committed {
 pub struct CallFilter {
     /// Only these statuses; empty means all.
     pub statuses: Vec<CallStatus>,
+    /// Only calls that began at this time or later.
+    pub from: Option<Wall>,
+    /// Only calls that began before this time.
+    pub until: Option<Wall>,
+    /// Only calls with this number on either side.
+    pub number: Option<String>,
+    /// Only calls served by the agent of this name.
+    pub agent: Option<String>,
+    /// Only this vendor's calls.
+    pub vendor: Option<String>,
+    /// Only calls with a message that holds this text, in whatever case (of ASCII letters; of all letters on PostgreSQL).
+    pub text: Option<String>,
     /// At most this many (the store caps it at 200).
     pub limit: usize,
     /// The cursor of the page before.

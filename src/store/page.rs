@@ -48,6 +48,18 @@ pub(super) fn limit(filter: &CallFilter) -> usize {
     filter.limit.clamp(1, CALLS)
 }
 
+/// A text as a pattern of `LIKE` that finds it anywhere, with `\` as the escape.
+pub(super) fn holding(text: &str) -> String {
+    let mut pattern = String::from("%");
+    for c in text.chars() {
+        if matches!(c, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern + "%"
+}
+
 /// The page, of at most one call more than its limit.
 pub(super) fn page(mut calls: Vec<CallRow>, limit: usize) -> CallPage {
     let more = calls.len() > limit;

@@ -159,6 +159,24 @@ pub(super) async fn calls(
             sql += " AND status <> 'ended'"; // lets the index of open calls answer
         }
     }
+    let mut narrow = |condition: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            values.push(value);
+            sql += &condition.replace('?', &format!("${}", values.len()));
+        }
+    };
+    narrow(" AND start_time >= ?", filter.from.map(time));
+    narrow(" AND start_time < ?", filter.until.map(time));
+    narrow(
+        " AND ? IN (customer_number, organization_number)",
+        filter.number.as_ref().map(text),
+    );
+    narrow(" AND agent = ?", filter.agent.as_ref().map(text));
+    narrow(" AND vendor = ?", filter.vendor.as_ref().map(text));
+    narrow(
+        " AND EXISTS (SELECT 1 FROM phone_call_messages m WHERE m.call_id = c.call_id AND m.content ILIKE ?)",
+        filter.text.as_deref().map(page::holding).map(text),
+    );
     if let Some(cursor) = after {
         let n = values.len();
         sql += &format!(" AND (start_time, call_id) < (${}, ${})", n + 1, n + 2);

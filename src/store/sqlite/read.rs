@@ -114,6 +114,29 @@ pub(super) fn calls(
             sql += " AND status <> 'ended'"; // lets the index of open calls answer
         }
     }
+    let mut narrow = |condition: &str, value: Option<String>| {
+        if let Some(value) = value {
+            sql += condition;
+            values.extend(
+                condition
+                    .matches('?')
+                    .map(|_| Box::new(value.clone()) as Box<dyn ToSql>),
+            );
+        }
+    };
+    narrow(" AND start_time >= ?", filter.from.map(stamp));
+    narrow(" AND start_time < ?", filter.until.map(stamp));
+    narrow(
+        " AND (customer_number = ? OR organization_number = ?)",
+        filter.number.clone(),
+    );
+    narrow(" AND agent = ?", filter.agent.clone());
+    narrow(" AND vendor = ?", filter.vendor.clone());
+    narrow(
+        " AND EXISTS (SELECT 1 FROM phone_call_messages m WHERE m.call_id = phone_calls.call_id
+             AND m.content LIKE ? ESCAPE '\\')",
+        filter.text.as_deref().map(page::holding),
+    );
     if let Some(cursor) = after {
         sql += " AND (start_time, call_id) < (?, ?)";
         values.push(Box::new(stamp(cursor.start)));
