@@ -242,6 +242,21 @@ async fn another_recogniser_takes_over_and_loses_nothing() {
     join_all(cases).await;
 }
 
+#[tokio::test]
+async fn a_service_that_keeps_failing_is_spared_by_all_calls_together() {
+    let cases = recognisers().into_iter().map(|(name, double, _)| async move {
+        let server = serve(double, &[Fault::Garbage; 100]).await;
+        let speech = speech("stt", name, &server.url(), &[]);
+        let (samples, _) = bursts(8000);
+        let calls = (0..4).map(|_| call(&speech, name, "", ULAW, &samples));
+        // Alone, each call would have tried five times by then; the fifth failure of all of them opens the circuit, for longer than this.
+        let _ = timeout(Duration::from_secs(4), join_all(calls)).await;
+        let tried = server.connections();
+        assert!((1..=8).contains(&tried), "{name}: {tried} connections");
+    });
+    join_all(cases).await;
+}
+
 /// The tones that words are, in Hz.
 fn tones(text: &str) -> Vec<u32> {
     let mut bursts = fake::Bursts::new(8000);

@@ -196,6 +196,11 @@ impl Service {
         })
     }
 
+    /// Books that it does what it is for: a handshake alone proves nothing.
+    pub fn works(&self) {
+        self.breaker.succeeded();
+    }
+
     /// Books a failure that says something about the service's health.
     fn failed(&self) {
         self.breaker.failed(Instant::now());
@@ -239,7 +244,6 @@ impl Service {
         self.admit()?;
         match dialer.dial(&self.socket_url(path), headers).await {
             Ok(socket) => {
-                self.breaker.succeeded();
                 let now = Instant::now();
                 Ok(Link {
                     service: self,
@@ -290,10 +294,7 @@ impl Service {
             timeout: patience,
         };
         match client.begin(request).await {
-            Ok(reply) if reply.status() == 200 => {
-                self.breaker.succeeded();
-                Ok(reply)
-            }
+            Ok(reply) if reply.status() == 200 => Ok(reply),
             Ok(mut reply) => {
                 let body = timeout(Duration::from_secs(1), reply.next()).await;
                 let body = body.ok().and_then(Result::ok).flatten().unwrap_or_default();
@@ -320,12 +321,20 @@ impl Service {
 
     /// It says what its protocol does not have. `what` is fixed text.
     pub fn strange(&self, what: &str) -> LinkError {
+        self.failed();
         metrics::dropped("backend_message", "unreadable", 1);
         self.lost(format_args!("does not speak its protocol: {what}"))
     }
 
+    /// A WebSocket broke.
+    fn broke(&self, cause: impl fmt::Display) -> LinkError {
+        self.failed();
+        self.lost(format_args!("broke the connection: {cause}"))
+    }
+
     /// It closed a WebSocket.
     pub fn closed(&self, code: u16, reason: &str) -> LinkError {
+        self.failed();
         let because = if reason.is_empty() { "" } else { ": " };
         self.lost(format_args!("closed the connection ({code}){because}{reason}"))
     }
@@ -394,8 +403,8 @@ impl Link<'_> {
     pub async fn send(&mut self, message: Message) -> Result<(), LinkError> {
         match timeout(WRITE_STALL, self.line.socket.send(message)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(self.service.lost(format_args!("broke the connection: {error}"))),
-            Err(_) => Err(self.service.lost("does not read what it is sent")),
+            Ok(Err(error)) => Err(self.service.broke(error)),
+            Err(_) => Err(self.service.broke("it does not read what it is sent")),
         }
     }
 
@@ -431,8 +440,8 @@ impl Link<'_> {
                     Frame::Closed { code, reason }
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
-                Some(Err(error)) => return Err(self.service.lost(format_args!("broke the connection: {error}"))),
-                None => return Err(self.service.lost("broke the connection")),
+                Some(Err(error)) => return Err(self.service.broke(error)),
+                None => return Err(self.service.broke("it is at its end")),
             });
         }
     }

@@ -287,6 +287,7 @@ impl Session<'_> {
             Ok(()) => {
                 self.strange = 0;
                 if !std::mem::replace(&mut self.works, true) {
+                    service.works();
                     self.hearing.ready().await;
                 }
                 Ok(self.tell().await)

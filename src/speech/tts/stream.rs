@@ -95,6 +95,9 @@ impl<'a> Stream<'a> {
         if samples.is_empty() {
             return Ok(true);
         }
+        if !self.has_begun() {
+            self.service.works();
+        }
         self.samples += n;
         if self.samples > LONGEST_S * self.format.rate as usize {
             return Err(self.service.lost("does not come to an end"));

@@ -163,6 +163,7 @@ impl Lane {
             }
         }
         let reply: Reply = json::read(&text).map_err(|_| service.strange("a reply that is no transcription"))?;
+        service.works();
         Ok(reply.text.trim().to_owned())
     }
 }
