@@ -377,6 +377,7 @@ impl Parts {
     fn http(&self, config: &Config) -> http::Deps {
         http::Deps {
             config: config.http.clone(),
+            debug: config.debug.clone(),
             dev: config.dev,
             public_url: config.calls.public_url.clone(),
             data_root: config.state_dir.clone(),

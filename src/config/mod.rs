@@ -50,6 +50,8 @@ pub struct Config {
     pub listen: listen::Config,
     /// `[http]`: bounds of requests, origins, proxies.
     pub http: http::Config,
+    /// What is served to those who look for faults.
+    pub debug: http::DebugConfig,
     /// `[frontends]`: what a frontend's socket may do.
     pub frontends: hub::Config,
     /// `[access]`: tokens, API keys, rates.
@@ -129,6 +131,7 @@ impl Config {
             log: part(&root, "log", log::Config::read),
             listen: part(&root, "listen", listen::Config::read),
             http: part(&root, "http", http::Config::read),
+            debug: part(&root, "debug", http::DebugConfig::read),
             frontends: part(&root, "frontends", hub::Config::read),
             access: part(&root, "access", access::Config::read),
             calls,

@@ -10,6 +10,7 @@ pub mod body;
 mod called;
 mod calls;
 mod config;
+mod echo;
 pub mod edge;
 mod framing;
 mod frontends;
@@ -28,6 +29,7 @@ mod streams;
 mod upgrade;
 
 pub use config::Config;
+pub use echo::Config as DebugConfig;
 pub use edge::Peer;
 pub use guard::Guarded;
 pub use health::{Readiness, metrics_router};
@@ -77,6 +79,8 @@ pub trait Simulate: Send + Sync {
 pub struct Deps {
     /// Times, sizes, origins.
     pub config: Config,
+    /// What is served to those who look for faults.
+    pub debug: DebugConfig,
     /// Needs no credentials, believes every webhook (`--dev`).
     pub dev: bool,
     /// Where vendors and browsers reach us: scheme and host without a trailing slash.

@@ -4,7 +4,7 @@ use super::{
     Deps, Shared, agents, ai, auth,
     called::STREAMS,
     calls::{self, Call},
-    edge, frontends, health, hooks, jobs, numbers,
+    echo, edge, frontends, health, hooks, jobs, numbers,
     openapi::{self, Doc},
     place, recording,
     respond::{Data, Done, Failure, List, Told},
@@ -306,6 +306,9 @@ pub fn table(deps: &Deps) -> Vec<Route> {
             let upgrade = move |p, s, r| upgrade::media(At::Number(prefix), p, s, r);
             all.push(route(get, format!("{prefix}/{rest}"), Gate::Vendor, upgrade));
         }
+    }
+    if deps.debug.ws_echo {
+        all.push(route(get, "/debug/echo", Gate::Open, echo::echo));
     }
     all
 }

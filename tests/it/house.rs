@@ -190,6 +190,7 @@ impl House {
         let door = Arc::new(Door::default());
         let deps = http::Deps {
             config: config.http.clone(),
+            debug: config.debug.clone(),
             dev,
             public_url: config.calls.public_url.clone(),
             data_root: config.state_dir.clone(),

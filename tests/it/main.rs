@@ -8,6 +8,7 @@ mod calls;
 mod conformance;
 mod corpus;
 mod daemon;
+mod echo;
 mod frontends;
 mod house;
 mod jobs;
