@@ -1,7 +1,7 @@
 //! Whatever happens to a call, in whatever order: one true record is left.
 
 use super::*;
-use crate::control::news;
+use crate::{control::news, store::AFTER_CALL};
 use proptest::prelude::*;
 
 /// Anything that can happen to a call.
@@ -163,7 +163,7 @@ proptest! {
         prop_assert!(desk.created && desk.released);
 
         let mut status = CallStatus::Initiated;
-        let (mut ends, mut seq, mut open) = (0, 0, std::collections::BTreeSet::new());
+        let (mut ends, mut jobs, mut seq, mut open) = (0, 0, 0, std::collections::BTreeSet::new());
         let mut payloads = Vec::new();
         for write in &desk.stored {
             match write {
@@ -182,10 +182,14 @@ proptest! {
                 Write::Delivery { message_id, .. } => prop_assert!(open.remove(message_id), "settled twice"),
                 Write::Event { payload, .. } => payloads.push(payload.clone()),
                 Write::Call(_) | Write::Seen { .. } => {}
+                Write::Job(job) => {
+                    prop_assert_eq!(&job.id, &format!("{AFTER_CALL}:{}", job.call_id));
+                    jobs += 1;
+                }
                 other => prop_assert!(false, "not a call's to write: {:?}", other),
             }
         }
-        prop_assert_eq!((status, ends), (CallStatus::Ended, 1));
+        prop_assert_eq!((status, ends, jobs), (CallStatus::Ended, 1, 1));
         prop_assert!(open.is_empty(), "said and never settled");
         let stored = desk.stored.iter().filter(|w| matches!(w, Write::Message(m) if m.sender_type == Sender::Agent)).count();
         prop_assert_eq!(stored, said);
