@@ -52,7 +52,6 @@ const MAX_EVENTS: usize = 256;
 /// Pings and pongs from a peer: sustained a second, and at once.
 const CONTROLS_PER_S: u32 = 20;
 const CONTROLS_BURST: u32 = 200;
-
 /// Payload faults are forgiven after this long.
 const FAULT_WINDOW: Duration = Duration::from_secs(10);
 
@@ -609,8 +608,7 @@ impl Leg {
         self.relay(samples, said, concealed, resampled);
     }
 
-    /// The caller's audio has another rate than `start` said. Allocates, once for each of a few changes; returns whether
-    /// the rate is followed.
+    /// The caller's audio has another rate than `start` said. Allocates, a few times at most; returns whether it is followed.
     fn retune(&mut self, rate: u32) -> bool {
         if !AudioFormat::RATES.contains(&rate) || self.retunes == MAX_RETUNES {
             return false;
