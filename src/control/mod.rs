@@ -18,7 +18,7 @@ use crate::{
     record::Recorder,
     speech::Speech,
     store::{CallRow, CallStatus, Store, seal::Seal},
-    vendor::{Answer, CallNews, CallUpdate, Descriptor, Trunk},
+    vendor::{Answer, CallDetails, CallNews, CallUpdate, Descriptor, Trunk},
 };
 use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
@@ -432,6 +432,13 @@ impl Control {
         self.ask(&entry, PATIENCE, |done| Command::Person { takes, by, done })
             .await?;
         shown_row(&entry)
+    }
+
+    /// What the vendor tells of a call, live or ended. Either id.
+    pub async fn details(&self, tenant: TenantId, id: &str) -> Result<(CallRow, CallDetails), Fault> {
+        let row = self.call(tenant, id).await?.row;
+        let details = self.shared.details(&row).await?;
+        Ok((row, details))
     }
 
     /// Ends a call, at the vendor too. Either id. Ending an ended call succeeds.

@@ -1,4 +1,4 @@
-//! Calls that we place: from which number, with which account, served by whom.
+//! Calls that we place: from which number, with which account, served by whom. And what their vendors tell of calls.
 
 use super::{
     DialRequest, Shared,
@@ -6,6 +6,7 @@ use super::{
     begin::{Seed, Served},
     cdr::Facts,
     directory::{Carrier, Entry},
+    rest,
     roster::Line,
 };
 use crate::{
@@ -13,7 +14,8 @@ use crate::{
         fault::{Fault, Kind, Origin},
         ids::TenantId,
     },
-    vendor::{self, Descriptor},
+    store::CallRow,
+    vendor::{self, CallAction, CallDetails, Descriptor},
 };
 use std::sync::Arc;
 
@@ -122,5 +124,28 @@ impl Shared {
             return Err(Fault::client(Kind::Conflict, message));
         };
         Ok((vendor, line, simulated))
+    }
+
+    /// What the vendor of a call tells of it.
+    pub(super) async fn details(&self, row: &CallRow) -> Result<CallDetails, Fault> {
+        let conflict = |message: String| Fault::client(Kind::Conflict, message);
+        let vendor = vendor::by_name(&row.vendor).ok_or_else(|| Fault::not_found("vendor"))?;
+        let carrier = match self.directory.get(row.call_id) {
+            Some(entry) => entry.carrier.clone(),
+            None => {
+                let line = self.roster.called(vendor.name, &row.organization_number);
+                let line = line.filter(|l| l.row.tenant_id == row.tenant_id);
+                self.dials(vendor, line.as_deref())
+                    .map(|(carrier, _)| carrier)
+                    .unwrap_or_default()
+            }
+        };
+        let trunk = carrier.trunk.filter(|t| t.can_dial());
+        let trunk = trunk.ok_or_else(|| conflict(format!("{}'s REST credentials are not configured", vendor.name)))?;
+        let request = trunk.request(&row.call_sid, &CallAction::Details);
+        let request = request.ok_or_else(|| conflict(format!("{} tells nothing of calls", vendor.name)))?;
+        let reply = rest::send(self.deps.client(carrier.own), request, true).await?;
+        trunk.reply(&CallAction::Details, reply.status, &reply.body)?;
+        trunk.details(&reply.body)
     }
 }

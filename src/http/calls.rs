@@ -299,6 +299,43 @@ pub(super) async fn status(
     Ok(data(Standing::from(&row)))
 }
 
+/// What a vendor tells of a call, in its own words.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Told {
+    /// Our id.
+    id: String,
+    /// The vendor's id.
+    call_id: String,
+    /// Who carries it.
+    provider: String,
+    /// Where it stands.
+    status: String,
+    /// Seconds, once the vendor has counted them.
+    duration: Option<u32>,
+    /// What it cost, once that is known.
+    price: Option<String>,
+    /// The vendor's own recording.
+    recording_url: Option<String>,
+}
+
+/// `GET /api/calls/{id}/details`
+pub(super) async fn details(
+    State(shared): State<Shared>,
+    Extension(who): Extension<Identity>,
+    Path(id): Path<String>,
+) -> Answer {
+    let (row, details) = shared.control.details(who.tenant, &id).await?;
+    Ok(data(Told {
+        id: row.call_id.to_string(),
+        call_id: row.call_sid,
+        provider: row.vendor,
+        status: details.status,
+        duration: details.duration_s,
+        price: details.price,
+        recording_url: details.recording_url,
+    }))
+}
+
 async fn messages_of(shared: &Shared, who: &Identity, id: &str) -> Result<(CallRow, Vec<MessageRow>), Fault> {
     let row = shared.control.call(who.tenant, id).await?.row;
     let messages = shared.store.messages(who.tenant, row.call_id).await?;

@@ -167,6 +167,8 @@ pub fn table(deps: &Deps) -> Vec<Route> {
             ]),
         route(get, "/api/calls/{id}", VIEW, calls::one).says::<Data<Call>>("A call, by either id"),
         route(get, "/api/calls/{id}/status", VIEW, calls::status).says::<Data<calls::Standing>>("Where a call stands"),
+        route(get, "/api/calls/{id}/details", ACT, calls::details)
+            .says::<Data<calls::Told>>("What the vendor tells of a call"),
         route(get, "/api/calls/{id}/messages", VIEW, calls::messages)
             .says::<List<calls::Said>>("What was said on a call, in order"),
         route(get, "/api/calls/{id}/transcript", VIEW, calls::transcript)

@@ -30,6 +30,8 @@ pub mod teler;
 pub mod telnyx;
 pub mod twilio;
 
+pub use params::CallDetails;
+
 /// A REST request to a vendor, as `net::client` sends it.
 pub use crate::net::client::ApiRequest;
 
@@ -589,6 +591,8 @@ pub enum CallAction<'a> {
         /// E.164 or a SIP address.
         to: &'a str,
     },
+    /// Tell how the call stands ([`Trunk::details`]).
+    Details,
     /// Send keys to the far end, where the vendor can without ending the stream.
     Digits {
         /// `0-9*#A-D`.
@@ -640,6 +644,11 @@ pub trait Trunk: Send + Sync {
 
     /// Reads the reply to [`Trunk::request`]: the vendor's call id on success (empty where it tells none).
     fn reply(&self, action: &CallAction<'_>, status: u16, body: &[u8]) -> Result<String, Fault>;
+
+    /// Reads what a successful reply to [`CallAction::Details`] tells.
+    fn details(&self, _body: &[u8]) -> Result<CallDetails, Fault> {
+        Err(Fault::not_found("details"))
+    }
 
     /// Whether credentials for REST are configured.
     fn can_dial(&self) -> bool;

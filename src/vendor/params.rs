@@ -2,6 +2,7 @@
 //!
 //! JSON objects are laid flat: `{"Stream":{"Status":"x"}}` is the parameter `Stream[Status]`, as forms write it, and a value
 //! that is itself the text of a JSON object is laid flat too. What the query says comes first.
+//! And what replies tell of a call.
 
 use super::HookRequest;
 use crate::{
@@ -145,6 +146,39 @@ pub(super) fn malformed(what: impl Into<String>) -> Fault {
 pub(super) fn with_query(url: &str, name: &str, value: &str) -> String {
     let joint = if url.contains('?') { '&' } else { '?' };
     format!("{url}{joint}{name}={}", crate::wire::form::percent_encode(value))
+}
+
+/// What a vendor tells of a call, in its own words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CallDetails {
+    /// Where it stands.
+    pub status: String,
+    /// Its length as the vendor counts it, in seconds; some tell it minutes late.
+    pub duration_s: Option<u32>,
+    /// What it cost, with the currency where that is told.
+    pub price: Option<String>,
+    /// The vendor's own recording.
+    pub recording_url: Option<String>,
+}
+
+/// What an object of JSON tells of a call, under these names; what it does not tell is left out.
+pub(super) fn details(call: &Value, status: &str, duration: &str, price: [&str; 2], recording: &str) -> CallDetails {
+    let text = |name: &str| match call.get(name) {
+        Some(Value::String(text)) => Some(text.clone()),
+        Some(Value::Number(n)) => Some(n.to_string()),
+        _ => None,
+    };
+    let text = |name: &str| text(name).filter(|t| !t.is_empty()).map(|t| words(&t));
+    let price = text(price[0]).map(|sum| match text(price[1]) {
+        Some(unit) => format!("{sum} {unit}"),
+        None => sum,
+    });
+    CallDetails {
+        status: text(status).unwrap_or_else(|| "unknown".to_owned()),
+        duration_s: text(duration).and_then(|d| d.parse().ok()),
+        price,
+        recording_url: text(recording),
+    }
 }
 
 /// A vendor's own words, as far as they are passed on.

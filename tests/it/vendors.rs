@@ -217,6 +217,16 @@ async fn a_placed_call_is_muted_given_keys_transferred_and_ended_with_every_vend
         // By command or as tones: either way they are sent.
         let (status, answer) = act(format!("{id}/digits"), json!({ "digits": "12#" })).await;
         assert_eq!(status, 200, "{name}: {answer}");
+        let told = daemon.get(&format!("/api/calls/{id}/details")).await.unwrap();
+        let (tells, answer) = (commands(vendor, &CallAction::Details), json_of(&told));
+        assert_eq!(told.status, if tells { 200 } else { 409 }, "{name}: {answer}");
+        if tells {
+            let status = answer["data"]["status"].as_str().unwrap();
+            assert!(
+                ["in-progress", "alive", "answered"].contains(&status),
+                "{name}: {answer}"
+            );
+        }
         let (status, answer) = act("end".to_owned(), json!({ "call_id": id })).await;
         assert_eq!(
             (status, &answer["data"]["status"]),

@@ -137,6 +137,7 @@ impl Trunk for Account {
     fn request(&self, call_sid: &str, action: &CallAction<'_>) -> Option<ApiRequest> {
         let path = match action {
             CallAction::Dial { to, .. } => format!("/dial/{to}"),
+            CallAction::Details => return None,
             CallAction::HangUp => format!("/hangup/{call_sid}"),
             CallAction::Transfer { to } => format!("/transfer/{to}"),
             CallAction::Digits { digits } if *digits == "*0*" => panic!("a trunk with a bug"),

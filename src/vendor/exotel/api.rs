@@ -1,12 +1,12 @@
-//! Exotel's REST API for calls (v1) as request values, and its replies. It places calls; it has no command that ends one, so a
-//! call ends with its media socket.
+//! Exotel's REST API for calls (v1) as request values, and its replies. It places calls and tells of them; it has no command
+//! that ends one, so a call ends with its media socket.
 
 use super::{config::Config, hooks};
 use crate::{
     base::fault::{Fault, Kind, Origin},
     vendor::{
-        Answer, ApiRequest, CallAction,
-        params::{is_id, words},
+        Answer, ApiRequest, CallAction, CallDetails,
+        params::{self, is_id, words},
     },
     wire::{
         base64,
@@ -17,13 +17,18 @@ use crate::{
 };
 use http::{HeaderMap, HeaderValue, Method, header};
 use serde::Deserialize;
+use serde_json::Value;
 use std::borrow::Cow;
 
 /// The longest stream URL that Exotel takes.
 const MAX_URL: usize = 600;
 
 /// The request for an action; `None` for what Exotel has no command for, and where the credentials are not configured.
-pub(super) fn request(config: &Config, action: &CallAction<'_>) -> Option<ApiRequest> {
+pub(super) fn request(config: &Config, call_sid: &str, action: &CallAction<'_>) -> Option<ApiRequest> {
+    if matches!(action, CallAction::Details) {
+        let call = form::percent_encode(call_sid);
+        return ask(config, Method::GET, &format!("Calls/{call}.json"), String::new());
+    }
     let CallAction::Dial {
         to,
         from,
@@ -38,7 +43,6 @@ pub(super) fn request(config: &Config, action: &CallAction<'_>) -> Option<ApiReq
     let Answer::Stream { url, session_id, .. } = answer else {
         return None;
     };
-    let (account, user, secret) = config.credentials()?;
     let socket = hooks::socket(config, url, session_id);
     if to.starts_with("sip:") || socket.len() > MAX_URL {
         return None;
@@ -59,14 +63,20 @@ pub(super) fn request(config: &Config, action: &CallAction<'_>) -> Option<ApiReq
             .pair("StatusCallbackEvents[0]", "terminal")
             .pair("StatusCallbackEvents[1]", "answered");
     }
+    ask(config, Method::POST, "Calls/connect.json", form.finish())
+}
+
+/// A request about the account's calls.
+fn ask(config: &Config, method: Method, what: &str, form: String) -> Option<ApiRequest> {
+    let (account, user, secret) = config.credentials()?;
     let basic = base64::encode_string(format!("{user}:{}", secret.expose()).as_bytes());
     let mut basic = HeaderValue::try_from(format!("Basic {basic}")).ok()?;
     basic.set_sensitive(true);
     Some(ApiRequest {
-        method: Method::POST,
-        // Without the suffix the reply is XML.
+        method,
+        // Without the suffix of `what` the reply is XML.
         url: format!(
-            "{}/v1/Accounts/{}/Calls/connect.json",
+            "{}/v1/Accounts/{}/{what}",
             config.base_url,
             form::percent_encode(account)
         ),
@@ -78,7 +88,7 @@ pub(super) fn request(config: &Config, action: &CallAction<'_>) -> Option<ApiReq
             ),
             (header::ACCEPT, HeaderValue::from_static("application/json")),
         ]),
-        body: form.finish().into(),
+        body: form.into(),
         timeout: config.api_timeout,
     })
 }
@@ -144,6 +154,12 @@ pub(super) fn reply(_: &CallAction<'_>, status: u16, body: &[u8]) -> Result<Stri
     ))
 }
 
+/// Reads what is told of a call. Length and price come minutes after its end.
+pub(super) fn details(body: &[u8]) -> CallDetails {
+    let reply: Value = json::read(body).unwrap_or_default();
+    params::details(&reply["Call"], "Status", "Duration", ["Price", ""], "RecordingUrl")
+}
+
 /// The message of an error in XML, as Exotel's gateways write it whatever was asked for.
 fn in_xml(body: &[u8]) -> Option<String> {
     let root = Element::parse(std::str::from_utf8(body).ok()?).ok()?;
@@ -198,7 +214,7 @@ mod tests {
     #[test]
     fn a_call_is_placed_to_the_customer_first_with_our_socket() {
         let answer = answer();
-        let request = request(&config(), &dial("+15550102", &answer)).unwrap();
+        let request = request(&config(), "", &dial("+15550102", &answer)).unwrap();
         assert_eq!(request.url, "http://127.0.0.1:9/v1/Accounts/acct1/Calls/connect.json");
         assert_eq!(request.headers[header::AUTHORIZATION], "Basic a2V5OnRva2Vu");
         let form = Form::parse(&request.body).unwrap();
@@ -216,10 +232,10 @@ mod tests {
         ] {
             assert_eq!(form.get(name), Some(value), "{name}");
         }
-        assert!(super::request(&config(), &dial("sip:a@b", &answer)).is_none());
-        assert!(super::request(&config(), &CallAction::HangUp).is_none());
+        assert!(super::request(&config(), "", &dial("sip:a@b", &answer)).is_none());
+        assert!(super::request(&config(), "c", &CallAction::HangUp).is_none());
         let (bare, _) = configured(&[], Config::read);
-        assert!(super::request(&bare, &dial("+15550102", &answer)).is_none());
+        assert!(super::request(&bare, "", &dial("+15550102", &answer)).is_none());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Exotel's REST interface as its pages describe it, for simulation: places one call.
+//! Exotel's REST interface as its pages describe it, for simulation: places one call and tells of it.
 
 use crate::{
     base::secret::Secret,
@@ -8,7 +8,7 @@ use crate::{
     },
     wire::form::Form,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 const DIAL: &[&str] = &["From", "CallerId", "StreamUrl", "StreamType"];
 const MORE: &[&str] = &[
@@ -37,6 +37,23 @@ pub(super) fn command(call: &PeerCall, request: &HookRequest<'_>, key: Option<&S
     if !knocks(request, None, key) {
         return fault(401, "Authentication failed");
     }
+    let told = |more: Value| {
+        let mut told = json!({
+            "Sid": call.call_sid, "AccountSid": account, "Status": "in-progress", "Direction": "outbound-api",
+            "Uri": format!("/v1/Accounts/{account}/Calls.json/{}", call.call_sid),
+        });
+        if let (Some(told), Value::Object(more)) = (told.as_object_mut(), more) {
+            told.extend(more);
+        }
+        json!({ "Call": told }).to_string()
+    };
+    if request.method == "GET" && path == format!("Calls/{}.json", call.call_sid) {
+        // Length and price are not known while it lasts.
+        return refusal(
+            200,
+            told(json!({ "Duration": null, "Price": null, "RecordingUrl": null })),
+        );
+    }
     if path != "Calls/connect.json" || request.method != "POST" {
         return fault(404, "No such resource");
     }
@@ -51,14 +68,12 @@ pub(super) fn command(call: &PeerCall, request: &HookRequest<'_>, key: Option<&S
     }
     let query = Form::parse(url.split_once('?').map_or("", |(_, q)| q).as_bytes()).unwrap_or_default();
     let text = |name| query.get(name).unwrap_or_default().to_owned();
-    let body = json!({ "Call": {
-        "Sid": call.call_sid, "AccountSid": account, "Status": "in-progress", "Direction": "outbound-api",
+    let parties = json!({
         "From": form.get("From"), "To": form.get("From"), "PhoneNumberSid": form.get("CallerId"),
-        "Uri": format!("/v1/Accounts/{account}/Calls.json/{}", call.call_sid),
-    } });
+    });
     PeerReply {
         status: 200,
-        body: body.to_string(),
+        body: told(parties),
         order: PeerOrder::Connect(Answer::Stream {
             url: url.to_owned(),
             token: text("token"),

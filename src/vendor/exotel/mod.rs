@@ -15,8 +15,8 @@ mod stream;
 pub use config::Config;
 
 use super::{
-    Admit, Answer, ApiRequest, CallAction, Caps, Claim, Descriptor, Document, Hook, HookKind, HookPath, HookRequest,
-    TokenPlace, Trunk,
+    Admit, Answer, ApiRequest, CallAction, CallDetails, Caps, Claim, Descriptor, Document, Hook, HookKind, HookPath,
+    HookRequest, TokenPlace, Trunk,
 };
 use crate::base::{
     fault::Fault,
@@ -121,8 +121,12 @@ impl Trunk for Account {
         hooks::receipt(request)
     }
 
-    fn request(&self, _: &str, action: &CallAction<'_>) -> Option<ApiRequest> {
-        api::request(&self.config, action)
+    fn request(&self, call_sid: &str, action: &CallAction<'_>) -> Option<ApiRequest> {
+        api::request(&self.config, call_sid, action)
+    }
+
+    fn details(&self, body: &[u8]) -> Result<CallDetails, Fault> {
+        Ok(api::details(body))
     }
 
     fn reply(&self, action: &CallAction<'_>, status: u16, body: &[u8]) -> Result<String, Fault> {

@@ -4,8 +4,8 @@ use super::config::Config;
 use crate::{
     base::fault::{Fault, Kind, Origin},
     vendor::{
-        Answer, ApiRequest, CallAction,
-        params::{is_id, words},
+        Answer, ApiRequest, CallAction, CallDetails,
+        params::{self, is_id, words},
     },
     wire::{form, json, sign},
 };
@@ -66,6 +66,10 @@ pub(super) fn request(config: &Config, call_sid: &str, action: &CallAction<'_>) 
         | CallAction::Reject { .. }
         | CallAction::StartStream { .. }
         | CallAction::Enhance { .. } => return None,
+        CallAction::Details => {
+            let path = format!("/voice/calls/{}", form::percent_encode(call_sid));
+            (path, serde_json::Value::Null, String::new())
+        }
         CallAction::Digits { digits } => {
             // The same keys may be sent twice on purpose.
             (of_call("dtmf"), json!({ "digits": digits }), String::new())
@@ -81,11 +85,12 @@ pub(super) fn request(config: &Config, call_sid: &str, action: &CallAction<'_>) 
     if let (false, Ok(key)) = (key.is_empty(), HeaderValue::try_from(key)) {
         headers.insert(&IDEMPOTENCY, key);
     }
+    let asks = body.is_null();
     Some(ApiRequest {
-        method: Method::POST,
+        method: if asks { Method::GET } else { Method::POST },
         url: format!("{}{path}", config.base_url),
         headers,
-        body: body.to_string().into(),
+        body: if asks { String::new() } else { body.to_string() }.into(),
         timeout: config.api_timeout,
     })
 }
@@ -114,6 +119,13 @@ struct Created<'a> {
 struct Invalid<'a> {
     #[serde(borrow, default, deserialize_with = "json::loose_text")]
     msg: Option<Cow<'a, str>>,
+}
+
+/// Reads what is told of a call; it may or may not be wrapped in `data`.
+pub(super) fn details(body: &[u8]) -> CallDetails {
+    let reply: serde_json::Value = json::read(body).unwrap_or_default();
+    let call = reply.get("data").unwrap_or(&reply);
+    params::details(call, "state", "duration_seconds", ["price", ""], "")
 }
 
 /// Reads a reply: the call's id, or a fault in Teler's own words. Single objects may or may not be wrapped in `data`.

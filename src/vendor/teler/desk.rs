@@ -31,6 +31,17 @@ pub(super) fn command(call: &PeerCall, request: &HookRequest<'_>, key: Option<&S
     if given.is_empty() || key.is_some_and(|key| !key.matches(given)) {
         return fault(403, "Forbidden");
     }
+    if request.method == "GET" {
+        let id = request.path_and_query.strip_prefix("/api/v1/voice/calls/");
+        let told = json!({
+            "id": call.call_sid, "account_id": "acc_1", "state": "answered", "direction": "outbound", "properties": {},
+            "created_at": "2026-01-01T00:00:00Z", "legs": [],
+        });
+        return match id == Some(&*call.call_sid) {
+            true => refusal(200, told.to_string()),
+            false => fault(404, "Not found"),
+        };
+    }
     let Ok(body) = json::read::<Map<String, Value>>(request.body) else {
         return fault(400, "the body is not a JSON object");
     };

@@ -5,7 +5,7 @@
 use super::config::{Codec, Config};
 use crate::{
     base::fault::{Fault, Kind, Origin},
-    vendor::{Answer, ApiRequest, CallAction},
+    vendor::{Answer, ApiRequest, CallAction, CallDetails, params},
     wire::{base64, form, json},
 };
 use http::{HeaderMap, HeaderValue, Method, header};
@@ -73,13 +73,17 @@ pub(super) fn request(config: &Config, call_sid: &str, action: &CallAction<'_>) 
             (Some("transfer"), members(body))
         }
         CallAction::Digits { digits } => (Some("send_dtmf"), members(json!({ "digits": digits }))),
+        CallAction::Details => (None, Map::new()),
     };
+    let asks = matches!(action, CallAction::Details);
     body.insert("command_id".into(), uuid::Uuid::new_v4().to_string().into());
     let mut url = format!("{}/calls", config.base_url);
-    if let Some(command) = command {
-        // Ids hold colons, which a path may.
-        let call = form::percent_encode(call_sid).replace("%3A", ":");
-        url.push_str(&format!("/{call}/actions/{command}"));
+    // Ids hold colons, which a path may.
+    let call = form::percent_encode(call_sid).replace("%3A", ":");
+    match command {
+        Some(command) => url.push_str(&format!("/{call}/actions/{command}")),
+        None if asks => url.push_str(&format!("/{call}")),
+        None => {}
     }
     let mut bearer = HeaderValue::try_from(format!("Bearer {}", key.expose())).ok()?;
     bearer.set_sensitive(true);
@@ -89,11 +93,16 @@ pub(super) fn request(config: &Config, call_sid: &str, action: &CallAction<'_>) 
         (header::CONTENT_TYPE, json.clone()),
         (header::ACCEPT, json),
     ]);
+    let body = if asks {
+        String::new()
+    } else {
+        Value::Object(body).to_string()
+    };
     Some(ApiRequest {
-        method: Method::POST,
+        method: if asks { Method::GET } else { Method::POST },
         url,
         headers,
-        body: Value::Object(body).to_string().into(),
+        body: body.into(),
         timeout: config.api_timeout,
     })
 }
@@ -161,6 +170,21 @@ struct Refusal<'a> {
     title: Option<Cow<'a, str>>,
     #[serde(borrow, default, deserialize_with = "json::loose_text")]
     detail: Option<Cow<'a, str>>,
+}
+
+/// Reads what is told of a call, which is forgotten some ten minutes after its end.
+pub(super) fn details(body: &[u8]) -> CallDetails {
+    let reply: Value = json::read(body).unwrap_or_default();
+    let call = &reply["data"];
+    let alive = match call["is_alive"].as_bool() {
+        Some(true) => "alive",
+        Some(false) => "over",
+        None => "unknown",
+    };
+    CallDetails {
+        status: alive.to_owned(),
+        ..params::details(call, "", "call_duration", ["", ""], "")
+    }
 }
 
 /// Reads a reply: the call's id, or a fault in Telnyx's own words.

@@ -16,8 +16,8 @@ mod verify;
 pub use config::{ByteOrder, Codec, Config, Track};
 
 use super::{
-    Admit, Agreed, Answer, ApiRequest, CallAction, Caps, Claim, Descriptor, Document, Handling, Hook, HookKind,
-    HookPath, HookRequest, TokenPlace, Trunk,
+    Admit, Agreed, Answer, ApiRequest, CallAction, CallDetails, Caps, Claim, Descriptor, Document, Handling, Hook,
+    HookKind, HookPath, HookRequest, TokenPlace, Trunk,
 };
 use crate::base::{
     fault::Fault,
@@ -139,6 +139,10 @@ impl Trunk for Account {
 
     fn reply(&self, action: &CallAction<'_>, status: u16, body: &[u8]) -> Result<String, Fault> {
         api::reply(action, status, body)
+    }
+
+    fn details(&self, body: &[u8]) -> Result<CallDetails, Fault> {
+        Ok(api::details(body))
     }
 
     fn can_dial(&self) -> bool {

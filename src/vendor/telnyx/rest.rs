@@ -156,6 +156,15 @@ impl Desk {
         let path = request.path_and_query;
         let path = path.find("/calls").map_or("", |at| &path[at..]);
         let place = || (404, "10005", format!("nothing is at {path}"));
+        if request.method == "GET" && path.strip_prefix("/calls/") == Some(&self.call_sid) {
+            let told =
+                json!({ "data": { "call_control_id": self.call_sid, "is_alive": !self.over, "call_duration": 1 } });
+            return Ok(PeerReply {
+                status: 200,
+                body: told.to_string(),
+                order: PeerOrder::Nothing,
+            });
+        }
         if request.method != "POST" {
             return Err(place());
         }

@@ -3,7 +3,7 @@
 use super::{config::Config, hooks};
 use crate::{
     base::fault::{Fault, Kind, Origin},
-    vendor::{ApiRequest, CallAction},
+    vendor::{ApiRequest, CallAction, CallDetails, params},
     wire::{
         base64,
         form::{self, FormWriter},
@@ -54,6 +54,7 @@ pub(super) fn request(config: &Config, call_sid: &str, action: &CallAction<'_>) 
         }
         CallAction::HangUp => FormWriter::new().pair("Status", "completed"),
         CallAction::Transfer { to } => FormWriter::new().pair("Twiml", &dial(to)),
+        CallAction::Details => FormWriter::new(),
         CallAction::Digits { .. }
         | CallAction::Accept { .. }
         | CallAction::Reject { .. }
@@ -84,7 +85,10 @@ pub(super) fn request(config: &Config, call_sid: &str, action: &CallAction<'_>) 
         (header::ACCEPT, HeaderValue::from_static("application/json")),
     ]);
     Some(ApiRequest {
-        method: Method::POST,
+        method: match action {
+            CallAction::Details => Method::GET,
+            _ => Method::POST,
+        },
         url,
         headers,
         body: form.finish().into(),
@@ -158,6 +162,12 @@ pub(super) fn reply(action: &CallAction<'_>, status: u16, body: &[u8]) -> Result
         kind,
         format!("Twilio: {words} (code {code}){hint}"),
     ))
+}
+
+/// Reads what is told of a call. The price comes minutes after its end.
+pub(super) fn details(body: &[u8]) -> CallDetails {
+    let reply = json::read(body).unwrap_or_default();
+    params::details(&reply, "status", "duration", ["price", "price_unit"], "")
 }
 
 fn is_id(sid: &str) -> bool {

@@ -47,6 +47,13 @@ pub(super) fn command(call: &PeerCall, request: &HookRequest<'_>, key: Option<&S
                 Err(e) => fault(400, 12100, &e.to_string()),
             }
         }
+        path if request.method == "GET" && path == format!("Calls/{}.json", call.call_sid) => {
+            let told = json!({
+                "sid": call.call_sid, "account_sid": account, "status": "in-progress", "duration": null, "price": null,
+                "price_unit": "USD",
+            });
+            refusal(200, told.to_string())
+        }
         path if path == format!("Calls/{}.json", call.call_sid) => match wrong(names, &[], &["Status", "Twiml"]) {
             Some(wrong) => fault(400, 20001, &wrong),
             None if form.get("Status") == Some("completed") => reply(200, PeerOrder::HangUp),

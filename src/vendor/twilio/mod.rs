@@ -16,8 +16,8 @@ mod verify;
 pub use config::{Config, SharedKey};
 
 use super::{
-    Admit, Answer, ApiRequest, CallAction, Caps, Claim, Descriptor, Document, Hook, HookKind, HookPath, HookRequest,
-    TokenPlace, Trunk,
+    Admit, Answer, ApiRequest, CallAction, CallDetails, Caps, Claim, Descriptor, Document, Hook, HookKind, HookPath,
+    HookRequest, TokenPlace, Trunk,
 };
 use crate::base::{fault::Fault, format::AudioFormat};
 use http::{HeaderName, HeaderValue};
@@ -126,6 +126,10 @@ impl Trunk for Account {
 
     fn reply(&self, action: &CallAction<'_>, status: u16, body: &[u8]) -> Result<String, Fault> {
         api::reply(action, status, body)
+    }
+
+    fn details(&self, body: &[u8]) -> Result<CallDetails, Fault> {
+        Ok(api::details(body))
     }
 
     fn can_dial(&self) -> bool {
