@@ -4,7 +4,7 @@
 //! format is that of both sides of every call, or, for `native`, whatever the call's vendor writes.
 
 use crate::{
-    audio::{codec, resample::Resampler},
+    audio::{codec, opus, resample::Resampler},
     base::{
         fault::{Fault, Kind},
         format::{AudioFormat, Encoding},
@@ -83,15 +83,14 @@ impl AudioSettings {
                     ));
                 }
             },
-            Some(name) if name.eq_ignore_ascii_case("opus") => {
-                return Err(bad(
-                    "format=opus is not offered here: ask for PCMU, PCMA, L16 or native",
-                ));
-            }
+            Some(name) if name.eq_ignore_ascii_case("opus") => Wanted::Format(AudioFormat {
+                encoding: Encoding::Opus,
+                rate: rate.unwrap_or(AudioFormat::ULAW_8K.rate),
+            }),
             name => {
                 let encoding = name.map_or(Some(Encoding::Ulaw), Encoding::parse);
                 Wanted::Format(AudioFormat {
-                    encoding: encoding.ok_or_else(|| bad("format is none of PCMU, PCMA, L16, native"))?,
+                    encoding: encoding.ok_or_else(|| bad("format is none of PCMU, PCMA, L16, opus, native"))?,
                     rate: rate.unwrap_or(AudioFormat::ULAW_8K.rate),
                 })
             }
@@ -333,21 +332,39 @@ pub struct Writer {
     resampler: Option<Resampler>,
     resampled: Vec<i16>,
     bytes: Vec<u8>,
+    packer: Option<Packer>,
+}
+
+/// Samples on their way into packets of Opus.
+#[derive(Debug)]
+struct Packer {
+    encoder: opus::Encoder,
+    /// What is no whole packet yet.
+    partial: Vec<i16>,
 }
 
 impl Writer {
     /// A writer of samples that come at `rate`.
     pub fn new(rate: u32, to: AudioFormat) -> Self {
+        let encoder = match to.encoding {
+            Encoding::Opus => opus::Encoder::new(to.rate, 0),
+            _ => None,
+        };
         Self {
             to,
             resampler: Resampler::fine(rate, to.rate).ok().filter(|_| rate != to.rate),
             resampled: Vec::new(),
             bytes: Vec::new(),
+            packer: encoder.map(|encoder| Packer {
+                partial: Vec::with_capacity(encoder.frame()),
+                encoder,
+            }),
         }
     }
 
-    /// The samples in base64.
-    pub fn write(&mut self, samples: &[i16]) -> String {
+    /// The samples that begin at `at_ms`, as payloads in base64, each with the time when it begins. Of Opus there is one for each
+    /// packet of 20 ms that is whole by now, of all else one.
+    pub fn write(&mut self, at_ms: u64, samples: &[i16], mut put: impl FnMut(u64, &str)) {
         let samples = match &mut self.resampler {
             None => samples,
             Some(resampler) => {
@@ -356,9 +373,25 @@ impl Writer {
                 &self.resampled[..n]
             }
         };
-        self.bytes.resize(self.to.encoding.bytes(samples.len()), 0);
-        let n = codec::encode(self.to.encoding, samples, &mut self.bytes);
-        base64::encode_string(&self.bytes[..n])
+        let Some(Packer { encoder, partial }) = &mut self.packer else {
+            self.bytes.resize(self.to.encoding.bytes(samples.len()), 0);
+            let n = codec::encode(self.to.encoding, samples, &mut self.bytes);
+            return put(at_ms, &base64::encode_string(&self.bytes[..n]));
+        };
+        self.bytes.resize(opus::MAX_PACKET, 0);
+        let mut at_ms = at_ms.saturating_sub(partial.len() as u64 * 1000 / u64::from(self.to.rate));
+        let mut left = samples;
+        while !left.is_empty() {
+            let (piece, rest) = left.split_at(left.len().min(encoder.frame() - partial.len()));
+            partial.extend_from_slice(piece);
+            left = rest;
+            if partial.len() == encoder.frame() {
+                let n = encoder.encode(partial, &mut self.bytes);
+                put(at_ms, &base64::encode_string(&self.bytes[..n]));
+                partial.clear();
+                at_ms += u64::from(opus::FRAME_MS);
+            }
+        }
     }
 }
 
@@ -396,7 +429,6 @@ mod tests {
         for bad in [
             "track=left",
             "format=mp3",
-            "format=opus",
             "sample_rate=44100",
             "sample_rate=x",
             "format=native&sample_rate=8000",
@@ -442,7 +474,14 @@ mod tests {
     #[test]
     fn a_writer_keeps_the_length_and_the_rate_it_was_asked_for() {
         let samples = vec![1000; 160];
-        let bytes = |to| base64::decode_vec(Writer::new(8000, to).write(&samples).as_bytes(), 10_000).unwrap();
+        let bytes = |to| {
+            let mut bytes = Vec::new();
+            Writer::new(8000, to).write(7, &samples, |at_ms, text| {
+                assert_eq!(at_ms, 7);
+                bytes.extend(base64::decode_vec(text.as_bytes(), 10_000).unwrap());
+            });
+            bytes
+        };
         assert_eq!(bytes(AudioFormat::ULAW_8K).len(), 160);
         let l16 = |rate| AudioFormat {
             encoding: Encoding::L16Le,
@@ -450,5 +489,27 @@ mod tests {
         };
         assert_eq!(bytes(l16(8000)), 1000i16.to_le_bytes().repeat(160));
         assert_eq!(bytes(l16(24_000)).len(), 960);
+    }
+
+    #[test]
+    fn opus_comes_in_packets_of_20_ms_with_their_times_however_it_was_cut() {
+        let wanted = read("format=OPUS&sample_rate=16000").unwrap().wanted;
+        let format = AudioFormat {
+            encoding: Encoding::Opus,
+            rate: 16_000,
+        };
+        assert_eq!(wanted, Wanted::Format(format));
+        let mut writer = Writer::new(8000, format);
+        let (mut times, mut at_ms) = (Vec::new(), 100);
+        let mut decoder = opus::Decoder::new(16_000).unwrap();
+        for piece in vec![1000; 8 * 110].chunks(8 * 30) {
+            writer.write(at_ms, piece, |at, text| {
+                let packet = base64::decode_vec(text.as_bytes(), 1000).unwrap();
+                assert_eq!(decoder.decode(&packet, &mut [0; 640]), Ok(320));
+                times.push(at);
+            });
+            at_ms += 30;
+        }
+        assert_eq!(times, [100, 120, 140, 160, 180], "10 ms wait for more");
     }
 }

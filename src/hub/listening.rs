@@ -9,10 +9,11 @@ use super::{
     fanout::Client,
     outbox::Item,
     protocol::Class,
+    viewer::Voice,
 };
 use crate::{
     base::{
-        format::AudioFormat,
+        format::{AudioFormat, Encoding},
         ids::{CallId, TenantId},
     },
     bus::News,
@@ -26,20 +27,36 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 /// How often a call's ring is emptied: a frame's length, so that a frame waits for one turn at most.
 const TURN: Duration = Duration::from_millis(10);
 
+/// Sides of calls that are encoded as Opus at once, for listeners who asked for it: at 30 to 210 µs a packet, this many take a core
+/// at most.
+const ENCODERS: usize = 128;
+
 /// Who listens, and to what.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Audience {
     state: Mutex<State>,
     serial: AtomicU64,
+    encoders: Arc<Semaphore>,
+}
+
+impl Default for Audience {
+    fn default() -> Self {
+        Self {
+            state: Mutex::default(),
+            serial: AtomicU64::default(),
+            encoders: Arc::new(Semaphore::new(ENCODERS)),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +75,8 @@ pub(super) struct Listener {
     call: Option<CallId>,
     settings: AudioSettings,
     client: Arc<Client>,
+    /// It was told that it hears not everything.
+    refused: AtomicBool,
 }
 
 /// A listener's place, given up when dropped.
@@ -99,6 +118,7 @@ impl Audience {
             call,
             settings,
             client,
+            refused: AtomicBool::new(false),
         });
         self.lock().listeners.entry(tenant).or_default().push(listener.clone());
         for live in deps.control.active(tenant) {
@@ -174,7 +194,7 @@ impl Audience {
 
     /// Takes a call's audio until its stream ends or nobody listens.
     async fn follow(&self, tenant: TenantId, call: CallId, listening: Listening) {
-        let mut line = Line::new(listening);
+        let mut line = Line::new(listening, self.encoders.clone());
         let mut turns = tokio::time::interval(TURN);
         turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -192,19 +212,24 @@ impl Audience {
     }
 }
 
+/// A writer, and the place that an encoder takes.
+type Placed = (Writer, Option<OwnedSemaphorePermit>);
+
 /// One call on its way to its listeners.
 struct Line {
     listening: Listening,
     stream: Stream,
     greeted: HashSet<u64>,
-    writers: HashMap<(bool, AudioFormat), Writer>,
+    encoders: Arc<Semaphore>,
+    /// What writes each side in each format, with its place where that needs one; `None` where there was no place.
+    writers: HashMap<(bool, AudioFormat), Option<Placed>>,
     chunks: HashMap<(bool, Wanted), u64>,
     bytes: Vec<u8>,
     samples: Vec<i16>,
 }
 
 impl Line {
-    fn new(listening: Listening) -> Self {
+    fn new(listening: Listening, encoders: Arc<Semaphore>) -> Self {
         let row = &listening.row;
         let stream = Stream {
             stream_id: listening.stream_id.clone(),
@@ -217,6 +242,7 @@ impl Line {
             listening,
             stream,
             greeted: HashSet::new(),
+            encoders,
             writers: HashMap::new(),
             chunks: HashMap::new(),
             bytes: Vec::new(),
@@ -234,6 +260,11 @@ impl Line {
             newcomer.tell(self.stream.start(&newcomer.settings).into(), Class::Event);
         }
         self.greeted = here;
+        // Places of encoders that nobody hears any more are given up; who was refused one is tried again.
+        self.writers.retain(|(_, format), writer| {
+            let wanted = |l: &Arc<Listener>| l.settings.wanted == Wanted::Format(*format);
+            writer.is_some() && (format.encoding != Encoding::Opus || listeners.iter().any(wanted))
+        });
         self.ask(listeners);
     }
 
@@ -255,7 +286,11 @@ impl Line {
     fn is_own(&self, wanted: Wanted, side: Side) -> bool {
         match wanted {
             Wanted::Native => true,
-            Wanted::Format(format) => format == self.stream.format(side),
+            Wanted::Format(format) => {
+                let own = self.stream.format(side);
+                // Packets of Opus tell no rate: whoever decodes them chooses it.
+                format == own || [format.encoding, own.encoding] == [Encoding::Opus; 2]
+            }
         }
     }
 
@@ -283,7 +318,7 @@ impl Line {
 
     /// One piece, to all whom it is for; each text is made once.
     fn piece(&mut self, span: MonitorSpan, bytes: &[u8], listeners: &[Arc<Listener>]) {
-        let mut texts: Vec<(Wanted, Utf8Bytes)> = Vec::new();
+        let mut texts: Vec<(Wanted, Vec<Utf8Bytes>)> = Vec::new();
         for listener in listeners.iter().filter(|l| l.settings.hears(span.side)) {
             let wanted = listener.settings.wanted;
             let own = self.is_own(wanted, span.side);
@@ -294,47 +329,81 @@ impl Line {
             if !suits {
                 continue;
             }
-            let made = texts.iter().find(|(w, _)| *w == wanted).map(|(_, text)| text.clone());
-            let text = match made {
-                Some(text) => text,
-                None => {
-                    let text: Utf8Bytes = self.write(span, bytes, wanted).into();
-                    texts.push((wanted, text.clone()));
-                    text
-                }
-            };
-            listener.tell(text, Class::Audio);
+            let made = texts.iter().position(|(w, _)| *w == wanted);
+            let made = made.unwrap_or_else(|| {
+                texts.push((wanted, self.write(span, bytes, wanted, listeners)));
+                texts.len() - 1
+            });
+            for text in &texts[made].1 {
+                listener.tell(text.clone(), Class::Audio);
+            }
         }
     }
 
-    fn write(&mut self, span: MonitorSpan, bytes: &[u8], wanted: Wanted) -> String {
-        let payload = match span.piece {
+    fn write(
+        &mut self,
+        span: MonitorSpan,
+        bytes: &[u8],
+        wanted: Wanted,
+        listeners: &[Arc<Listener>],
+    ) -> Vec<Utf8Bytes> {
+        let mut texts = Vec::new();
+        let chunk = self.chunks.entry((span.side == Side::Caller, wanted)).or_default();
+        let stream = &self.stream;
+        let mut put = |at_ms, payload: &str| {
+            *chunk += 1;
+            texts.push(stream.media(span.side, *chunk, at_ms, payload).into());
+        };
+        match span.piece {
             // As the vendor wrote it.
-            Piece::Base64 => String::from_utf8_lossy(bytes).into_owned(),
-            Piece::Encoded => base64::encode_string(bytes),
+            Piece::Base64 => put(span.at_ms, &String::from_utf8_lossy(bytes)),
+            Piece::Encoded => put(span.at_ms, &base64::encode_string(bytes)),
             Piece::Samples { .. } => {
                 self.samples.clear();
                 let pairs = bytes.chunks_exact(2);
                 self.samples.extend(pairs.map(|b| i16::from_le_bytes([b[0], b[1]])));
-                let own = self.stream.format(span.side);
+                let own = stream.format(span.side);
                 let format = match wanted {
                     Wanted::Format(format) => format,
                     Wanted::Native => own,
                 };
-                let key = (span.side == Side::Caller, format);
-                let writer = self.writers.entry(key).or_insert_with(|| Writer::new(own.rate, format));
-                writer.write(&self.samples)
+                let writer = self
+                    .writers
+                    .entry((span.side == Side::Caller, format))
+                    .or_insert_with(|| {
+                        let place = match format.encoding {
+                            Encoding::Opus => Some(self.encoders.clone().try_acquire_owned().ok()?),
+                            _ => None,
+                        };
+                        Some((Writer::new(own.rate, format), place))
+                    });
+                match writer {
+                    Some((writer, _)) => writer.write(span.at_ms, &self.samples, put),
+                    None => refused(wanted, listeners),
+                }
             }
-        };
-        let chunk = self.chunks.entry((span.side == Side::Caller, wanted)).or_default();
-        *chunk += 1;
-        self.stream.media(span.side, *chunk, span.at_ms, &payload)
+        }
+        texts
     }
 
     fn farewell(&self, listeners: &[Arc<Listener>]) {
         let text: Utf8Bytes = self.stream.stop().into();
         for listener in listeners.iter().filter(|l| self.greeted.contains(&l.serial)) {
             listener.tell(text.clone(), Class::Event);
+        }
+    }
+}
+
+/// There is no place for another encoder: this audio is left out. That is said to each, once, where it is first refused.
+fn refused(wanted: Wanted, listeners: &[Arc<Listener>]) {
+    metrics::dropped("frontend_audio", "encoders_busy", 1);
+    for listener in listeners.iter().filter(|l| l.settings.wanted == wanted) {
+        if !listener.refused.swap(true, Relaxed) {
+            let text = Voice::Audio.error(
+                "busy",
+                "too many calls are being encoded as Opus: ask for another format",
+            );
+            listener.tell(text.into(), Class::Event);
         }
     }
 }

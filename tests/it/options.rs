@@ -69,7 +69,7 @@ async fn every_bad_value_is_refused_with_what_would_do() {
     ];
     let audio: &[(&str, &str)] = &[
         ("track=left", "track is none of inbound, outbound, both"),
-        ("format=mp3", "format is none of PCMU, PCMA, L16, native"),
+        ("format=mp3", "format is none of PCMU, PCMA, L16, opus, native"),
         (
             "format=opus",
             "format=opus is not offered here: ask for PCMU, PCMA, L16 or native",
