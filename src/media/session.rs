@@ -38,9 +38,8 @@ const HELD_MS: u32 = 1000;
 const ECHO_RING_MS: u32 = 500;
 /// The ring from the caller of an echo, in ms. It is emptied at once, so a frame's length is enough.
 const ECHO_UPLINK_MS: u32 = 40;
-/// Room for the packets of an echo: as many as its ring may hold of 20 ms, at 128 kbit/s.
-const ECHO_PACKETS: usize = 25;
-const ECHO_PACKET_BYTES: usize = ECHO_PACKETS * 320;
+/// Packets of an echo, and room for them at 128 kbit/s.
+const ECHO_PACKETS: (usize, usize) = (25, 25 * 320);
 /// How long the peer has to answer our close.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
 /// Changes of the audio's rate that a stream may make; what comes at yet another is left out.
@@ -628,15 +627,11 @@ impl Leg {
         true
     }
 
-    /// Hands samples to whoever listens, with the payload that they came in and how it is written; the first `concealed` samples are
-    /// not in it.
+    /// Hands samples to whoever listens, with the payload that said them; the first `concealed` samples are not in it.
     fn relay(&mut self, samples: &[i16], said: Option<(Encoding, &[u8])>, concealed: usize, resampled: &mut [i16]) {
-        if self.muted_uplink {
-            self.accounts.in_dropped_unheard += samples.len() as u64;
-            return;
-        }
         match &mut self.way {
             Way::None => self.accounts.in_dropped_unheard += samples.len() as u64,
+            _ if self.muted_uplink => self.accounts.in_dropped_unheard += samples.len() as u64,
             Way::Ear(up) => self.wake_ear |= up.push(samples, said, resampled, &mut self.accounts),
             Way::Echo { up, rx, down } => {
                 let ms = samples.len() as u64 * 1000 / u64::from(self.ingress.rate());
@@ -659,12 +654,12 @@ impl Leg {
                     playout.expect(Duration::from_millis(ms));
                 }
                 let taken = down.push_packet(UtteranceId::default(), samples, packet, false);
-                let book = if taken {
-                    &mut self.accounts.in_relayed
+                let a = &mut self.accounts;
+                *(if taken {
+                    &mut a.in_relayed
                 } else {
-                    &mut self.accounts.in_dropped_full
-                };
-                *book += samples.len() as u64;
+                    &mut a.in_dropped_full
+                }) += samples.len() as u64;
                 self.accounts.in_dropped_unheard += lost.len() as u64;
             }
         }
@@ -692,7 +687,7 @@ impl Leg {
         let (way, downlink, live) = match plan.route {
             Route::Echo if opus_in && opus_out => {
                 let room = (rate * ECHO_RING_MS / 1000) as usize;
-                let (down, playing) = ring::downlink_of_packets(rate, room, ECHO_PACKETS, ECHO_PACKET_BYTES);
+                let (down, playing) = ring::downlink_of_packets(rate, room, ECHO_PACKETS.0, ECHO_PACKETS.1);
                 // Packets tell no rate: what is sent has the one that they were read at.
                 self.outbound.rate = rate;
                 (Way::Passed { down }, Some(playing), true)
