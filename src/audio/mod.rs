@@ -9,6 +9,7 @@ pub mod g722;
 pub mod gain;
 pub mod isa;
 pub mod l16;
+pub mod ogg;
 pub mod opus;
 pub mod order;
 pub mod resample;

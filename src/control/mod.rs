@@ -386,6 +386,14 @@ impl Control {
         answer.await.map_err(|_| gone())
     }
 
+    /// Stops the recording of a call, or lets it go on. What is said meanwhile is silence in the file.
+    pub async fn record(&self, tenant: TenantId, id: &str, on: bool) -> Result<(), Fault> {
+        let entry = self.find(tenant, id)?;
+        let (done, answer) = oneshot::channel();
+        self.send(&entry, Command::Record(on, done)).await?;
+        answer.await.map_err(|_| gone())?
+    }
+
     /// Drops what is queued at the vendor of the media socket of that id, or one chunk of it where the vendor can tell them apart.
     pub async fn silence(&self, tenant: TenantId, connection: &str, what: Silence) -> Result<(), Fault> {
         let calls = self.shared.directory.of_tenant(tenant);

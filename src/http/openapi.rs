@@ -113,7 +113,7 @@ fn operation(route: &Route, doc: &Doc, bodies: &mut SchemaGenerator, answers: &m
     let json_of = |schema: Schema| json!({ "application/json": { "schema": schema } });
     let content = match doc.answers {
         Some(answer) => json_of(answer(answers)),
-        None => json!({ "audio/wav": {} }),
+        None => json!({ "audio/wav": {}, "audio/ogg": {} }),
     };
     let in_path = route
         .path

@@ -1,12 +1,12 @@
-//! A call's recording, whole or a range of it (RFC 9110 §14): players seek.
+//! A call's recording, whole or a range of it (RFC 9110 §14): players seek; and its pause, for what must not be recorded.
 //!
 //! Files are read in pieces on the blocking pool, each when the client has taken the one before: who reads slowly holds no thread.
 
 use super::{
     Shared,
-    respond::{Answer, Failure},
+    respond::{Answer, Failure, data},
 };
-use crate::{access::Identity, base::fault::Fault};
+use crate::{access::Identity, base::fault::Fault, record::Format};
 use axum::{
     Extension,
     body::Body,
@@ -16,9 +16,12 @@ use axum::{
 use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderMap, StatusCode, header};
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
+    ops::Range as Span,
     path::{Component, Path, PathBuf},
 };
 use tokio::task::spawn_blocking;
@@ -43,9 +46,10 @@ pub(super) async fn recording(
         Ok(Err(e)) if e.kind() == io::ErrorKind::NotFound => return Err(Fault::not_found("recording").into()),
         Ok(Err(_)) | Err(_) => return Err(Fault::internal("a recording cannot be read").into()),
     };
+    let kind = Format::media_type(&name);
     match read_range(&headers, size) {
-        Range::All => Ok(send(file, 0, size, size, StatusCode::OK)),
-        Range::Part { from, to } => Ok(send(file, from, to, size, StatusCode::PARTIAL_CONTENT)),
+        Range::All => Ok(send(file, kind, 0..size, size, StatusCode::OK)),
+        Range::Part { from, to } => Ok(send(file, kind, from..to, size, StatusCode::PARTIAL_CONTENT)),
         Range::None => {
             let mut response = Failure::with_status(StatusCode::RANGE_NOT_SATISFIABLE, "no such range").into_response();
             if let Ok(value) = format!("bytes */{size}").parse() {
@@ -54,6 +58,42 @@ pub(super) async fn recording(
             Ok(response)
         }
     }
+}
+
+/// Whether a call's recording goes on.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Standing {
+    /// Our id of the call.
+    id: String,
+    /// Whether it is stopped.
+    paused: bool,
+}
+
+/// `POST /api/calls/{id}/recording/pause`: while a card number is read out. What is said meanwhile is silence in the file.
+pub(super) async fn pause(
+    State(shared): State<Shared>,
+    Extension(who): Extension<Identity>,
+    Segment(id): Segment<String>,
+) -> Answer {
+    steer(&shared, &who, &id, false).await
+}
+
+/// `POST /api/calls/{id}/recording/resume`
+pub(super) async fn resume(
+    State(shared): State<Shared>,
+    Extension(who): Extension<Identity>,
+    Segment(id): Segment<String>,
+) -> Answer {
+    steer(&shared, &who, &id, true).await
+}
+
+async fn steer(shared: &Shared, who: &Identity, id: &str, on: bool) -> Answer {
+    let row = shared.control.call(who.tenant, id).await?.row;
+    shared.control.record(who.tenant, id, on).await?;
+    Ok(data(Standing {
+        id: row.call_id.to_string(),
+        paused: !on,
+    }))
 }
 
 /// `name` under `root`, unless it leads out of it.
@@ -100,7 +140,13 @@ fn read_range(headers: &HeaderMap, size: u64) -> Range {
     }
 }
 
-fn send(file: File, from: u64, to: u64, size: u64, status: StatusCode) -> Response {
+fn send(
+    file: File,
+    kind: &'static str,
+    Span { start: from, end: to }: Span<u64>,
+    size: u64,
+    status: StatusCode,
+) -> Response {
     let pieces = stream::try_unfold((file, from), move |(file, at)| async move {
         if at == to {
             return Ok(None);
@@ -117,7 +163,7 @@ fn send(file: File, from: u64, to: u64, size: u64, status: StatusCode) -> Respon
             response.headers_mut().insert(name, value);
         }
     };
-    set(header::CONTENT_TYPE, "audio/wav".to_owned());
+    set(header::CONTENT_TYPE, kind.to_owned());
     set(header::ACCEPT_RANGES, "bytes".to_owned());
     set(header::CONTENT_LENGTH, (to - from).to_string());
     if status == StatusCode::PARTIAL_CONTENT {

@@ -174,6 +174,10 @@ pub fn table(deps: &Deps) -> Vec<Route> {
         route(get, "/api/calls/{id}/transcript", VIEW, calls::transcript)
             .says::<Data<calls::Transcript>>("Who said what on a call"),
         route(get, "/api/calls/{id}/recording", VIEW, recording::recording).plays("The recording of a call"),
+        route(post, "/api/calls/{id}/recording/pause", ACT, recording::pause)
+            .says::<Data<recording::Standing>>("Stop the recording of a live call"),
+        route(post, "/api/calls/{id}/recording/resume", ACT, recording::resume)
+            .says::<Data<recording::Standing>>("Let the recording of a live call go on"),
         route(post, "/api/calls/initiate", ACT, place::initiate)
             .says::<Done<place::Placed>>("Place a call")
             .takes::<place::DialBody>(),

@@ -1,13 +1,14 @@
-//! A call's audio to disk: the tap a media thread writes, and the one thread that turns taps into stereo WAV files.
+//! A call's audio to disk: the tap a media thread writes, and the one thread that turns taps into stereo files, WAV or Ogg Opus.
 //!
 //! Left is the caller, right is what the caller was sent. Both are placed on one clock of 8 kHz samples, so the sides do not drift:
 //! position 0 is the leg's begin, and where a side says nothing there is silence.
 
 mod config;
 mod recorder;
+mod sink;
 mod timeline;
 
-pub use config::Config;
+pub use config::{Config, Format};
 pub use recorder::{RecordError, Recorder};
 
 use rtrb::Producer;

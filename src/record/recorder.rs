@@ -1,20 +1,18 @@
 //! The one thread that writes recordings: takes what the taps hold ten times a second and streams it to disk.
 //!
-//! A file is valid at any moment up to the last second: its sizes are patched as it grows. A disk that fails or is full ends that
+//! A file is valid at any moment up to the last second. A disk that fails or is full ends that
 //! recording alone; the call never waits for it, because a tap that nobody empties drops what it is given.
 
 use super::{
-    Config, TapSpan, TapTx,
+    Config, Format, TapSpan, TapTx,
+    sink::Sink,
     timeline::{RATE, Taken, Timeline},
 };
-use crate::{audio::wav, base::time::Mono, metrics};
+use crate::{base::time::Mono, metrics};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use rtrb::{Consumer, RingBuffer};
 use std::{
-    fmt,
-    fs::{DirBuilder, File, OpenOptions},
-    io,
-    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    fmt, io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -106,16 +104,16 @@ impl Recorder {
             self.live.fetch_sub(1, Relaxed);
             return Err(RecordError::TooMany { limit });
         }
-        let made = create(path).map_err(|error| RecordError::File {
+        let made = Sink::create(path, self.config.format).map_err(|error| RecordError::File {
             path: path.to_owned(),
             error,
         });
-        let sent = made.and_then(|file| {
+        let sent = made.and_then(|sink| {
             let seconds = self.config.buffer.as_secs_f64();
             let (samples_tx, samples) = RingBuffer::new((2.0 * RATE as f64 * seconds) as usize);
             let (spans_tx, spans) = RingBuffer::new((SPANS_PER_SECOND as f64 * seconds) as usize);
             let limit = RATE * self.config.max_length.as_secs();
-            let recording = Recording::new(path.to_owned(), file, samples, spans, limit);
+            let recording = Recording::new(path.to_owned(), sink, samples, spans, limit);
             let begun = self.begun.as_ref().ok_or(RecordError::Stopped)?;
             begun.send(Box::new(recording)).map_err(|_| RecordError::Stopped)?;
             Ok(TapTx::new(samples_tx, spans_tx))
@@ -124,6 +122,11 @@ impl Recorder {
             self.live.fetch_sub(1, Relaxed);
         }
         sent
+    }
+
+    /// How recordings are written.
+    pub const fn format(&self) -> Format {
+        self.config.format
     }
 
     /// Recordings that run.
@@ -139,15 +142,6 @@ impl Drop for Recorder {
             let _ = thread.join();
         }
     }
-}
-
-fn create(path: &Path) -> io::Result<File> {
-    if let Some(folder) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o750).create(folder)?;
-    }
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o640).open(path)?;
-    file.write_all_at(&wav::header(RATE as u32, 2, 0), 0)?;
-    Ok(file)
 }
 
 fn run(begun: &Receiver<Box<Recording>>, live: &AtomicUsize) {
@@ -182,28 +176,26 @@ fn run(begun: &Receiver<Box<Recording>>, live: &AtomicUsize) {
 #[derive(Debug)]
 struct Recording {
     path: PathBuf,
-    file: File,
+    sink: Sink,
     samples: Consumer<i16>,
     spans: Consumer<TapSpan>,
     timeline: Timeline,
     /// Scratch: one run of samples, and frames on their way to the file.
     run: Vec<i16>,
     bytes: Vec<u8>,
-    frames: u64,
     patched: Mono,
 }
 
 impl Recording {
-    fn new(path: PathBuf, file: File, samples: Consumer<i16>, spans: Consumer<TapSpan>, limit: u64) -> Self {
+    fn new(path: PathBuf, sink: Sink, samples: Consumer<i16>, spans: Consumer<TapSpan>, limit: u64) -> Self {
         Self {
             path,
-            file,
+            sink,
             samples,
             spans,
             timeline: Timeline::new(limit),
             run: Vec::new(),
             bytes: Vec::new(),
-            frames: 0,
             patched: Mono::ZERO,
         }
     }
@@ -229,7 +221,7 @@ impl Recording {
         self.write(taken)?;
         if now.since(self.patched) >= PATCH_EVERY {
             self.patched = now;
-            self.patch()?;
+            self.sink.patch()?;
         }
         let (late, over) = self.timeline.take_lost();
         for (reason, n) in [("late", late), ("too_long", over)] {
@@ -246,8 +238,7 @@ impl Recording {
             self.advance(Mono::now())?;
             let taken = self.timeline.rest(&mut self.bytes);
             self.write(taken)?;
-            self.patch()?;
-            self.file.sync_data()
+            self.sink.end()
         };
         match finish() {
             Ok(()) => count("done"),
@@ -277,23 +268,11 @@ impl Recording {
         Ok(())
     }
 
-    /// Writes the bytes gathered, which are the frames of `taken`. What they do not spell out is a hole, which reads as silence.
+    /// Writes the bytes gathered, which are the frames of `taken`. What they do not spell out is silence.
     fn write(&mut self, taken: Option<Taken>) -> io::Result<()> {
         let Some(taken) = taken else { return Ok(()) };
-        self.file
-            .write_all_at(&self.bytes, wav::HEADER_LEN as u64 + taken.at * 4)?;
+        self.sink.write(&taken, &self.bytes)?;
         self.bytes.clear();
-        self.frames = taken.end;
-        Ok(())
-    }
-
-    /// Brings length and sizes of the file up to what was written.
-    fn patch(&mut self) -> io::Result<()> {
-        let bytes = self.frames * 4;
-        self.file.set_len(wav::HEADER_LEN as u64 + bytes)?;
-        for (at, size) in wav::sizes(u32::try_from(bytes).unwrap_or(u32::MAX)) {
-            self.file.write_all_at(&size, at as u64)?;
-        }
         Ok(())
     }
 }

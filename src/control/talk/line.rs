@@ -2,7 +2,7 @@
 
 use super::Talk;
 use crate::{
-    base::fault::{Fault, Kind},
+    base::fault::{Fault, Kind, Origin},
     control::{Listening, Mute, call::Now, directory::lock, plan},
     media::{Arrival, LegCommand, LegEvent, LegHandle, LegSendError, monitor::monitor},
     metrics,
@@ -61,6 +61,9 @@ impl Talk {
             unsent: VecDeque::new(),
         });
         self.send_leg(LegCommand::Plan(Box::new(laid.plan)));
+        if self.paused {
+            self.send_leg(LegCommand::Record(false));
+        }
         if self.muted.inbound == Some(true) || self.muted.outbound == Some(true) {
             self.mute(Mute::default());
         }
@@ -97,6 +100,27 @@ impl Talk {
         });
     }
 
+    /// Stops the recording, or lets it go on; a call without its stream yet begins so.
+    pub(super) fn record(&mut self, on: bool) -> Result<(), Fault> {
+        let recorded = match self.line {
+            Some(_) => self.call.row().recording.is_some(),
+            None => self.profile.record,
+        };
+        if !recorded || self.call.is_over() {
+            return Err(Fault::client(Kind::Conflict, "the call is not being recorded"));
+        }
+        if self.line.as_ref().is_some_and(|l| l.unsent.len() >= MAX_UNSENT) {
+            return Err(Fault::new(
+                Origin::Us,
+                Kind::Unavailable,
+                "the call's media thread is busy: try again in a moment",
+            ));
+        }
+        self.paused = !on;
+        self.send_leg(LegCommand::Record(on));
+        Ok(())
+    }
+
     pub(super) fn open_recording(&mut self) -> Option<TapTx> {
         if !self.profile.record {
             return None;
@@ -106,9 +130,10 @@ impl Talk {
             0 => String::new(),
             n => format!("-{}", n + 1),
         };
+        let kind = deps.recorder.format().extension();
         let file = deps
             .recordings
-            .join(format!("{}{part}.wav", self.call.row().session_id));
+            .join(format!("{}{part}.{kind}", self.call.row().session_id));
         match deps.recorder.open(&deps.data_root.join(&file)) {
             Ok(tap) => {
                 self.call.recorded_to(file.to_string_lossy().into_owned());

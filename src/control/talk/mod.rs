@@ -58,6 +58,8 @@ pub(super) enum Command {
     Language(String),
     /// Stop the audio, or let it pass again; told what is stopped then.
     Mute(Mute, oneshot::Sender<Mute>),
+    /// Stop the recording, or let it go on.
+    Record(bool, Done),
     /// Drop what is queued at the vendor.
     Silence(Silence),
     /// Send keys.
@@ -126,6 +128,8 @@ pub(super) struct Talk {
     desk: Desk,
     jobs: FuturesUnordered<BoxFuture<'static, Event>>,
     muted: Mute,
+    /// The recording is stopped.
+    paused: bool,
     ended: bool,
 }
 
@@ -173,6 +177,7 @@ impl Talk {
             speech: None,
             desk: Desk::new(),
             jobs: FuturesUnordered::new(),
+            paused: false,
             muted: Mute {
                 inbound: Some(false),
                 outbound: Some(false),
@@ -243,6 +248,9 @@ impl Talk {
             }
             Command::SetStatus(status, done) => self.call.set_status(now, status, done),
             Command::Language(language) => self.listen_in(&language),
+            Command::Record(on, done) => {
+                let _ = done.send(self.record(on));
+            }
             Command::Mute(mute, told) => {
                 self.mute(mute);
                 let _ = told.send(self.muted);

@@ -1,8 +1,11 @@
 //! Recordings through real files: placed, bounded, valid at any moment, harmless when the disk is not there.
 
 use super::*;
-use crate::record::Side;
-use std::os::unix::fs::PermissionsExt;
+use crate::{
+    audio::{ogg, wav},
+    record::Side,
+};
+use std::{fs::OpenOptions, os::unix::fs::PermissionsExt};
 use tempfile::TempDir;
 
 /// Reads a stereo file: the frames that its header says it has.
@@ -150,7 +153,8 @@ fn a_full_disk_ends_the_recording_and_the_tap_goes_on_dropping() {
     let (spans_tx, spans) = RingBuffer::new(10);
     let mut tap = TapTx::new(samples_tx, spans_tx);
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let mut recording = Recording::new("/dev/full".into(), full, samples, spans, u64::MAX);
+    let sink = Sink::on(full, Format::Wav, 0);
+    let mut recording = Recording::new("/dev/full".into(), sink, samples, spans, u64::MAX);
     tap.push(Side::Caller, RATE, &[1; 100]);
     assert!(!recording.pump(Mono::from_millis(10_000)));
     drop(recording);
@@ -158,4 +162,134 @@ fn a_full_disk_ends_the_recording_and_the_tap_goes_on_dropping() {
         tap.push(Side::Caller, RATE + n * 160, &[1; 160]);
     }
     assert!(tap.lost() > 0);
+}
+
+fn opus() -> Config {
+    Config {
+        format: Format::Opus,
+        ..Config::default()
+    }
+}
+
+/// The power of a tone of `hz` in samples at 8 kHz, and that of all else, as amplitudes.
+fn tone(samples: &[i16], hz: f64) -> (f64, f64) {
+    let (mut s, mut c, mut all) = (0.0, 0.0, 0.0);
+    for (n, x) in samples.iter().enumerate() {
+        let (sin, cos) = (n as f64 * hz * std::f64::consts::TAU / 8000.0).sin_cos();
+        (s, c) = (s + f64::from(*x) * sin, c + f64::from(*x) * cos);
+        all += f64::from(*x).powi(2);
+    }
+    let n = samples.len() as f64;
+    let power = (s * s + c * c) * 2.0 / n;
+    ((power * 2.0 / n).sqrt(), ((all - power).max(0.0) * 2.0 / n).sqrt())
+}
+
+/// A second of the tone of each side, in its place; between them silence.
+fn two_sides(tap: &mut TapTx) {
+    use crate::audio::tone::Sine;
+    let mut second = [0; 8000];
+    Sine::new(8000, 500.0, 8000.0).fill(&mut second);
+    for (n, frame) in second.chunks(160).enumerate() {
+        tap.push(Side::Caller, 800 + n as u64 * 160, frame);
+    }
+    Sine::new(8000, 900.0, 6000.0).fill(&mut second);
+    for (n, frame) in second.chunks(160).enumerate() {
+        tap.push(Side::Agent, 12_000 + n as u64 * 160, frame);
+    }
+}
+
+#[test]
+fn an_opus_recording_holds_each_side_in_its_place_and_neither_in_the_other() {
+    let config = Config {
+        buffer: Duration::from_secs(5),
+        ..opus()
+    };
+    let desk = Desk::new(&config);
+    let path = desk.folder.path().join("call.opus");
+    let mut tap = desk.recorder.open(&path).unwrap();
+    two_sides(&mut tap);
+    assert_eq!(tap.lost(), 0);
+    drop(tap);
+    desk.until_written();
+    let file = std::fs::read(&path).unwrap();
+    let sides = ogg::read(&file).unwrap();
+    assert!(sides.complete);
+    assert_eq!(
+        (sides.rate, sides.left.len(), sides.right.len()),
+        (8000, 20_000, 20_000)
+    );
+    for (side, begin, hz, amplitude) in [(&sides.left, 800, 500.0, 8000.0), (&sides.right, 12_000, 900.0, 6000.0)] {
+        let (heard, else_) = tone(&side[begin + 1000..begin + 7000], hz);
+        assert!((heard / amplitude - 1.0).abs() < 0.1, "{heard:.0} of {amplitude}");
+        assert!(else_ < amplitude / 10.0, "{else_:.0} beside {amplitude}");
+        // It begins where it was placed, and the other side says nothing meanwhile.
+        let loud = |s: &i16| s.unsigned_abs() > 2000;
+        let first = side.iter().position(loud).unwrap();
+        assert!(first.abs_diff(begin) < 40, "at {first}, not {begin}");
+    }
+    assert!(sides.left[11_000..].iter().all(|s| s.unsigned_abs() < 100));
+    assert!(sides.right[..11_000].iter().all(|s| s.unsigned_abs() < 100));
+    assert!(file.len() < 2 * 20_000 / 4, "{} bytes", file.len());
+}
+
+#[test]
+fn an_opus_file_cut_anywhere_plays_up_to_its_last_page() {
+    let config = Config {
+        buffer: Duration::from_secs(5),
+        ..opus()
+    };
+    let desk = Desk::new(&config);
+    let path = desk.folder.path().join("call.opus");
+    let mut tap = desk.recorder.open(&path).unwrap();
+    two_sides(&mut tap);
+    drop(tap);
+    desk.until_written();
+    let file = std::fs::read(&path).unwrap();
+    let whole = ogg::read(&file).unwrap();
+    let mut lengths = Vec::new();
+    for n in (0..file.len()).step_by(7) {
+        let Ok(cut) = ogg::read(&file[..n]) else {
+            assert!(n < 150, "the headers are whole at {n} bytes");
+            continue;
+        };
+        assert!(!cut.complete);
+        assert!(whole.left.starts_with(&cut.left) && whole.right.starts_with(&cut.right));
+        lengths.push(cut.left.len());
+    }
+    lengths.dedup();
+    assert_eq!(lengths.len(), 6, "no page is longer than half a second: {lengths:?}");
+}
+
+#[test]
+fn an_opus_file_grows_by_the_half_second_while_the_call_goes_on() {
+    let desk = Desk::new(&opus());
+    let path = desk.folder.path().join("call.opus");
+    let mut tap = desk.recorder.open(&path).unwrap();
+    let mut at = 0;
+    until(|| {
+        tap.push(Side::Caller, at, &[5; 160]);
+        at += 160;
+        let sides = ogg::read(&std::fs::read(&path).unwrap()).unwrap();
+        sides.left.len() > 8000 && !sides.complete
+    });
+}
+
+#[test]
+fn hours_of_silence_are_soon_written_in_either_format() {
+    for format in [Format::Wav, Format::Opus] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("call");
+        let mut sink = Sink::create(&path, format).unwrap();
+        let taken = Taken {
+            at: 0,
+            end: RATE * 3600 + 7,
+        };
+        sink.write(&taken, &[]).unwrap();
+        sink.end().unwrap();
+        if format == Format::Opus {
+            let sides = ogg::read(&std::fs::read(&path).unwrap()).unwrap();
+            assert_eq!(sides.left.len() as u64, RATE * 3600 + 7);
+            assert!(sides.left.iter().chain(&sides.right).all(|s| s.unsigned_abs() < 10));
+        }
+    }
 }
