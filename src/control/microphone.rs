@@ -1,4 +1,6 @@
 //! A frontend's microphone on a call: recognised by an ear of its own, or played to the caller as it is.
+//!
+//! A microphone speaks in real time: what is to be recognised and comes faster is dropped, since recognition is everybody's.
 
 use super::{
     Microphone,
@@ -19,8 +21,42 @@ use tokio::sync::mpsc;
 const IDLE: Duration = Duration::from_secs(10);
 /// Seconds of audio kept for an ear that does not keep up.
 const RING_SECONDS: usize = 5;
+/// How far audio to be recognised may run ahead of the clock.
+const AHEAD: Duration = Duration::from_secs(2);
+/// Each change of rate and each new beginning takes a new ear, and gives one back so often.
+const EAR_EVERY: Duration = Duration::from_secs(2);
+/// How many of them there may be at once.
+const EARS: u32 = 4;
 /// News that may wait for the call's task.
 const NEWS: usize = 64;
+
+/// How much of something there may be in a time.
+#[derive(Debug)]
+struct Pace {
+    /// How far it may run ahead of the clock.
+    ahead: Duration,
+    /// Until when it is taken already.
+    until: Mono,
+}
+
+impl Pace {
+    const fn new(ahead: Duration) -> Self {
+        Self {
+            ahead,
+            until: Mono::ZERO,
+        }
+    }
+
+    /// What there is room for.
+    fn room(&self, now: Mono) -> Duration {
+        (now + self.ahead).since(self.until.max(now))
+    }
+
+    /// Takes so much, which there is room for.
+    fn take(&mut self, now: Mono, much: Duration) {
+        self.until = self.until.max(now) + much;
+    }
+}
 
 /// The microphone of one call's frontends.
 #[derive(Debug)]
@@ -36,6 +72,12 @@ pub(super) struct Desk {
     pub(super) sender: Sender,
     aloud: Option<UtteranceId>,
     used: Mono,
+    /// Of the audio to be recognised.
+    pace: Pace,
+    /// Of the ears that are opened for it.
+    ears: Pace,
+    /// The frontends know that audio was too fast.
+    told: bool,
     closed: bool,
 }
 
@@ -51,6 +93,9 @@ impl Desk {
             sender: Sender::Agent,
             aloud: None,
             used: Mono::ZERO,
+            pace: Pace::new(AHEAD),
+            ears: Pace::new(EAR_EVERY.saturating_mul(EARS)),
+            told: false,
             closed: false,
         }
     }
@@ -67,7 +112,7 @@ impl Desk {
         }
     }
 
-    /// A piece of audio to be recognised, on the lane of `shard`.
+    /// A piece of audio to be recognised, on the lane of `shard`. What it errs with is for the frontends to know, once a call.
     pub(super) fn hear(
         &mut self,
         now: Now,
@@ -76,27 +121,60 @@ impl Desk {
         profile: &Profile,
         has_leg: bool,
         audio: &Microphone,
-    ) {
+    ) -> Result<(), &'static str> {
         if self.closed {
-            return metrics::dropped("frontend_audio", "call_ended", 1);
+            metrics::dropped("frontend_audio", "call_ended", 1);
+            return Ok(());
         }
         self.used = now.mono;
-        if self.ear.as_ref().is_none_or(|ear| ear.rate() != audio.rate) {
-            self.open(speech, shard, profile, has_leg, audio.rate);
-        }
-        if let Some(ear) = &mut self.ear {
-            let piece = (ear.rate() / 50) as usize;
-            let lost = audio.samples.chunks(piece).filter(|piece| !ear.push(piece)).count();
-            if lost > 0 {
-                metrics::dropped("frontend_audio", "ear_full", lost as u64);
-            }
-            if let Some(bell) = ear.bell() {
-                bell.ring();
-            }
-        }
+        let heard = self.take(now.mono, speech, shard, profile, has_leg, audio);
         if audio.last {
             self.ear = None;
         }
+        match heard {
+            Err(message) if !std::mem::replace(&mut self.told, true) => Err(message),
+            _ => Ok(()),
+        }
+    }
+
+    fn take(
+        &mut self,
+        now: Mono,
+        speech: &Speech,
+        shard: usize,
+        profile: &Profile,
+        has_leg: bool,
+        audio: &Microphone,
+    ) -> Result<(), &'static str> {
+        if self.ear.as_ref().is_none_or(|ear| ear.rate() != audio.rate) {
+            if self.ears.room(now) < EAR_EVERY {
+                metrics::dropped("frontend_audio", "new_ears", 1);
+                return Err("the microphone begins anew or changes its rate too often: some of its audio is not heard");
+            }
+            self.ears.take(now, EAR_EVERY);
+            self.open(speech, shard, profile, has_leg, audio.rate);
+        }
+        let Some(ear) = &mut self.ear else { return Ok(()) };
+        let rate = ear.rate();
+        let room = (self.pace.room(now).as_secs_f64() * f64::from(rate)) as usize;
+        let samples = &audio.samples[..audio.samples.len().min(room)];
+        self.pace
+            .take(now, Duration::from_secs_f64(samples.len() as f64 / f64::from(rate)));
+        let lost = samples
+            .chunks((rate / 50) as usize)
+            .filter(|piece| !ear.push(piece))
+            .count();
+        if lost > 0 {
+            metrics::dropped("frontend_audio", "ear_full", lost as u64);
+        }
+        if let Some(bell) = ear.bell() {
+            bell.ring();
+        }
+        if samples.len() < audio.samples.len() {
+            metrics::dropped("frontend_audio", "too_fast", 1);
+            return Err("the microphone's audio comes faster than real time: some of it is not heard");
+        }
+        Ok(())
     }
 
     fn open(&mut self, speech: &Speech, shard: usize, profile: &Profile, has_leg: bool, rate: u32) {
@@ -195,7 +273,7 @@ mod tests {
             to_caller: false,
             last: false,
         };
-        desk.hear(at(1), &speech, 0, &profile, false, &audio);
+        desk.hear(at(1), &speech, 0, &profile, false, &audio).unwrap();
         assert_eq!(desk.next_timeout(), Some(at(1).mono + IDLE));
         desk.timeout(at(5), None);
         assert!(desk.next_timeout().is_some());
@@ -209,7 +287,45 @@ mod tests {
             }
         }
         assert_eq!(finals, [("tone of 400 Hz".to_owned(), true)]);
-        desk.hear(at(12), &speech, 0, &profile, false, &audio);
+        desk.hear(at(12), &speech, 0, &profile, false, &audio).unwrap();
         assert_eq!(desk.next_timeout(), None, "an ended call hears nothing");
+    }
+
+    /// Hears pieces of 700 ms, 45 a second, for ten seconds; how many seconds were taken, ears opened, and messages told.
+    fn flood(rates: &[u32], last: bool) -> (u64, usize, usize) {
+        let speech = Speech::new(&Config::read(&Section::empty(&Faults::default())), 1);
+        let profile = Profile {
+            stt: "fake".into(),
+            ..Profile::new("human", Kind::Human)
+        };
+        let mut desk = Desk::new();
+        let (mut opened, mut told, mut before) = (0, 0, Mono::ZERO);
+        for n in 0..450u64 {
+            let rate = rates[n as usize % rates.len()];
+            let audio = Microphone {
+                samples: vec![0; rate as usize * 7 / 10],
+                rate,
+                to_caller: false,
+                last,
+            };
+            let now = Now {
+                mono: at(1).mono + Duration::from_millis(n * 1000 / 45),
+                wall: Wall::default(),
+            };
+            told += usize::from(desk.hear(now, &speech, 0, &profile, false, &audio).is_err());
+            opened += usize::from(desk.ears.until != before);
+            before = desk.ears.until;
+        }
+        (desk.pace.until.since(at(1).mono).as_secs(), opened, told)
+    }
+
+    #[tokio::test]
+    async fn a_microphone_is_heard_in_real_time_however_fast_it_speaks_and_however_often_it_begins_anew() {
+        for (rates, last, most) in [(&[8000][..], false, 1), (&[8000, 16_000], false, 9), (&[8000], true, 9)] {
+            let (seconds, opened, told) = flood(rates, last);
+            assert!(seconds <= 12, "{rates:?}: {seconds} s were taken in 10 s");
+            assert!((1..=most).contains(&opened), "{rates:?}: {opened} ears");
+            assert_eq!(told, 1, "{rates:?}");
+        }
     }
 }

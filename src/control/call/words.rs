@@ -51,6 +51,11 @@ impl Call {
         }
     }
 
+    /// A frontend's microphone is not heard in full.
+    pub(in crate::control) fn unheard(&mut self, now: Now, message: &str) {
+        self.speech_fault(now, "STT_ERROR", message.to_owned(), None);
+    }
+
     pub(super) fn transcript(&mut self, now: Now, sender: Sender, words: Transcript) {
         if words.text.trim().is_empty() {
             return;

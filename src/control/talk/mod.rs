@@ -344,8 +344,10 @@ impl Talk {
         }
         let shard = self.line.as_ref().map_or(0, |l| l.shard);
         let speech = &self.shared.deps.speech;
-        self.desk
-            .hear(now, speech, shard, &self.profile, self.call.has_leg(), &audio);
+        let has_leg = self.call.has_leg();
+        if let Err(message) = self.desk.hear(now, speech, shard, &self.profile, has_leg, &audio) {
+            self.call.unheard(now, message);
+        }
     }
 
     fn asked(&mut self, now: Now, ask: Ask, result: Result<String, Fault>) {

@@ -302,8 +302,8 @@ impl Hearing {
         }
     }
 
-    /// Reports the outage that the end of a session begins, once.
-    pub(super) async fn fail(&mut self, message: &str) {
+    /// Reports an outage, once until [`Hearing::ready`] ends it.
+    pub(in crate::speech) async fn fail(&mut self, message: &str) {
         if !std::mem::replace(&mut self.out_of_order, true) {
             let message = message.to_owned();
             let _ = self.events.send(SpeechEvent::SttFailed { message }).await;

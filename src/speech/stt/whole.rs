@@ -29,8 +29,10 @@ pub(super) struct Recognised {
 /// Why an utterance has none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Unheard {
-    /// It is left out, for this reason.
+    /// The recogniser heard it, and it is left out for this reason.
     Dropped(&'static str),
+    /// There is no room for it: the reason, and a sentence for who listens. An outage, which ends with the next answer.
+    Crowded(&'static str, &'static str),
     /// The recogniser broke over it and has had its chances: the next session goes on behind it.
     Spent(SttError),
     /// The recogniser is out of order: the next session hears it again.
@@ -93,6 +95,13 @@ pub(super) async fn session<'a>(
                 }
             }
         }
+        while waiting.len() > WAITING {
+            metrics::dropped("stt_utterance", "slow_recogniser", 1);
+            waiting.pop_front();
+            hearing
+                .fail("the recogniser does not keep up with the call: some of what is said is left out")
+                .await;
+        }
         let unheard = pending
             .iter()
             .map(|p| p.from)
@@ -114,13 +123,7 @@ async fn answer(pending: &mut Option<Pending<'_>>) -> Option<Result<Recognised, 
 fn note(found: Found, hearing: &Hearing, waiting: &mut VecDeque<(Instant, Utterance)>) {
     match found {
         Found::Onset => hearing.started(),
-        Found::Utterance(utterance) => {
-            if waiting.len() >= WAITING {
-                metrics::dropped("stt_utterance", "slow_recogniser", 1);
-                waiting.pop_front();
-            }
-            waiting.push_back((Instant::now(), utterance));
-        }
+        Found::Utterance(utterance) => waiting.push_back((Instant::now(), utterance)),
     }
 }
 
@@ -147,7 +150,13 @@ async fn tell(
             Ok(())
         }
         Err(Unheard::Dropped(reason)) => {
+            hearing.ready().await;
             metrics::dropped("stt_utterance", reason, 1);
+            Ok(())
+        }
+        Err(Unheard::Crowded(reason, message)) => {
+            metrics::dropped("stt_utterance", reason, 1);
+            hearing.fail(message).await;
             Ok(())
         }
         Err(Unheard::Spent(error)) => {

@@ -14,6 +14,9 @@ use crate::speech::{
 };
 use futures_util::FutureExt as _;
 
+/// Said where the pool's queue is full.
+const CROWDED: &str = "too many calls wait for a recognition worker";
+
 /// What an ear listens for, as the engine takes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Task {
@@ -97,9 +100,7 @@ pub(super) async fn session(pool: &Pool, spec: &EarSpec, hearing: &mut Hearing) 
     match task.prepare(pool).await {
         Ok(()) => hearing.ready().await,
         Err(PoolError::Full) => {
-            return Err(SttError::Lost(
-                "too many calls wait for a recognition worker".to_owned(),
-            ));
+            return Err(SttError::Lost(CROWDED.to_owned()));
         }
         Err(PoolError::Lost(message)) => return Err(SttError::Lost(message)),
     }
@@ -112,7 +113,7 @@ pub(super) async fn session(pool: &Pool, spec: &EarSpec, hearing: &mut Hearing) 
                     language: Some("en".to_owned()),
                 }),
                 Ok(None) => Err(Unheard::Dropped("not_a_phrase")),
-                Err(PoolError::Full) => Err(Unheard::Dropped("queue_full")),
+                Err(PoolError::Full) => Err(Unheard::Crowded("queue_full", CROWDED)),
                 // It has had its second chance in the pool.
                 Err(PoolError::Lost(message)) => Err(Unheard::Spent(SttError::Lost(message))),
             })
