@@ -59,7 +59,7 @@ struct Config {
     memory_mb: u64,
     /// How much worse than a row of arbitrary sounds a phrase may fit before it counts as foreign speech.
     filler_margin: f64,
-    /// How long a worker may take over an utterance, besides several times its length, before it counts as hung.
+    /// How long a worker may take over an utterance, besides four times its length, before it counts as hung.
     patience: Duration,
     /// Program and arguments of a worker; empty for this program itself.
     worker_command: Vec<String>,

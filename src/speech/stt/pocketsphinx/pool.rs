@@ -10,7 +10,7 @@ use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
     sync::{Mutex, mpsc, oneshot},
-    time::{Instant, timeout},
+    time::{Instant, timeout_at},
 };
 
 /// How long a worker may take to load the engine.
@@ -40,6 +40,8 @@ pub(super) enum PoolError {
 }
 
 /// The workers and the queue in front of them. They end with the last handle.
+///
+/// Ears are served in turn: each asks one question at a time and comes behind all who wait when it asks the next.
 #[derive(Debug)]
 pub(super) struct Pool {
     jobs: mpsc::Sender<Job>,
@@ -86,6 +88,9 @@ struct Keeper {
     cooling: Option<(Instant, String)>,
 }
 
+/// Why a worker is [`Failure::Broken`] that did not answer in time.
+const HUNG: &str = "hung";
+
 /// How a worker failed.
 enum Failure {
     /// It could not be started, or not load the engine: another would fare no better now.
@@ -120,22 +125,30 @@ impl Keeper {
         }
     }
 
-    /// Puts a question; to a second worker if the first one breaks.
+    /// Puts a question; to a second worker if the first one breaks and leaves time for it.
     async fn answer(&mut self, job: &Job) -> Result<Reply, String> {
+        // How long the engine takes to load is not the speech's doing.
+        if let Err(Failure::Unusable(message)) = self.prepare().await {
+            return Err(message);
+        }
+        let deadline = Instant::now() + limit(self.config.patience, job.samples.len());
         for _ in 0..2 {
-            match self.try_answer(job).await {
+            match self.try_answer(job, deadline).await {
                 Ok(Reply::Failed(message)) | Err(Failure::Unusable(message)) => return Err(message),
                 Ok(reply) => return Ok(reply),
+                Err(Failure::Broken(HUNG)) => {
+                    return Err("the recognition worker hung and was killed: its speech is given up".to_owned());
+                }
                 Err(Failure::Broken(_)) => {}
             }
         }
         Err("the recognition worker broke down twice over the same speech, which is given up".to_owned())
     }
 
-    async fn try_answer(&mut self, job: &Job) -> Result<Reply, Failure> {
-        let limit = limit(self.config.patience, &job.ask, job.samples.len());
-        let worker = self.prepare().await?;
-        let outcome = worker.ask(&job.ask, &job.samples, limit).await;
+    async fn try_answer(&mut self, job: &Job, deadline: Instant) -> Result<Reply, Failure> {
+        let prepared = timeout_at(deadline, self.prepare()).await;
+        let worker = prepared.unwrap_or(Err(Failure::Broken(HUNG)))?;
+        let outcome = worker.ask(&job.ask, &job.samples, deadline).await;
         if let Err(Failure::Broken(reason)) = &outcome {
             self.end_worker(reason);
         }
@@ -171,20 +184,20 @@ impl Keeper {
     }
 }
 
-/// Counts a worker that has to be started again.
+/// Counts a worker that has to be started again, and says so to whoever runs the daemon.
 fn restarted(reason: &'static str) {
+    tracing::warn!(
+        backend = "pocketsphinx",
+        reason,
+        "a recognition worker failed and is started again"
+    );
     let labels = [("backend", "pocketsphinx"), ("reason", reason)];
     metrics::counter(metrics::speech_restarts_total, &labels).increment(1);
 }
 
-/// How long an answer may take: many times what it takes on a busy machine, so that only a hang is longer.
-fn limit(patience: Duration, ask: &Ask, samples: usize) -> Duration {
-    let audio = Duration::from_secs_f64(samples as f64 / f64::from(RATE));
-    match ask {
-        Ask::Open(_) | Ask::Prepare(_) => OPENING,
-        Ask::Phrase(_) => patience + audio * 4,
-        Ask::Words => patience * 3 + audio * 8,
-    }
+/// How long an answer may take, a second try included: several times what it takes on a busy machine, so that only a hang is longer.
+fn limit(patience: Duration, samples: usize) -> Duration {
+    patience + Duration::from_secs_f64(samples as f64 / f64::from(RATE)) * 4
 }
 
 /// A process that has loaded the engine. Dropping it kills it.
@@ -206,7 +219,7 @@ impl Worker {
             memory_mb: config.memory_mb,
             margin: config.filler_margin,
         };
-        match worker.ask(&Ask::Open(setup), &[], OPENING).await {
+        match worker.ask(&Ask::Open(setup), &[], Instant::now() + OPENING).await {
             Ok(Reply::Ready) => Ok(worker),
             Ok(Reply::Failed(message)) | Err(Failure::Unusable(message)) => Err(message),
             Ok(_) => Err(
@@ -249,14 +262,14 @@ impl Worker {
     }
 
     /// Asks and waits. After an error the worker is of no more use.
-    async fn ask(&mut self, ask: &Ask, samples: &[i16], limit: Duration) -> Result<Reply, Failure> {
+    async fn ask(&mut self, ask: &Ask, samples: &[i16], deadline: Instant) -> Result<Reply, Failure> {
         let exchange = async {
             // One that does not listen any more may have said why.
             let _ = self.input.write_all(&frame(ask, samples)).await;
             self.output.next_line().await
         };
-        match timeout(limit, exchange).await {
-            Err(_) => Err(Failure::Broken("hung")),
+        match timeout_at(deadline, exchange).await {
+            Err(_) => Err(Failure::Broken(HUNG)),
             Ok(Err(_) | Ok(None)) => Err(Failure::Broken("crashed")),
             Ok(Ok(Some(line))) => serde_json::from_str(&line).map_err(|_| Failure::Broken("nonsense")),
         }

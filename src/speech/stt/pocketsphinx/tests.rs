@@ -1,14 +1,20 @@
 //! The pool against workers that misbehave: small shell scripts in the place of `sidetone stt-worker`.
 
 use super::{
-    Config,
+    Config, DESCRIPTOR, PocketSphinx, Shared,
     pool::{Pool, PoolError},
     proto::{Ask, Reply},
 };
+use crate::{
+    audio::{ring, tone::Sine},
+    speech::{self, EarSpec, Speech, SpeechEvent, stt::Engine},
+};
 use std::{
     path::Path,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
+use tokio::sync::mpsc;
 
 struct Bench {
     folder: tempfile::TempDir,
@@ -19,17 +25,22 @@ struct Bench {
 fn bench(script: &str) -> Bench {
     let folder = tempfile::tempdir().unwrap();
     let script = format!("cd {} || exit 1; echo $$ >>pids; {script}", folder.path().display());
-    let pool = Pool::start(Config {
+    let pool = Pool::start(config(&script, Duration::from_millis(300)));
+    Bench { folder, pool }
+}
+
+/// One worker that runs `script`, and a queue of one.
+fn config(script: &str, patience: Duration) -> Config {
+    Config {
         workers: 1,
         queue: 1,
         library: String::new(),
         model: String::new(),
         memory_mb: 64,
         filler_margin: 0.0,
-        patience: Duration::from_millis(300),
-        worker_command: ["/bin/sh", "-c", &script].map(str::to_owned).to_vec(),
-    });
-    Bench { folder, pool }
+        patience,
+        worker_command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+    }
 }
 
 impl Bench {
@@ -71,15 +82,62 @@ async fn a_worker_is_kept_for_many_questions() {
 }
 
 #[tokio::test]
-async fn a_worker_that_hangs_is_killed_and_its_speech_given_up_after_a_second_try() {
+async fn a_worker_that_hangs_is_killed_and_its_speech_given_up_in_time() {
     let b = bench(&format!("{READY}; exec sleep 60"));
-    let Err(PoolError::Lost(message)) = b.ask().await else {
+    let limit = Duration::from_millis(300) + Duration::from_secs(2);
+    let began = Instant::now();
+    let Err(PoolError::Lost(message)) = b.pool.ask(Ask::Words, vec![0; 8000]).await else {
         panic!("nobody could answer")
     };
-    assert!(message.contains("twice"), "{message}");
-    for pid in &b.pids()[..2] {
-        gone(pid).await;
+    assert!(message.contains("hung"), "{message}");
+    assert!(
+        began.elapsed() < limit * 2,
+        "{:?} is time for two tries",
+        began.elapsed()
+    );
+    gone(&b.pids()[0]).await;
+}
+
+#[tokio::test]
+async fn an_ear_whose_speech_finds_the_queue_full_says_so() {
+    let mut voice = vec![0i16; 8000];
+    for harmonic in 1..=12 {
+        let mut tone = vec![0; 8000];
+        Sine::new(8000, 130.0 * f64::from(harmonic), 800.0).fill(&mut tone);
+        voice.iter_mut().zip(tone).for_each(|(s, t)| *s += t);
     }
+    voice.resize(16_000, 0);
+    let hangs = config(&format!("{READY}; exec sleep 60"), Duration::from_secs(60));
+    let shared = Shared {
+        config: hangs,
+        pool: Mutex::default(),
+    };
+    let engine: Arc<dyn Engine> = Arc::new(PocketSphinx(Arc::new(shared)));
+    let stt = vec![(DESCRIPTOR.name, engine)];
+    let speech = Speech::new(&speech::Config { stt, tts: Vec::new() }, 1);
+    let (told, mut news) = mpsc::channel(64);
+    let ears = [(); 4].map(|()| {
+        let (mut ring, audio) = ring::uplink(8000, 32_000, Some(speech.bell(0)));
+        let spec = EarSpec {
+            backend: DESCRIPTOR.name.to_owned(),
+            free_speech: true,
+            ..EarSpec::default()
+        };
+        let handle = speech.open_ear(0, spec, audio, told.clone());
+        assert!(voice.chunks(160).all(|frame| ring.push(frame)));
+        speech.bell(0).ring();
+        (ring, handle)
+    });
+    let failure = async {
+        loop {
+            if let SpeechEvent::SttFailed { message } = news.recv().await.unwrap() {
+                break message;
+            }
+        }
+    };
+    let message = tokio::time::timeout(Duration::from_secs(20), failure).await.unwrap();
+    assert!(message.contains("too many calls"), "{message}");
+    drop(ears);
 }
 
 #[tokio::test]

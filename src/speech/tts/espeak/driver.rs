@@ -196,8 +196,9 @@ impl Failure {
     }
 }
 
-/// Counts a process that failed; the next words get another.
+/// Counts a process that failed, and says so to whoever runs the daemon; the next words get another.
 fn restarted(reason: &'static str) {
+    tracing::warn!(backend = "espeak", reason, "a speech process failed and is replaced");
     let labels = [("backend", "espeak"), ("reason", reason)];
     metrics::counter(metrics::speech_restarts_total, &labels).increment(1);
 }
