@@ -61,7 +61,10 @@ pub(super) struct Facts {
     /// Messages that storage did not keep up with.
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) messages_lost: u32,
-    /// Media streams that broke while the call went on, before the last.
+    /// How many media streams broke while the call went on.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) streams_lost: u32,
+    /// The last of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) lost_streams: Vec<LostStream>,
     /// Recordings of the streams after the first.

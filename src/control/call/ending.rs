@@ -1,6 +1,8 @@
 //! How a call ends: by the vendor's word, with its leg, by a person's or agent's wish, or by the clock; once, whichever comes first.
 
-use super::{Ask, Call, Done, Effect, LINGER, Leg, MAX_LOST_STREAMS, Now, Timer, outbox::Then};
+use super::{
+    Ask, Call, Done, Effect, LINGER, LOST_WITHIN, Leg, MAX_LOST_STREAMS, Now, TOLD_LOST_STREAMS, Timer, outbox::Then,
+};
 use crate::{
     base::{
         fault::{Fault, Kind, Origin},
@@ -59,6 +61,11 @@ impl Call {
     /// The socket broke and the phone call may well go on: the vendor is asked for another.
     fn stream_again(&mut self, now: Now, end: LegEnd) {
         let accounting = self.facts.accounting.take();
+        self.lost_at.push_back(now.mono);
+        self.facts.streams_lost += 1;
+        if self.facts.lost_streams.len() == TOLD_LOST_STREAMS {
+            self.facts.lost_streams.remove(0);
+        }
         self.facts.lost_streams.push(LostStream {
             at: now.wall,
             stream_id: self.facts.stream_id.clone(),
@@ -88,11 +95,14 @@ impl Call {
             return;
         }
         let lost = matches!(end, LegEnd::ClosedWithoutStop | LegEnd::Idle | LegEnd::Crashed);
-        let wanted = !self.hanging_up && self.facts.lost_streams.len() < MAX_LOST_STREAMS;
-        if lost && wanted && self.may_restream() {
+        let restreams = lost && !self.hanging_up && self.may_restream();
+        self.lost_at.retain(|at| now.mono.since(*at) < LOST_WITHIN);
+        if restreams && self.lost_at.len() < MAX_LOST_STREAMS {
             return self.stream_again(now, end);
         }
         let (reason, vendor_knows) = match end {
+            // It broke too often to be asked for again.
+            LegEnd::ClosedWithoutStop if restreams => (EndReason::MediaLost, self.terms.close_ends_call),
             LegEnd::Stopped => (EndReason::Completed, true),
             LegEnd::ClosedWithoutStop | LegEnd::Closed => (EndReason::Completed, self.terms.close_ends_call),
             LegEnd::Idle => (EndReason::MediaLost, self.terms.close_ends_call),

@@ -42,8 +42,12 @@ const LINGER: Duration = Duration::from_secs(10);
 const WARN_BEFORE: Duration = Duration::from_secs(300);
 /// News of the vendor that is recognised when it is repeated: many times what a call has.
 const MAX_SEEN: usize = 64;
-/// Streams of one call that may break and be asked for again.
+/// Streams of one call that may break within [`LOST_WITHIN`] and be asked for again.
 const MAX_LOST_STREAMS: usize = 3;
+/// A call whose stream has lived for so long starts anew.
+const LOST_WITHIN: Duration = Duration::from_secs(60);
+/// Lost streams that the record tells of: the last ones.
+const TOLD_LOST_STREAMS: usize = 16;
 /// Utterances held for a caller who cannot hear yet.
 const MAX_HELD: usize = 16;
 
@@ -193,6 +197,8 @@ pub(super) struct Call {
     enhanced: bool,
     /// The vendor was asked for the media stream once more.
     restreamed: bool,
+    /// When its last streams broke.
+    lost_at: VecDeque<Mono>,
     asking: u32,
     waiting_for_dial: Vec<Done>,
     waiting_for_end: Vec<Done>,
@@ -245,6 +251,7 @@ impl Call {
             hang_up_wanted: false,
             enhanced: false,
             restreamed: false,
+            lost_at: VecDeque::new(),
             asking: 0,
             waiting_for_dial: Vec::new(),
             waiting_for_end: Vec::new(),
@@ -297,8 +304,8 @@ impl Call {
     }
 
     /// Media streams that broke while the call went on.
-    pub(super) fn lost_streams(&self) -> usize {
-        self.facts.lost_streams.len()
+    pub(super) const fn lost_streams(&self) -> u32 {
+        self.facts.streams_lost
     }
 
     /// Whether nothing is left to be done.

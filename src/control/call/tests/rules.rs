@@ -289,19 +289,43 @@ fn a_broken_stream_that_does_not_come_back_loses_the_call_in_time() {
     }
 }
 
+/// Loses a stream and gets another.
+fn lose_stream(desk: &mut Desk) {
+    desk.leg_ends(LegEnd::ClosedWithoutStop);
+    assert!(desk.call.awaits_leg());
+    desk.call.asked(desk.now, Ask::StartStream, Ok(String::new()));
+    desk.call.attached(desk.now, "sid", "again", true);
+    desk.drain();
+    desk.settle();
+}
+
 #[test]
-fn a_stream_that_breaks_again_and_again_is_not_asked_for_for_ever() {
+fn a_stream_that_breaks_again_and_again_within_a_minute_loses_the_call() {
     let mut desk = Desk::talking(RESTREAMS);
-    for n in 0..3 {
-        desk.leg_ends(LegEnd::ClosedWithoutStop);
-        assert!(desk.call.awaits_leg(), "{n}");
-        desk.call.asked(desk.now, Ask::StartStream, Ok(String::new()));
-        desk.call.attached(desk.now, "sid", "again", true);
-        desk.drain();
+    for _ in 0..3 {
+        desk.pass(Duration::from_secs(19));
+        lose_stream(&mut desk);
     }
     desk.leg_ends(LegEnd::ClosedWithoutStop);
     desk.settle();
+    assert_eq!(desk.end_reason(), Some(EndReason::MediaLost));
+    assert_eq!(desk.asks.last(), Some(&Ask::HangUp));
+}
+
+#[test]
+fn a_stream_that_lived_for_a_minute_starts_anew_and_the_record_stays_small() {
+    let mut desk = Desk::talking(RESTREAMS);
+    for _ in 0..20 {
+        lose_stream(&mut desk);
+        desk.pass(Duration::from_secs(60));
+    }
+    assert_eq!((desk.end_reason(), desk.call.lost_streams()), (None, 20));
+    desk.leg_ends(LegEnd::Stopped);
+    desk.settle();
     assert_eq!(desk.end_reason(), Some(EndReason::Completed));
+    let metadata = &desk.call.row().metadata;
+    assert_eq!(metadata["streams_lost"], 20);
+    assert_eq!(metadata["lost_streams"].as_array().map(Vec::len), Some(16));
 }
 
 #[test]
