@@ -314,7 +314,13 @@ impl Control {
                 return Ok(Answer::HangUp);
             }
         };
-        match self.tell_vendor_news(&entry, update).await {
+        let mut refusal = Refusal(Some(&entry));
+        let told = self.tell_vendor_news(&entry, update).await;
+        if told.as_ref().map_or_else(|f| f.kind == Kind::Conflict, |()| true) {
+            refusal.0 = None;
+        }
+        drop(refusal);
+        match told {
             Ok(()) if entry.show().is_some_and(|c| c.row.status != CallStatus::Ended) => {
                 Ok(self.shared.stream_answer(&entry))
             }
@@ -623,6 +629,18 @@ fn check_dialable(to: &str) -> Result<(), Fault> {
     }
     let message = "Destination number must be in E.164 format (e.g., +1234567890)";
     Err(Fault::client(Kind::Invalid, message))
+}
+
+/// Tells a call, once dropped, that its announcement was refused; also where nobody waits for the answer any longer.
+struct Refusal<'a>(Option<&'a Entry>);
+
+impl Drop for Refusal<'_> {
+    fn drop(&mut self) {
+        if let Some(entry) = self.0 {
+            // A full queue is that of a call whose stream's deadline decides.
+            let _ = entry.commands.try_send(Command::Refused);
+        }
+    }
 }
 
 fn shown_row(entry: &Entry) -> Result<CallRow, Fault> {

@@ -156,6 +156,15 @@ impl Call {
         }
     }
 
+    /// The vendor was told that the call cannot be taken. One without a record counts no more, and its late record ends with it.
+    pub(in crate::control) fn refused(&mut self, now: Now) {
+        if self.created || self.void || self.is_ended() {
+            return;
+        }
+        self.end(now, EndReason::Failed);
+        self.effects.push_back(Effect::Released);
+    }
+
     /// The daemon stops: ends the call now.
     pub(in crate::control) fn interrupt(&mut self, now: Now) {
         self.end_with(now, EndReason::Interrupted, 1001, "the relay is stopping");

@@ -72,6 +72,8 @@ pub(super) enum Command {
     Person { takes: bool, by: String, done: Done },
     /// End the call.
     HangUp(Done),
+    /// Its vendor was told that it cannot be taken.
+    Refused,
     /// The daemon stops.
     Interrupt,
 }
@@ -266,6 +268,7 @@ impl Talk {
             }
             Command::Person { takes, by, done } => self.person(now, takes, by, done),
             Command::HangUp(done) => self.call.hang_up(now, Some(done)),
+            Command::Refused => self.call.refused(now),
             Command::Interrupt => self.call.interrupt(now),
         }
     }

@@ -329,6 +329,45 @@ fn a_stream_that_lived_for_a_minute_starts_anew_and_the_record_stays_small() {
 }
 
 #[test]
+fn a_call_that_was_refused_before_it_was_on_record_counts_no_more_and_never_becomes_live() {
+    for by_command in [false, true] {
+        let handling = Handling {
+            by_command,
+            ..TERMS.handling
+        };
+        let mut desk = Desk::with(true, Terms { handling, ..TERMS });
+        let first = desk.in_air.take().expect("its record is on its way");
+        desk.call.committed(
+            desk.now,
+            Err(Fault::new(
+                crate::base::fault::Origin::Us,
+                Kind::Unavailable,
+                "the disk is full",
+            )),
+        );
+        desk.drain();
+        desk.call.refused(desk.now);
+        desk.drain();
+        assert!(desk.released, "nobody waits for it");
+        assert!(!desk.call.awaits_leg());
+        // Space returns.
+        desk.in_air = Some(first);
+        desk.settle();
+        assert_eq!(desk.end_reason(), Some(EndReason::Failed));
+        assert!(!desk.asks.contains(&Ask::Accept), "{:?}", desk.asks);
+        assert!(desk.call.is_over());
+    }
+}
+
+#[test]
+fn a_call_on_record_outlives_the_refusal_of_a_repeated_announcement() {
+    let mut desk = Desk::incoming();
+    desk.call.refused(desk.now);
+    desk.settle();
+    assert_eq!((desk.end_reason(), desk.released), (None, false));
+}
+
+#[test]
 fn a_call_the_vendor_ended_closes_its_socket_and_still_takes_what_comes_after() {
     let mut desk = Desk::talking(TERMS);
     desk.call.set_ears_open(true);
