@@ -5,6 +5,7 @@
 
 mod ingress;
 mod keys;
+mod leg;
 mod limits;
 mod mark;
 pub mod monitor;
