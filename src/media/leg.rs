@@ -45,6 +45,8 @@ const MAX_EVENTS: usize = 256;
 /// Pings and pongs from a peer: sustained a second, and at once.
 const CONTROLS_PER_S: u32 = 20;
 const CONTROLS_BURST: u32 = 200;
+/// The vendor's clock is believed while it is at most this far from ours.
+const DRIFT_MS: u64 = 2000;
 /// Payload faults are forgiven after this long.
 const FAULT_WINDOW: Duration = Duration::from_secs(10);
 
@@ -334,6 +336,7 @@ impl Leg {
             }
             return;
         }
+        let at_ms = self.believe(now, at_ms, n as u64 * 1000 / u64::from(rate));
         let Scratch {
             samples,
             resampled,
@@ -361,6 +364,15 @@ impl Leg {
             }
         }
         self.relay(samples, said, concealed, resampled);
+    }
+
+    /// When audio began that has just come, on the stream's clock, unless that is far from ours: one wrong number must not move
+    /// all that is recorded after it.
+    fn believe(&mut self, now: Mono, at_ms: Option<u64>, length_ms: u64) -> Option<u64> {
+        let ours = now.millis_since(self.began).saturating_sub(length_ms);
+        let far = at_ms.is_some_and(|at| at.abs_diff(ours) > DRIFT_MS);
+        self.accounts.in_misdated += u64::from(far);
+        at_ms.filter(|_| !far)
     }
 
     /// The caller's audio has another rate than `start` said. Allocates, a few times at most; returns whether it is followed.
@@ -477,11 +489,11 @@ impl Leg {
             };
             Onset::new(rate, config)
         });
-        self.tap = plan.tap.map(|tx| Tap::new(now, tx, rate, self.outbound.rate));
+        self.tap = plan.tap.map(|tx| Tap::new(self.began, tx, rate, self.outbound.rate));
         self.timers.stop(Timer::Plan);
         self.state = State::Streaming;
         if let Some(tap) = &mut self.tap {
-            tap.caller(now, None, &held);
+            tap.caller(now, Some(0), &held);
         }
         if !matches!(self.way, Way::Passed { .. }) {
             return self.relay(&held, None, 0, &mut scratch.resampled);

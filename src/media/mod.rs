@@ -222,6 +222,8 @@ pub struct Accounting {
     pub in_bad: u64,
     /// Messages dropped because they came after their turn, or again.
     pub in_late: u64,
+    /// Messages whose time was so far from ours that it was not believed.
+    pub in_misdated: u64,
     /// Keys dropped because the call did not take them.
     pub keys_dropped: u64,
     /// Complaints of the vendor about what we sent.

@@ -60,16 +60,19 @@ impl Tap {
     pub(super) fn caller(&mut self, now: Mono, at_ms: Option<u64>, samples: &[i16]) {
         let length_ms = samples.len() as u64 * 1000 / u64::from(self.caller.rate);
         let ms = at_ms.unwrap_or_else(|| now.millis_since(self.began).saturating_sub(length_ms));
-        self.caller
-            .push(&mut self.tx, ms * u64::from(RATE) / 1000, samples, self.paused);
+        self.caller.push(&mut self.tx, position(ms), samples, self.paused);
     }
 
     /// Agent audio begins to sound at `at`.
     pub(super) fn agent(&mut self, at: Mono, samples: &[i16]) {
         let ms = at.millis_since(self.began);
-        self.agent
-            .push(&mut self.tx, ms * u64::from(RATE) / 1000, samples, self.paused);
+        self.agent.push(&mut self.tx, position(ms), samples, self.paused);
     }
+}
+
+/// Where a moment lies on the recording's clock.
+const fn position(ms: u64) -> u64 {
+    ms.saturating_mul(RATE as u64) / 1000
 }
 
 impl Track {
@@ -110,7 +113,7 @@ impl Track {
             if !paused {
                 tx.push(self.side, self.next, piece);
             }
-            self.next += piece.len() as u64;
+            self.next = self.next.saturating_add(piece.len() as u64);
         }
     }
 }

@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use proptest::prelude::*;
 
 mod formats;
+mod hostile;
 
 /// What went out in one drain.
 #[derive(Clone, Debug, PartialEq)]

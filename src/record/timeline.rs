@@ -26,7 +26,7 @@ struct Clock {
 impl Clock {
     fn now(&self, now: Mono) -> u64 {
         let elapsed = now.since(self.at).as_millis() as u64 * RATE / 1000;
-        self.position + elapsed.saturating_sub(STALL)
+        self.position.saturating_add(elapsed.saturating_sub(STALL))
     }
 }
 
@@ -86,7 +86,7 @@ impl Timeline {
         if side == Side::Caller && end > clock.position {
             *clock = Clock { position: end, at: now };
         }
-        let pushed = (end > self.base + WINDOW)
+        let pushed = (end > self.base.saturating_add(WINDOW))
             .then(|| self.take(end - WINDOW, out))
             .flatten();
         let late = (self.base.saturating_sub(at) as usize).min(fits);

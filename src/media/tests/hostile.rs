@@ -1,0 +1,72 @@
+//! A peer that lies about time, repeats itself, presses keys that do not exist, names nothing or does not read.
+
+use super::*;
+use crate::record::{Side, TapSpan};
+use rtrb::{Consumer, RingBuffer};
+
+impl Desk {
+    /// A call whose audio is copied to these spans.
+    fn recorded() -> (Self, Consumer<TapSpan>) {
+        let mut d = Self::new().open();
+        let (samples, _) = RingBuffer::new(1 << 16);
+        let (tx, spans) = RingBuffer::new(1024);
+        let plan = Plan {
+            call: CallId::new(),
+            route: Route::Relay {
+                uplink: None,
+                downlink: None,
+            },
+            barge_in_after: None,
+            tap: Some(TapTx::new(samples, tx)),
+            events: mpsc::channel(1).0,
+        };
+        d.command(LegCommand::Plan(Box::new(plan)));
+        (d, spans)
+    }
+
+    /// 20 ms of audio that says it began at `at_ms`.
+    fn dated(&mut self, at_ms: u64) {
+        let mut text = String::new();
+        self.peer.media(&[0x10; 160], at_ms, &mut text);
+        self.say(&text);
+    }
+}
+
+#[test]
+fn one_wrong_timestamp_leaves_the_recording_where_it_was() {
+    let (mut d, mut spans) = Desk::recorded();
+    for n in 0..100 {
+        d.pass(20);
+        d.dated(if n == 50 { 17_000_000 } else { n * 20 });
+    }
+    let places: Vec<_> = std::iter::from_fn(|| spans.pop().ok()).map(|s| s.at).collect();
+    let expected: Vec<_> = (0..100).map(|n| n * 160).collect();
+    assert_eq!(places, expected);
+    assert_eq!(d.session.accounting().in_misdated, 1);
+}
+
+#[test]
+fn a_clock_that_drifts_a_little_is_believed() {
+    let (mut d, mut spans) = Desk::recorded();
+    d.pass(20);
+    d.dated(1500);
+    assert_eq!(spans.pop().unwrap().at, 12_000);
+    assert_eq!(d.session.accounting().in_misdated, 0);
+}
+
+proptest! {
+    #[test]
+    fn no_timestamp_panics_or_moves_the_recording_far(
+        stamps in prop::collection::vec(prop_oneof![any::<u64>(), (0u32..64).prop_map(|n| u64::MAX >> n), 0..5000u64], 1..40)
+    ) {
+        let (mut d, mut spans) = Desk::recorded();
+        for at_ms in stamps {
+            d.pass(20);
+            d.dated(at_ms);
+            while let Ok(span) = spans.pop() {
+                prop_assert_eq!(span.side, Side::Caller);
+                prop_assert!(span.at <= (d.at_ms + 2000) * 8, "{} at {} ms", span.at, d.at_ms);
+            }
+        }
+    }
+}
