@@ -195,6 +195,8 @@ pub enum LegEnd {
     ClosedWithoutStop,
     /// Nothing arrived for the idle time.
     Idle,
+    /// The peer did not read what it was sent.
+    Stalled,
     /// We closed it.
     Closed,
     /// The peer broke the protocol or a limit; the code it was closed with.

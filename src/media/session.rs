@@ -156,6 +156,13 @@ impl Session {
         self.leg.finish(now);
     }
 
+    /// The peer has not read for too long. Returns whether the leg ends for that.
+    pub fn handle_stalled(&mut self, now: Mono) -> bool {
+        let open = !matches!(self.leg.state, State::Closing { .. } | State::Closed);
+        self.leg.close(now, 1013, "what was sent is not read", LegEnd::Stalled);
+        open
+    }
+
     /// The peer sent something no leg accepts; `code` is what it is closed with (1003 binary, 1007 UTF-8, 1009 size, 1002 framing).
     pub fn handle_violation(&mut self, now: Mono, code: u16, reason: &'static str) {
         self.leg.close(now, code, reason, LegEnd::Violation(code));

@@ -112,9 +112,9 @@ impl Leg {
             if self
                 .flushing
                 .is_some_and(|since| now.since(since) > self.seat.desk.config.write_stall)
+                && self.session.handle_stalled(now)
             {
                 metrics::dropped("media_socket", "write_stalled", 1);
-                self.session.handle_closed(now);
             }
         }
         self.write(now, cx);

@@ -12,7 +12,7 @@ use sidetone::{
 use std::{sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::mpsc,
     time::timeout,
 };
@@ -52,11 +52,15 @@ fn real_codec() -> Box<dyn StreamCodec> {
 
 impl House {
     async fn new() -> Self {
+        Self::with(Config::default()).await
+    }
+
+    async fn with(config: Config) -> Self {
         let (tx, arrivals) = mpsc::channel(64);
         let config = Config {
             threads: 1,
             pin: false,
-            ..Config::default()
+            ..config
         };
         let shards = Shards::start(&config, &tx).unwrap();
         Self {
@@ -236,6 +240,47 @@ async fn a_socket_that_closes_without_stop_ends_its_leg_so() {
             None => panic!("no end"),
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_does_not_read_is_not_one_that_hung_up() {
+    let mut house = House::with(Config {
+        write_stall: Duration::from_millis(200),
+        ..Config::default()
+    })
+    .await;
+    // Buffers as small as the system has them, so that they are soon full.
+    let listening = TcpSocket::new_v4().unwrap();
+    listening.set_send_buffer_size(1).unwrap();
+    listening.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    house.listener = listening.listen(1).unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(1).unwrap();
+    let client = socket.connect(house.listener.local_addr().unwrap()).await.unwrap();
+    let (server, _) = house.listener.accept().await.unwrap();
+    house.place(Conn::plain(server), Bytes::new(), real_codec());
+    let mut call = house.start(client).await;
+    let mut frames = tokio::time::interval(Duration::from_millis(20));
+    let end = timeout(PATIENCE, async {
+        for n in 0.. {
+            tokio::select! {
+                event = call.events.recv() => match event {
+                    Some(LegEvent::Ended { end, .. }) => return end,
+                    Some(_) => {}
+                    None => return LegEnd::Crashed,
+                },
+                _ = frames.tick() => {
+                    let mut text = String::new();
+                    call.peer.media(&[0x41; 160], n * 20, &mut text);
+                    // The leg is over before its last word comes through.
+                    let _ = call.ws.send(Message::text(text)).await;
+                }
+            }
+        }
+        LegEnd::Crashed
+    })
+    .await;
+    assert_eq!(end.expect("in time"), LegEnd::Stalled);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

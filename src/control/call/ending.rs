@@ -94,7 +94,10 @@ impl Call {
             self.amend();
             return;
         }
-        let lost = matches!(end, LegEnd::ClosedWithoutStop | LegEnd::Idle | LegEnd::Crashed);
+        let lost = matches!(
+            end,
+            LegEnd::ClosedWithoutStop | LegEnd::Idle | LegEnd::Stalled | LegEnd::Crashed
+        );
         let restreams = lost && !self.hanging_up && self.may_restream();
         self.lost_at.retain(|at| now.mono.since(*at) < LOST_WITHIN);
         if restreams && self.lost_at.len() < MAX_LOST_STREAMS {
@@ -105,7 +108,7 @@ impl Call {
             LegEnd::ClosedWithoutStop if restreams => (EndReason::MediaLost, self.terms.close_ends_call),
             LegEnd::Stopped => (EndReason::Completed, true),
             LegEnd::ClosedWithoutStop | LegEnd::Closed => (EndReason::Completed, self.terms.close_ends_call),
-            LegEnd::Idle => (EndReason::MediaLost, self.terms.close_ends_call),
+            LegEnd::Idle | LegEnd::Stalled => (EndReason::MediaLost, self.terms.close_ends_call),
             LegEnd::Violation(_) | LegEnd::Crashed => (EndReason::Failed, self.terms.close_ends_call),
         };
         self.end(now, reason);

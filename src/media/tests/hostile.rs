@@ -70,3 +70,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_peer_that_does_not_read_is_told_so_and_ends_as_stalled() {
+    let mut d = Desk::echo();
+    let now = d.now();
+    assert!(d.session.handle_stalled(now));
+    assert!(!d.session.handle_stalled(now), "once");
+    assert_eq!(d.drain(), [Sent::Close(1013)]);
+    assert_eq!(d.end().unwrap().0, LegEnd::Stalled);
+}

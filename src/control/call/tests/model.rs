@@ -46,6 +46,7 @@ fn op() -> impl Strategy<Value = Op> {
         LegEnd::Stopped,
         LegEnd::ClosedWithoutStop,
         LegEnd::Idle,
+        LegEnd::Stalled,
         LegEnd::Closed,
         LegEnd::Crashed,
     ];

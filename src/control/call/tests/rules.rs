@@ -209,6 +209,7 @@ fn the_end_of_the_leg_is_the_end_of_the_call() {
         (LegEnd::Stopped, EndReason::Completed, false),
         (LegEnd::ClosedWithoutStop, EndReason::Completed, true),
         (LegEnd::Idle, EndReason::MediaLost, true),
+        (LegEnd::Stalled, EndReason::MediaLost, true),
         (LegEnd::Violation(1008), EndReason::Failed, true),
         (LegEnd::Crashed, EndReason::Failed, true),
     ] {
