@@ -284,7 +284,7 @@ pub struct Media<'a> {
     pub payload: Payload<'a>,
     /// Whether this is the caller's side. Our own audio played back to us is the other.
     pub inbound: bool,
-    /// Its place among the audio of its side, where messages may overtake each other: counts up by one.
+    /// Its place among the audio of its side, where messages may overtake each other or come twice: counts up by one.
     pub chunk: Option<u64>,
     /// Presentation time in ms since the stream began, where the vendor says it.
     pub at_ms: Option<u64>,

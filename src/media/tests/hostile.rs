@@ -72,6 +72,32 @@ proptest! {
 }
 
 #[test]
+fn what_is_said_twice_is_heard_once() {
+    let mut numbered = 0;
+    for vendor in VENDORS {
+        let mut d = Desk::of(vendor).open();
+        d.plan(Route::Echo);
+        let mut text = String::new();
+        d.peer.media(&[9; 320], d.at_ms, &mut text);
+        if !text.contains(r#""chunk":"1""#) {
+            continue;
+        }
+        numbered += 1;
+        d.say(&text);
+        for n in 0..5 {
+            text.clear();
+            d.peer.media(&[n; 320], d.at_ms, &mut text);
+            d.say(&text);
+            d.say(&text);
+            d.pass(20);
+        }
+        let a = d.session.accounting();
+        assert_eq!((a.in_frames, a.in_late), (6, 5), "{}", vendor.name);
+    }
+    assert!(numbered >= 3);
+}
+
+#[test]
 fn a_peer_that_does_not_read_is_told_so_and_ends_as_stalled() {
     let mut d = Desk::echo();
     let now = d.now();

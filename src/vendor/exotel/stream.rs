@@ -68,7 +68,7 @@ impl Stream {
         scan.literal(br#"{"event":"media","sequence_number":""#)?;
         scan.digits()?;
         scan.literal(&self.after_sequence)?;
-        scan.digits()?;
+        let chunk = scan.digits()?;
         scan.literal(br#"","timestamp":""#)?;
         let at_ms = scan.digits()?;
         scan.literal(br#"","payload":""#)?;
@@ -77,7 +77,7 @@ impl Stream {
         Some(Media {
             payload: Payload::Base64(payload),
             inbound: true,
-            chunk: None,
+            chunk: Some(chunk),
             at_ms: Some(at_ms),
             rate: None,
         })
@@ -121,12 +121,13 @@ impl Codec {
                 let mut message: MediaMessage<'a> = read(message, "media")?;
                 self.expect_stream(message.ids.stream())?;
                 let media = message.media.ok_or(WireError::Shape("media"))?;
-                let (at_ms, outbound) = (media.timestamp, media.track.as_deref() == Some("outbound"));
+                let (chunk, at_ms) = (media.chunk, media.timestamp);
+                let outbound = media.track.as_deref() == Some("outbound");
                 let payload = media.payload().ok_or(WireError::Shape("media.payload"))?;
                 Ok(StreamEvent::Media(Media {
                     payload: Payload::Base64(codec::keep(&mut self.scratch, payload).as_bytes()),
                     inbound: !outbound,
-                    chunk: None,
+                    chunk,
                     at_ms,
                     rate: None,
                 }))
@@ -398,8 +399,8 @@ mod tests {
         );
         for same in [
             r#"{"event":"media","sequence_number":3,"stream_sid":"s","media":{"chunk":2,"timestamp":200,"payload":"AAA="}}"#,
-            r#"{"media":{"payload":"AAA=","timestamp":"200"},"event":"media"}"#,
-            r#"{"event":"media","streamSid":"s","media":{"Payload":"A\u0041A=","timestamp":200}}"#,
+            r#"{"media":{"payload":"AAA=","timestamp":"200","chunk":"2"},"event":"media"}"#,
+            r#"{"event":"media","streamSid":"s","media":{"Payload":"A\u0041A=","chunk":2,"timestamp":200}}"#,
         ] {
             assert_eq!(say(&mut codec, same), media, "{same}");
         }

@@ -30,6 +30,8 @@ pub(super) struct MediaBody<'a> {
     #[serde(borrow, default, deserialize_with = "json::loose_text")]
     pub(super) track: Option<Cow<'a, str>>,
     #[serde(default, deserialize_with = "json::loose_u64")]
+    pub(super) chunk: Option<u64>,
+    #[serde(default, deserialize_with = "json::loose_u64")]
     pub(super) timestamp: Option<u64>,
     #[serde(borrow, default, deserialize_with = "json::loose_text")]
     pub(super) payload: Option<Cow<'a, str>>,

@@ -67,7 +67,7 @@ impl Stream {
             scan.literal(b"outbound")?;
         }
         scan.literal(br#"","chunk":""#)?;
-        scan.digits()?;
+        let chunk = scan.digits()?;
         scan.literal(br#"","timestamp":""#)?;
         let at_ms = scan.digits()?;
         scan.literal(br#"","payload":""#)?;
@@ -76,7 +76,7 @@ impl Stream {
         Some(Media {
             payload: Payload::Base64(payload),
             inbound,
-            chunk: None,
+            chunk: Some(chunk),
             at_ms: Some(at_ms),
             rate: None,
         })
@@ -106,7 +106,7 @@ impl Codec {
                 Ok(StreamEvent::Media(Media {
                     payload: Payload::Base64(self.keep(payload).as_bytes()),
                     inbound: !media.track.is_some_and(|t| t.starts_with("outbound")),
-                    chunk: None,
+                    chunk: media.chunk,
                     at_ms: media.timestamp,
                     rate: None,
                 }))
