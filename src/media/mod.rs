@@ -226,7 +226,7 @@ pub struct Accounting {
     pub in_late: u64,
     /// Messages whose time was so far from ours that it was not believed.
     pub in_misdated: u64,
-    /// Keys dropped because the call did not take them.
+    /// Keys dropped because the call did not take them, or no telephone has them.
     pub keys_dropped: u64,
     /// Complaints of the vendor about what we sent.
     pub complaints: u64,

@@ -89,6 +89,7 @@ impl Session {
             Ok(StreamEvent::Hello | StreamEvent::Ignored | StreamEvent::Dtmf(_) | StreamEvent::DtmfAt(..)) => {}
             // It will not speak another format at the second try.
             Err(WireError::Format) if matches!(leg.state, State::Opening) => leg.refuse_format(now),
+            Err(WireError::Key) => leg.accounts.keys_dropped += 1,
             Err(_) => leg.strike(now),
         }
     }

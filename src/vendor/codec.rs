@@ -27,7 +27,8 @@ pub(super) fn id(text: Option<Cow<'_, str>>, what: &'static str) -> Result<Strin
 pub(super) fn dtmf(text: Option<Cow<'_, str>>) -> Result<char, WireError> {
     match text.as_deref().map(str::as_bytes) {
         Some([c @ (b'0'..=b'9' | b'*' | b'#' | b'A'..=b'D' | b'a'..=b'd')]) => Ok(c.to_ascii_uppercase() as char),
-        _ => Err(WireError::Shape("digit")),
+        Some(_) => Err(WireError::Key),
+        None => Err(WireError::Shape("digit")),
     }
 }
 

@@ -98,6 +98,28 @@ fn what_is_said_twice_is_heard_once() {
 }
 
 #[test]
+fn keys_that_no_telephone_has_are_counted_and_the_call_goes_on() {
+    for vendor in VENDORS {
+        let mut d = Desk::of(vendor).open();
+        d.plan(Route::Echo);
+        let key = d.peer.dtmf('Z');
+        if key.is_empty() {
+            continue;
+        }
+        for odd in [
+            key.clone(),
+            key.replace("\"Z\"", "\"\""),
+            key.replace("\"Z\"", "\"12\""),
+        ] {
+            d.say(&odd);
+        }
+        assert_eq!(d.drain(), [], "{}", vendor.name);
+        let a = d.session.accounting();
+        assert_eq!((a.keys_dropped, a.in_bad), (3, 0), "{}", vendor.name);
+    }
+}
+
+#[test]
 fn a_peer_that_does_not_read_is_told_so_and_ends_as_stalled() {
     let mut d = Desk::echo();
     let now = d.now();

@@ -139,7 +139,7 @@ impl Codec {
                         let at = message.occurred_at.and_then(|at| Wall::parse(&at));
                         Ok(at.map_or(StreamEvent::Dtmf(key), |at| StreamEvent::DtmfAt(key, at)))
                     }
-                    _ => Err(WireError::Shape("dtmf.digit")),
+                    _ => Err(WireError::Key),
                 }
             }
             "mark" => {

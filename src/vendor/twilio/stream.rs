@@ -124,7 +124,7 @@ impl Codec {
                     [c @ (b'0'..=b'9' | b'*' | b'#' | b'A'..=b'D' | b'a'..=b'd')] => {
                         Ok(StreamEvent::Dtmf(c.to_ascii_uppercase() as char))
                     }
-                    _ => Err(WireError::Shape("dtmf.digit")),
+                    _ => Err(WireError::Key),
                 }
             }
             "mark" => {
@@ -416,14 +416,8 @@ mod tests {
             (r#"{"event":"mark","mark":{"name":"a\"b"}}"#, r#"Ok(Mark("a\"b"))"#),
             (r#"{"event":"dtmf","dtmf":{"digit":"d"}}"#, "Ok(Dtmf('D'))"),
             (r#"{"event":"dtmf","dtmf":{"digit":7}}"#, "Ok(Dtmf('7'))"),
-            (
-                r#"{"event":"dtmf","dtmf":{"digit":"12"}}"#,
-                r#"Err(Shape("dtmf.digit"))"#,
-            ),
-            (
-                r#"{"event":"dtmf","dtmf":{"digit":"x"}}"#,
-                r#"Err(Shape("dtmf.digit"))"#,
-            ),
+            (r#"{"event":"dtmf","dtmf":{"digit":"12"}}"#, "Err(Key)"),
+            (r#"{"event":"dtmf","dtmf":{"digit":"x"}}"#, "Err(Key)"),
             (r#"{"event":"stop","streamSid":"MZ9"}"#, r#"Err(Shape("streamSid"))"#),
             (EXCHANGE.lines().nth(1).unwrap(), r#"Err(Shape("start"))"#),
             (
