@@ -6,6 +6,9 @@ use std::time::Duration;
 /// A peer may be over its rate for so long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// A peer that was within its rate for so long is forgiven.
+const RESPITE: Duration = Duration::from_secs(1);
+
 /// A token bucket for messages.
 #[derive(Debug)]
 pub(super) struct Rate {
@@ -14,7 +17,8 @@ pub(super) struct Rate {
     full: u64,
     tokens: u64,
     at: Mono,
-    over_since: Option<Mono>,
+    /// When the messages dropped now began to be, and the last of them.
+    over: Option<(Mono, Mono)>,
 }
 
 /// What becomes of a message.
@@ -35,7 +39,7 @@ impl Rate {
             full: burst as u64 * 1000,
             tokens: burst as u64 * 1000,
             at: now,
-            over_since: None,
+            over: None,
         }
     }
 
@@ -48,15 +52,42 @@ impl Rate {
         }
         if self.tokens >= 1000 {
             self.tokens -= 1000;
-            if self.tokens > self.full / 2 {
-                self.over_since = None;
-            }
             return Verdict::Pass;
         }
-        if now.since(*self.over_since.get_or_insert(now)) > PATIENCE {
+        let since = match self.over {
+            Some((since, last)) if now.since(last) <= RESPITE => since,
+            _ => now,
+        };
+        self.over = Some((since, now));
+        if now.since(since) > PATIENCE {
             Verdict::Flood
         } else {
             Verdict::Drop
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a peer that says so many messages at each of these times is a flood.
+    fn floods(messages: impl IntoIterator<Item = (u64, u32)>) -> bool {
+        let mut rate = Rate::new(Mono::ZERO, 10, 20);
+        messages
+            .into_iter()
+            .any(|(ms, n)| (0..n).any(|_| matches!(rate.take(Mono::from_millis(ms)), Verdict::Flood)))
+    }
+
+    #[test]
+    fn being_over_the_rate_all_the_time_is_a_flood() {
+        assert!(floods((0..200).map(|n| (n * 100, 2))));
+        assert!(!floods((0..100).map(|n| (n * 100, 2))), "not for ten seconds");
+    }
+
+    #[test]
+    fn two_bursts_with_the_allowed_rate_between_them_are_none() {
+        let steady = (1..200).map(|n| (n * 100, 1));
+        assert!(!floods([(0, 21)].into_iter().chain(steady).chain([(20_000, 3)])));
     }
 }
