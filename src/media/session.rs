@@ -89,6 +89,9 @@ impl Session {
             Ok(StreamEvent::Hello | StreamEvent::Ignored | StreamEvent::Dtmf(_) | StreamEvent::DtmfAt(..)) => {}
             // It will not speak another format at the second try.
             Err(WireError::Format) if matches!(leg.state, State::Opening) => leg.refuse_format(now),
+            Err(WireError::Id(_)) if matches!(leg.state, State::Opening) => {
+                leg.close(now, 1008, "a start without a valid id", LegEnd::Violation(1008));
+            }
             Err(WireError::Key) => leg.accounts.keys_dropped += 1,
             Err(_) => leg.strike(now),
         }

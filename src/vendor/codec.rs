@@ -20,7 +20,7 @@ pub(super) fn read<'a, T: Deserialize<'a>>(message: &'a [u8], what: &'static str
 pub(super) fn id(text: Option<Cow<'_, str>>, what: &'static str) -> Result<String, WireError> {
     text.filter(|t| (1..=MAX_ID).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_graphic()))
         .map(Cow::into_owned)
-        .ok_or(WireError::Shape(what))
+        .ok_or(WireError::Id(what))
 }
 
 /// A key that must be there.

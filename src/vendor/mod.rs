@@ -354,6 +354,8 @@ pub enum WireError {
     /// JSON, and not a message of this dialect or of this stream: the field named is missing, of the wrong type, or
     /// holds what it must not.
     Shape(&'static str),
+    /// `start` names its call or stream by what is no id: missing, too long, or with other than printable characters.
+    Id(&'static str),
     /// A key that no telephone has.
     Key,
     /// An audio format sidetone does not speak.
@@ -365,6 +367,7 @@ impl fmt::Display for WireError {
         match self {
             Self::NotJson => f.write_str("not JSON, or nested too deeply"),
             Self::Shape(field) => write!(f, "{field} is missing or wrong"),
+            Self::Id(field) => write!(f, "{field} is no id"),
             Self::Key => f.write_str("unknown key"),
             Self::Format => f.write_str("unknown audio format or sample rate"),
         }

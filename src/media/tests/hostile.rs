@@ -5,6 +5,15 @@ use crate::record::{Side, TapSpan};
 use rtrb::{Consumer, RingBuffer};
 
 impl Desk {
+    fn with_sid(vendor: &'static Descriptor, call_sid: &str) -> Self {
+        let mut d = Self::of(vendor);
+        d.peer = (vendor.peer)(PeerCall {
+            call_sid: call_sid.into(),
+            ..PeerCall::default()
+        });
+        d
+    }
+
     /// A call whose audio is copied to these spans.
     fn recorded() -> (Self, Consumer<TapSpan>) {
         let mut d = Self::new().open();
@@ -117,6 +126,24 @@ fn keys_that_no_telephone_has_are_counted_and_the_call_goes_on() {
         let a = d.session.accounting();
         assert_eq!((a.keys_dropped, a.in_bad), (3, 0), "{}", vendor.name);
     }
+}
+
+#[test]
+fn a_start_that_names_no_call_is_refused_at_once() {
+    for vendor in VENDORS {
+        for sid in ["C".repeat(300), "CA\u{1}".into()] {
+            let mut d = Desk::with_sid(vendor, &sid);
+            let opening = d.peer.open();
+            opening.iter().for_each(|message| d.say(message));
+            // One vendor's calls have an id of their own there.
+            if opening.iter().any(|m| m.contains(&sid) || m.contains("\\u0001")) {
+                assert_eq!(d.drain(), [Sent::Close(1008)], "{} {sid:?}", vendor.name);
+            }
+        }
+    }
+    let mut d = Desk::new();
+    d.say(r#"{"event":"start","start":{"streamSid":"MZ1","callSid":""}}"#);
+    assert_eq!(d.drain(), [Sent::Close(1008)]);
 }
 
 #[test]

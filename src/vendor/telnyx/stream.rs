@@ -260,7 +260,7 @@ fn read<'a, T: Deserialize<'a>>(message: &'a [u8], what: &'static str) -> Result
 fn id(text: Option<Cow<'_, str>>, what: &'static str) -> Result<String, WireError> {
     text.filter(|t| (1..=MAX_ID).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_graphic()))
         .map(Cow::into_owned)
-        .ok_or(WireError::Shape(what))
+        .ok_or(WireError::Id(what))
 }
 
 #[cfg(test)]

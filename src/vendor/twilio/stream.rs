@@ -230,7 +230,7 @@ fn read<'a, T: Deserialize<'a>>(message: &'a [u8], what: &'static str) -> Result
 fn id(text: Option<Cow<'_, str>>, what: &'static str) -> Result<String, WireError> {
     text.filter(|t| (1..=MAX_ID).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_graphic()))
         .map(Cow::into_owned)
-        .ok_or(WireError::Shape(what))
+        .ok_or(WireError::Id(what))
 }
 
 #[cfg(test)]
@@ -431,22 +431,22 @@ mod tests {
             (r#"{"event":"start"}"#, r#"Err(Shape("start"))"#),
             (
                 r#"{"event":"start","start":{"callSid":"CA1"}}"#,
-                r#"Err(Shape("streamSid"))"#,
+                r#"Err(Id("streamSid"))"#,
             ),
             (
                 r#"{"event":"start","start":{"streamSid":"MZ1"}}"#,
-                r#"Err(Shape("start.callSid"))"#,
+                r#"Err(Id("start.callSid"))"#,
             ),
             (
                 r#"{"event":"start","start":{"streamSid":"MZ 1","callSid":"CA1"}}"#,
-                r#"Err(Shape("streamSid"))"#,
+                r#"Err(Id("streamSid"))"#,
             ),
             (
                 &format!(
                     r#"{{"event":"start","streamSid":"MZ1","start":{{"callSid":"{}"}}}}"#,
                     "C".repeat(129)
                 ),
-                r#"Err(Shape("start.callSid"))"#,
+                r#"Err(Id("start.callSid"))"#,
             ),
         ] {
             assert_eq!(say(&mut Codec::new(), message), expect, "{message}");

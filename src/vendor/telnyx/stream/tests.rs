@@ -295,14 +295,14 @@ fn unknown_events_are_ignored_and_wrong_ones_named() {
     }
     for (message, expect) in [
         (r#"{"event":"start"}"#, r#"Err(Shape("start"))"#),
-        (r#"{"event":"start","start":{}}"#, r#"Err(Shape("stream_id"))"#),
+        (r#"{"event":"start","start":{}}"#, r#"Err(Id("stream_id"))"#),
         (
             r#"{"event":"start","stream_id":"a b","start":{}}"#,
-            r#"Err(Shape("stream_id"))"#,
+            r#"Err(Id("stream_id"))"#,
         ),
         (
             r#"{"event":"start","stream_id":"a","start":{"call_control_id":""}}"#,
-            r#"Err(Shape("start.call_control_id"))"#,
+            r#"Err(Id("start.call_control_id"))"#,
         ),
     ] {
         assert_eq!(say(&mut fresh(), message), expect, "{message}");
