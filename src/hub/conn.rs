@@ -11,16 +11,27 @@ use super::{
 use crate::{
     access::Identity,
     base::{
-        fault::{Fault, Origin},
+        fault::{Fault, Kind, Origin},
         format::Encoding,
         ids::CallId,
         time::{Mono, Wall},
     },
+    metrics,
     store::{CallRow, CallStatus},
     vendor,
 };
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use futures_util::future::BoxFuture;
+use std::{
+    collections::{HashMap, VecDeque},
+    future::pending,
+    net::IpAddr,
+    sync::Arc,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
+
+/// What may wait behind a slow act: more messages than one client may send at once, and their words in bytes.
+const MAX_WAITING: usize = 256;
+const MAX_WAITING_BYTES: usize = 1024 * 1024;
 
 /// Serves one client to its end.
 pub(super) async fn serve<S>(hub: &Arc<Inner>, io: S, address: IpAddr, identity: Identity, settings: Settings)
@@ -30,13 +41,50 @@ where
     let config = &hub.config;
     let (tenant, outbox) = (identity.tenant, Outbox::new(config.queue_bytes, config.queue_messages));
     let session = Session::new(config, identity, settings, Mono::now(), Wall::now());
-    pump::serve(hub, io, address, tenant, outbox, |desk| Steerer { desk, session }).await;
+    pump::serve(hub, io, address, tenant, outbox, |desk| Steerer {
+        desk,
+        session,
+        waiting: VecDeque::new(),
+        at_work: None,
+    })
+    .await;
 }
 
 /// One client's session and what it acts on.
 struct Steerer<'a> {
     desk: Desk<'a>,
     session: Session,
+    /// What is done in turn, beside reading: a vendor may be slow.
+    waiting: VecDeque<Task>,
+    at_work: Option<BoxFuture<'a, Option<Failed>>>,
+}
+
+/// Something to be done to a call.
+enum Task {
+    Act { call: String, action: Action },
+    Listen { call: CallId, language: String },
+}
+
+impl Task {
+    /// Bytes of text that it holds.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Act {
+                action: Action::Say(say),
+                ..
+            } => say.text.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// What was asked for and could not be done.
+struct Failed {
+    asked: &'static str,
+    call: String,
+    client_ref: Option<String>,
+    fault: Fault,
+    vendor: Option<(&'static str, &'static str)>,
 }
 
 impl Shell for Steerer<'_> {
@@ -47,11 +95,10 @@ impl Shell for Steerer<'_> {
                 Output::Ping => self.desk.client.outbox.ping(),
                 Output::Close(close) => self.desk.close(close),
                 Output::Bind(call) => self.bind(call).await,
-                Output::Act { call, action } => self.act(&call, action).await,
+                Output::Act { call, action } => self.act(call, action),
                 Output::Listen { call, language } => {
-                    let (control, tenant) = (&self.desk.hub.deps.control, self.desk.tenant());
-                    // A call that is over needs no ear.
-                    let _ = control.listen_in(tenant, call.as_str(), language).await;
+                    // Without room it stays as it is, like one that is over.
+                    let _ = self.queue(Task::Listen { call, language });
                 }
                 Output::Refresh(token) => {
                     let (now, wall) = (Mono::now(), Wall::now());
@@ -60,6 +107,26 @@ impl Shell for Steerer<'_> {
                 }
             }
         }
+    }
+
+    async fn work(&mut self) {
+        if self.at_work.is_none() {
+            let Some(task) = self.waiting.pop_front() else {
+                return pending().await;
+            };
+            self.at_work = Some(Box::pin(perform(self.desk.clone(), task)));
+        }
+        if let Some(at_work) = &mut self.at_work {
+            let failed = at_work.await;
+            self.at_work = None;
+            if let Some(failed) = failed {
+                self.failed(&failed);
+            }
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.at_work.is_some() || !self.waiting.is_empty()
     }
 
     fn deadline(&self) -> Mono {
@@ -102,90 +169,149 @@ impl Steerer<'_> {
             self.desk.answer(welcome);
         }
         match self.session.settings().last_event_id {
-            Some(after) => match self.replay(row.map(|r| r.call_id), after).await {
+            Some(after) => match replay(&self.desk, row.map(|r| r.call_id), after).await {
                 Ok(last) => self.desk.client.outbox.release(last, &HashMap::new()),
                 Err(fault) => self.session.unbound(&fault, Wall::now()),
             },
             None => {
-                let told = self.snapshot(row).await;
+                let told = snapshot(&self.desk, row).await;
                 self.desk.client.outbox.release(None, &told);
             }
         }
     }
 
-    async fn snapshot(&self, row: Option<CallRow>) -> HashMap<CallId, CallStatus> {
-        let rows = match row {
-            // Found before the news were held back: it may have moved since.
-            Some(row) => match self.desk.find(row.call_id.as_str()).await {
-                Ok(row) => vec![row],
-                Err(_) => vec![row],
-            },
-            None => {
-                let live = self.desk.hub.deps.control.active(self.desk.tenant());
-                live.into_iter().map(|c| c.row).rev().collect()
-            }
-        };
-        for row in &rows {
-            self.desk.answer(ServerMessage::snapshot(row).text());
-        }
-        rows.iter().map(|r| (r.call_id, r.status)).collect()
-    }
-
-    /// Sends the events after `after` and returns the id of the last.
-    async fn replay(&self, call: Option<CallId>, after: i64) -> Result<Option<i64>, Fault> {
-        let after = after.max(0);
-        let mut pages = self.desk.events(call, after);
-        let mut is_first = true;
-        while let Some(rows) = pages.next().await? {
-            // A tenant's ids have no holes: what is missing before the first is no longer kept.
-            if is_first
-                && call.is_none()
-                && let Some(first) = rows.first().filter(|first| first.id > after + 1)
-            {
-                let dropped = (first.id - after - 1) as u64;
-                self.desk.answer(ServerMessage::Gap { dropped }.text());
-            }
-            is_first = false;
-            let items = rows.iter().filter_map(stored);
-            items.for_each(|item| self.desk.client.outbox.answer(item));
-        }
-        Ok(pages.last)
-    }
-
-    async fn act(&mut self, call: &str, action: Action) {
-        let tenant = self.desk.tenant();
-        let control = &self.desk.hub.deps.control;
+    /// Passes audio on at once, for it is of now, and has all else done in turn.
+    fn act(&mut self, call: String, action: Action) {
         let (asked, client_ref) = (action.name(), action.client_ref());
         let done = match action {
-            Action::Say(say) => control.say(tenant, call, say).await.map(|_| ()),
-            Action::Move(status) => self.move_to(call, status).await,
-            Action::Hear(audio) => control.microphone(tenant, call, audio),
+            Action::Hear(audio) => {
+                let control = &self.desk.hub.deps.control;
+                control.microphone(self.desk.tenant(), &call, audio)
+            }
+            action => self.queue(Task::Act {
+                call: call.clone(),
+                action,
+            }),
         };
         if let Err(fault) = done {
-            let vendor = if fault.origin == Origin::Vendor {
-                self.vendor_of(call).await
-            } else {
-                None
-            };
-            let (client_ref, wall) = (client_ref.as_deref(), Wall::now());
-            self.session.failed(asked, call, client_ref, &fault, vendor, wall);
+            self.failed(&Failed {
+                asked,
+                call,
+                client_ref,
+                fault,
+                vendor: None,
+            });
         }
     }
 
-    /// Moves a call. One that is there already is shown as it stands; else the news of the move is the confirmation.
-    async fn move_to(&self, call: &str, status: CallStatus) -> Result<(), Fault> {
-        let row = self.desk.find(call).await?;
-        if row.status >= status {
-            self.desk.answer(ServerMessage::snapshot(&row).text());
+    /// Puts a task behind those that are not done, so that each call sees them in the order in which they were asked for.
+    fn queue(&mut self, task: Task) -> Result<(), Fault> {
+        let bytes = task.weight() + self.waiting.iter().map(Task::weight).sum::<usize>();
+        if self.waiting.len() < MAX_WAITING && (bytes <= MAX_WAITING_BYTES || self.waiting.is_empty()) {
+            self.waiting.push_back(task);
             return Ok(());
         }
-        let tenant = self.desk.tenant();
-        self.desk.hub.deps.control.set_status(tenant, call, status).await
+        metrics::dropped("frontend_message", "waiting", 1);
+        let message = "too much waits for what was asked before";
+        Err(Fault::client(Kind::TooMany, message))
     }
 
-    /// The name and error code of the vendor that carries a call.
-    async fn vendor_of(&self, call: &str) -> Option<(&'static str, &'static str)> {
-        let row = self.desk.find(call).await.ok()?;
-        vendor::by_name(&row.vendor).map(|v| (v.name, v.error_code))
+    fn failed(&mut self, failed: &Failed) {
+        let Failed {
+            asked,
+            call,
+            client_ref,
+            fault,
+            vendor,
+        } = failed;
+        self.session
+            .failed(asked, call, client_ref.as_deref(), fault, *vendor, Wall::now());
     }
+}
+
+/// Tells where things stand.
+async fn snapshot(desk: &Desk<'_>, row: Option<CallRow>) -> HashMap<CallId, CallStatus> {
+    let rows = match row {
+        // Found before the news were held back: it may have moved since.
+        Some(row) => match desk.find(row.call_id.as_str()).await {
+            Ok(row) => vec![row],
+            Err(_) => vec![row],
+        },
+        None => {
+            let live = desk.hub.deps.control.active(desk.tenant());
+            live.into_iter().map(|c| c.row).rev().collect()
+        }
+    };
+    for row in &rows {
+        desk.answer(ServerMessage::snapshot(row).text());
+    }
+    rows.iter().map(|r| (r.call_id, r.status)).collect()
+}
+
+/// Sends the events after `after` and returns the id of the last.
+async fn replay(desk: &Desk<'_>, call: Option<CallId>, after: i64) -> Result<Option<i64>, Fault> {
+    let after = after.max(0);
+    let mut pages = desk.events(call, after);
+    let mut is_first = true;
+    while let Some(rows) = pages.next().await? {
+        // A tenant's ids have no holes: what is missing before the first is no longer kept.
+        if is_first
+            && call.is_none()
+            && let Some(first) = rows.first().filter(|first| first.id > after + 1)
+        {
+            let dropped = (first.id - after - 1) as u64;
+            desk.answer(ServerMessage::Gap { dropped }.text());
+        }
+        is_first = false;
+        let items = rows.iter().filter_map(stored);
+        items.for_each(|item| desk.client.outbox.answer(item));
+    }
+    Ok(pages.last)
+}
+
+/// Does one thing. What became of it is returned where it failed; else the news of the call tell.
+async fn perform(desk: Desk<'_>, task: Task) -> Option<Failed> {
+    let (control, tenant) = (&desk.hub.deps.control, desk.tenant());
+    let (call, action) = match task {
+        Task::Listen { call, language } => {
+            // A call that is over needs no ear.
+            let _ = control.listen_in(tenant, call.as_str(), language).await;
+            return None;
+        }
+        Task::Act { call, action } => (call, action),
+    };
+    let (asked, client_ref) = (action.name(), action.client_ref());
+    let done = match action {
+        Action::Say(say) => control.say(tenant, &call, say).await.map(|_| ()),
+        Action::Move(status) => move_to(&desk, &call, status).await,
+        Action::Hear(audio) => control.microphone(tenant, &call, audio),
+    };
+    let fault = done.err()?;
+    let vendor = match fault.origin {
+        Origin::Vendor => vendor_of(&desk, &call).await,
+        _ => None,
+    };
+    Some(Failed {
+        asked,
+        call,
+        client_ref,
+        fault,
+        vendor,
+    })
+}
+
+/// Moves a call. One that is there already is shown as it stands; else the news of the move is the confirmation.
+async fn move_to(desk: &Desk<'_>, call: &str, status: CallStatus) -> Result<(), Fault> {
+    let row = desk.find(call).await?;
+    if row.status >= status {
+        desk.answer(ServerMessage::snapshot(&row).text());
+        return Ok(());
+    }
+    desk.hub.deps.control.set_status(desk.tenant(), call, status).await
+}
+
+/// The name and error code of the vendor that carries a call.
+async fn vendor_of(desk: &Desk<'_>, call: &str) -> Option<(&'static str, &'static str)> {
+    let row = desk.find(call).await.ok()?;
+    vendor::by_name(&row.vendor).map(|v| (v.name, v.error_code))
 }

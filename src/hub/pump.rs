@@ -58,6 +58,17 @@ pub(super) trait Shell {
     /// Does what the machine has asked for.
     async fn perform(&mut self);
 
+    /// Goes on with what is slow, beside reading; returns when the machine may have something to be done, and never while nothing
+    /// is slow. It may be dropped at any point and called again.
+    async fn work(&mut self) {
+        std::future::pending().await
+    }
+
+    /// Whether something slow is not done yet.
+    fn is_busy(&self) -> bool {
+        false
+    }
+
     /// When the machine wants to be told that nothing came.
     fn deadline(&self) -> Mono;
 
@@ -66,6 +77,7 @@ pub(super) trait Shell {
 }
 
 /// One client's place at the hub.
+#[derive(Clone)]
 pub(super) struct Desk<'a> {
     pub(super) hub: &'a Arc<Inner>,
     pub(super) client: Arc<Client>,
@@ -124,7 +136,7 @@ where
         .split()
 }
 
-/// Reads to the end of the socket.
+/// Reads to the end of the socket, then finishes what was asked for before it.
 async fn read<S, H>(
     hub: &Inner,
     tenant: TenantId,
@@ -141,16 +153,17 @@ async fn read<S, H>(
         let wait = shell.deadline().since(Mono::now());
         let message = tokio::select! {
             frame = stream.next() => match frame {
-                None => return,
+                None => break,
                 Some(Ok(message)) => Some(message),
                 Some(Err(error)) => {
                     if let Some(close) = verdict(&error) {
                         metrics::refused("frontend", close.word());
                         client.outbox.close(close);
                     }
-                    return;
+                    break;
                 }
             },
+            () = shell.work() => continue,
             () = sleep(wait) => None,
         };
         let now = Mono::now();
@@ -166,6 +179,9 @@ async fn read<S, H>(
             Some(Message::Close(_) | Message::Frame(_)) => continue,
         };
         shell.take(input, now);
+    }
+    while shell.is_busy() {
+        shell.work().await;
     }
 }
 
