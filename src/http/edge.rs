@@ -18,7 +18,7 @@ use axum::{
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header, uri::Authority};
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Instant,
 };
 
@@ -116,8 +116,13 @@ fn head_fits(request: &Request, line: usize) -> Result<(), Failure> {
         return Err(Failure::with_status(status, "a header is too long"));
     }
     // RFC 9112 §3.2.
-    if request.version() == Version::HTTP_11 && request.headers().get_all(header::HOST).iter().count() != 1 {
+    let hosts = request.headers().get_all(header::HOST);
+    if request.version() == Version::HTTP_11 && hosts.iter().count() != 1 {
         let message = "an HTTP/1.1 request names its host once, in a Host header";
+        return Err(Fault::client(Kind::Malformed, message).into());
+    }
+    if !hosts.iter().all(|h| is_host(h.as_bytes())) {
+        let message = "the Host header is not a host and perhaps a port";
         return Err(Fault::client(Kind::Malformed, message).into());
     }
     if !is_encoded_text(request.uri().path()) {
@@ -125,6 +130,33 @@ fn head_fits(request: &Request, line: usize) -> Result<(), Failure> {
         return Err(Fault::client(Kind::Malformed, message).into());
     }
     Ok(())
+}
+
+/// Whether a `Host` is a name or address and perhaps a port (RFC 3986 §3.2.2). Of the delimiters that a name could hold, of
+/// which none that is in use has any, none is taken: a comma joins two hosts.
+fn is_host(value: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(value) else {
+        return false;
+    };
+    let (host_is_good, port) = match text.strip_prefix('[').map(|rest| rest.split_once(']')) {
+        Some(Some((address, port))) => (address.parse::<Ipv6Addr>().is_ok(), port),
+        Some(None) => return false,
+        None => {
+            let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+            let good = |b: u8| b.is_ascii_alphanumeric() || b"-._~%".contains(&b);
+            (
+                !name.is_empty() && name.bytes().all(good) && is_encoded_text(name),
+                port,
+            )
+        }
+    };
+    let port_is_good = match port.strip_prefix(':') {
+        Some(digits) => {
+            digits.bytes().all(|b| b.is_ascii_digit()) && (digits.is_empty() || digits.parse::<u16>().is_ok())
+        }
+        None => port.is_empty(),
+    };
+    host_is_good && port_is_good
 }
 
 /// Whether each `%` begins two hexadecimal digits and the bytes they stand for are UTF-8 with those around them.
@@ -296,6 +328,35 @@ mod tests {
         for bad in ["/%", "/%4", "/%zz", "/%ff", "/%e2%82", "/%+1"] {
             assert!(!is_encoded_text(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_host_that_is_none_is_refused() {
+        let status = |host: &[u8]| {
+            let host = http::HeaderValue::from_bytes(host).unwrap();
+            let request = Request::builder().header("host", host);
+            let failure = head_fits(&request.body(axum::body::Body::empty()).unwrap(), 1000).err();
+            failure.map(|f| f.into_response().status().as_u16())
+        };
+        for good in [
+            "relay.example.com",
+            "relay.example.com:8443",
+            "localhost:",
+            "127.0.0.1:80",
+            "[::1]",
+            "[::1]:8080",
+            "a_b.c~d",
+            "a%2Db",
+        ] {
+            assert_eq!(status(good.as_bytes()), None, "{good}");
+        }
+        for bad in [
+            "", "a b", "[::1", "::1", "[x]", "[::1]x", "a/b", "a,b", "u@h", "a:b", "a:99999", "a:1:2", ":80", "a%zz",
+            "a?b",
+        ] {
+            assert_eq!(status(bad.as_bytes()), Some(400), "{bad:?}");
+        }
+        assert_eq!(status(b"\xff"), Some(400));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Where requests begin and end in the bytes of an HTTP/1.1 connection (RFC 9112), for what must be refused before a server
-//! library reads it: heads that are too big, and bodies whose length two readers could understand differently.
+//! library reads it: heads that are too big or no HTTP/1 head at all, and bodies whose length two readers could understand
+//! differently.
 //!
-//! Pure: bytes in, a verdict out. Everything else that is wrong with a request is the library's to find.
+//! Pure: bytes in, a verdict out.
 
 /// Longest line that begins a chunk, in bytes: a length and extensions that nobody reads.
 const MAX_CHUNK_LINE: usize = 1024;
@@ -26,6 +27,8 @@ pub(super) enum Refusal {
     LongLine,
     /// The headers are too long, or too many.
     LongHead,
+    /// The request line or a header is none (RFC 9112 §3 and §5).
+    Malformed,
     /// The length of the body is stated twice, differently, or in a way that readers differ over.
     Length,
 }
@@ -188,16 +191,18 @@ impl Framing {
         }
         self.lines += 1;
         if self.lines == 1 {
-            return Ok(());
+            return is_request_line(line).then_some(()).ok_or(Refusal::Malformed);
         }
         if self.lines - 1 > self.bounds.headers {
             return Err(Refusal::LongHead);
         }
-        let (name, value) = match memchr::memchr(b':', line) {
-            Some(colon) => (line[..colon].trim_ascii(), line[colon + 1..].trim_ascii()),
-            // The library's to refuse.
-            None => return Ok(()),
-        };
+        let colon = memchr::memchr(b':', line).ok_or(Refusal::Malformed)?;
+        let (name, value) = (&line[..colon], &line[colon + 1..]);
+        // A line that begins with a space has no token in front, nor has a name with a space behind it.
+        if !is_token(name) || value.iter().any(|b| b.is_ascii_control() && *b != b'\t') {
+            return Err(Refusal::Malformed);
+        }
+        let value = value.trim_ascii();
         if name.eq_ignore_ascii_case(b"content-length") {
             let text = std::str::from_utf8(value).unwrap_or_default();
             let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
@@ -254,6 +259,22 @@ impl Framing {
         (self.lines, self.bytes, self.length) = (0, 0, None);
         (self.chunked, self.upgrade) = (false, false);
     }
+}
+
+/// Whether a line is a method, a target and a version of HTTP/1, with one space between each.
+fn is_request_line(line: &[u8]) -> bool {
+    let mut words = line.split(|b| *b == b' ');
+    let (method, target, version) = (words.next(), words.next(), words.next());
+    method.is_some_and(is_token)
+        && target.is_some_and(|target| http::Uri::try_from(target).is_ok())
+        && matches!(version, Some(b"HTTP/1.1" | b"HTTP/1.0"))
+        && words.next().is_none()
+}
+
+/// Whether it is a token (RFC 9110 §5.6.2).
+fn is_token(text: &[u8]) -> bool {
+    let good = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
+    !text.is_empty() && text.iter().all(good)
 }
 
 #[cfg(test)]
@@ -317,7 +338,6 @@ mod tests {
             "Content-Length: 99999999999999999999",
             "Transfer-Encoding: gzip, chunked",
             "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
-            "Transfer-Encoding: \x0bchunked",
             "Transfer-Encoding: identity",
         ] {
             let text = format!("POST / HTTP/1.1\r\n{headers}\r\n\r\nabc");
@@ -327,6 +347,39 @@ mod tests {
             let text = format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}\r\n");
             assert_eq!(reads(&text), (1, Err(Refusal::Length)), "{chunk:?}");
         }
+    }
+
+    #[test]
+    fn what_is_no_head_is_refused() {
+        for line in [
+            "GET /",
+            "GET",
+            "GET  / HTTP/1.1",
+            "GET / HTTP/1.1 x",
+            "GET / HTTP/2.0",
+            "GET / http/1.1",
+            "G(T / HTTP/1.1",
+            "GET /\x00 HTTP/1.1",
+            "GET / HTTP/1.1\rX: y",
+            "\rGET / HTTP/1.1",
+        ] {
+            assert_eq!(reads(&format!("{line}\r\n")).1, Err(Refusal::Malformed), "{line:?}");
+        }
+        for header in [
+            "Host : a",
+            "Host: a\r\n b",
+            "Host: a\r\n\tb: c",
+            "Host",
+            ": a",
+            "Ho st: a",
+            "Host: a\rb",
+            "Host: a\x00",
+            "Transfer-Encoding: \x0bchunked",
+        ] {
+            let text = format!("GET / HTTP/1.1\r\n{header}\r\n");
+            assert_eq!(reads(&text).1, Err(Refusal::Malformed), "{header:?}");
+        }
+        assert_eq!(reads("OPTIONS * HTTP/1.0\r\nX:\t\u{e9} y \r\n\r\n"), (1, Ok(())));
     }
 
     #[test]
