@@ -116,6 +116,12 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_is_known_is_named_once() {
+        let (_, said) = check("zzzzzzzzzz = 1\n");
+        assert_eq!(said.matches(" agents,").count(), 1, "{said}");
+    }
+
+    #[test]
     fn a_syntax_error_is_printed_with_its_line() {
         let (code, said) = check("[store\n");
         assert_eq!(code, ExitCode::from(78));

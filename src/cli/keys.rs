@@ -28,7 +28,7 @@ pub enum Command {
 #[derive(Clone, Debug, clap::Args)]
 pub struct New {
     /// Its name, seen in records as who acted
-    #[arg(long, default_value = "key")]
+    #[arg(long, default_value = "key", value_parser = read_name)]
     pub name: String,
     /// Whose calls it opens
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(i64).range(1..))]
@@ -41,8 +41,19 @@ pub struct New {
     pub expires: Option<Wall>,
 }
 
+fn read_name(text: &str) -> Result<String, &'static str> {
+    if text.trim().is_empty() || text.chars().any(char::is_control) {
+        return Err("write a name of one line, without control characters");
+    }
+    Ok(text.to_owned())
+}
+
 fn read_time(text: &str) -> Result<Wall, &'static str> {
-    Wall::parse(text).ok_or("write a time such as 2027-01-31T00:00:00Z")
+    match Wall::parse(text) {
+        None => Err("write a time such as 2027-01-31T00:00:00Z"),
+        Some(end) if end <= Wall::now() => Err("that time has passed: the key would open nothing"),
+        Some(end) => Ok(end),
+    }
 }
 
 /// Prints the key and its configuration.
@@ -63,6 +74,28 @@ pub fn run(args: &Args, out: &mut impl Write) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_that_could_open_nothing_or_break_its_line_is_refused() {
+        #[derive(clap::Parser)]
+        struct Cli {
+            #[command(flatten)]
+            new: New,
+        }
+        let read =
+            |line: [&str; 2]| <Cli as clap::Parser>::try_parse_from(["new"].into_iter().chain(line)).map(|c| c.new);
+        for bad in [
+            ["--expires", "2001-01-31T00:00:00Z"],
+            ["--expires", "soon"],
+            ["--name", "a\nb"],
+            ["--name", "\u{1b}[2J"],
+            ["--name", ""],
+        ] {
+            assert!(read(bad).is_err(), "{bad:?}");
+        }
+        assert!(read(["--expires", "2999-01-31T00:00:00Z"]).unwrap().expires.is_some());
+        assert_eq!(read(["--name", "böt 1"]).unwrap().name, "böt 1");
+    }
 
     #[test]
     fn the_printed_lines_know_the_printed_key() {

@@ -52,11 +52,18 @@ pub struct Args {
     #[arg(long, default_value_t = Role::Agent)]
     pub role: Role,
     /// Who carries it
-    #[arg(long, default_value = "cli")]
+    #[arg(long, default_value = "cli", value_parser = read_subject)]
     pub subject: String,
     /// How long it lives: 5m, 1h, 1d
     #[arg(long, default_value = "1h", value_parser = read_ttl)]
     pub ttl: Duration,
+}
+
+fn read_subject(text: &str) -> Result<String, &'static str> {
+    match text.trim() {
+        "" => Err("say who carries it"),
+        _ => Ok(text.to_owned()),
+    }
 }
 
 fn read_ttl(text: &str) -> Result<Duration, &'static str> {
@@ -127,6 +134,8 @@ mod tests {
             ["--ttl", "soon"],
             ["--role", "root"],
             ["--tenant", "0"],
+            ["--subject", ""],
+            ["--subject", " "],
         ] {
             assert!(
                 Cli::try_parse_from(["token"].into_iter().chain(bad)).is_err(),

@@ -65,7 +65,10 @@ impl<'a> Section<'a> {
     }
 
     fn item(&self, key: &str) -> Option<&'a Item> {
-        self.known.borrow_mut().push(key.to_owned());
+        let mut known = self.known.borrow_mut();
+        if !known.iter().any(|k| k == key) {
+            known.push(key.to_owned());
+        }
         self.table?.get(key)
     }
 

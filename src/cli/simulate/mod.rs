@@ -22,7 +22,8 @@ use crate::{
 };
 use screen::Screen;
 use std::{
-    io,
+    fs::File,
+    io::{self, Read},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -40,6 +41,8 @@ const EXIT_DATA: u8 = 65;
 const EXIT_UNAVAILABLE: u8 = 69;
 /// What the caller heard cannot be written (`EX_CANTCREAT`).
 const EXIT_CREATE: u8 = 73;
+/// The longest recording that is read: an hour of stereo at 48 kHz is less.
+const MAX_WAV_BYTES: u64 = 1 << 30;
 /// This machine lacks something (`EX_OSERR`).
 const EXIT_OS: u8 = 71;
 
@@ -199,6 +202,11 @@ pub fn run(mut args: Args) -> ExitCode {
         Ok(webhook) => webhook,
         Err(e) => return fail(EXIT_DATA, &e),
     };
+    if let Some(path) = &args.save
+        && let Err(e) = can_save(path)
+    {
+        return fail(EXIT_CREATE, &format_args!("{}: {e}", path.display()));
+    }
     let plan = Plan {
         vendor: args.vendor,
         daemon: args.url.clone(),
@@ -317,9 +325,33 @@ fn webhook(args: &Args) -> Result<Option<Webhook>, String> {
 
 fn read_wav(path: &Path, rate: u32) -> Result<Vec<i16>, String> {
     let named = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
-    let wav = Wav::parse(&std::fs::read(path).map_err(|e| named(&e))?).map_err(|e| named(&e))?;
+    let wav = Wav::parse(&read_file(path).map_err(|e| named(&e))?).map_err(|e| named(&e))?;
     let from = wav.rate;
     AnyResampler::convert(from, rate, &wav.into_mono()).map_err(|e| named(&e))
+}
+
+/// Reads a regular file that is not too long; a device or a pipe may never end, or wait for ever to be opened.
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let about = std::fs::metadata(path)?;
+    if !about.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    if about.len() > MAX_WAV_BYTES {
+        return Err(io::Error::other(format!("longer than {MAX_WAV_BYTES} bytes")));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_WAV_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Finds out before the call whether what is heard can be written after it. Leaves no new file behind.
+fn can_save(path: &Path) -> io::Result<()> {
+    let is_new = !path.exists();
+    File::options().append(true).create(true).open(path)?;
+    if is_new {
+        std::fs::remove_file(path)?;
+    }
+    Ok(())
 }
 
 fn save(path: &Path, outcome: &Outcome) -> io::Result<()> {
@@ -426,5 +458,29 @@ mod tests {
         std::fs::write(&path, b"RIFF").unwrap();
         assert!(read_wav(&path, 8000).unwrap_err().contains("in.wav"));
         assert!(read_wav(&folder.path().join("none.wav"), 8000).is_err());
+    }
+
+    #[test]
+    fn what_never_ends_or_is_too_long_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("long.wav");
+        File::create(&path).unwrap().set_len(MAX_WAV_BYTES + 1).unwrap();
+        assert!(read_wav(&path, 8000).unwrap_err().contains("longer"));
+        for none in [Path::new("/dev/zero"), folder.path()] {
+            let told = read_wav(none, 8000).unwrap_err();
+            assert!(told.contains("not a regular file"), "{told}");
+        }
+    }
+
+    #[test]
+    fn where_nothing_can_be_saved_is_found_out_and_what_is_there_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(can_save(&folder.path().join("none/heard.wav")).is_err());
+        let (new, old) = (folder.path().join("new.wav"), folder.path().join("old.wav"));
+        std::fs::write(&old, b"x").unwrap();
+        can_save(&new).unwrap();
+        can_save(&old).unwrap();
+        assert!(!new.exists());
+        assert_eq!(std::fs::read(&old).unwrap(), b"x");
     }
 }
