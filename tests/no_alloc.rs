@@ -286,6 +286,7 @@ fn run(kind: Kind, vendors: &[&'static Descriptor], tls: Option<&Tls>) -> Vec<(u
             number: None,
             proven: false,
             peer: address,
+            permit: None,
         };
         shards.place(handover).map_err(|_| "refused").unwrap();
         let call = PeerCall {

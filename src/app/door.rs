@@ -32,7 +32,7 @@ impl MediaDoor for Door {
         let Ok(parts) = upgraded.downcast::<TokioIo<Guarded<Conn>>>() else {
             return tracing::error!("an upgraded media socket is not one of the listener's");
         };
-        let mut conn = parts.io.into_inner().into_inner();
+        let (mut conn, permit) = parts.io.into_inner().into_parts();
         if let Err(e) = conn.park() {
             return tracing::warn!(error = %e, "a media socket could not leave the control runtime");
         }
@@ -46,6 +46,7 @@ impl MediaDoor for Door {
             number: upgrade.number,
             proven: upgrade.proven,
             peer,
+            permit,
         };
         if self.0.place(handover).is_err() {
             metrics::refused("media_socket", "full");

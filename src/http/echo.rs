@@ -101,7 +101,7 @@ pub(super) async fn echo(State(_): State<Shared>, mut request: Request) -> Respo
         if let Ok(upgraded) = upgrading.await
             && let Ok(parts) = upgraded.downcast::<TokioIo<Guarded<Conn>>>()
         {
-            let conn = parts.io.into_inner().into_inner();
+            let (conn, _permit) = parts.io.into_inner().into_parts();
             Echo::new(conn, &parts.read_buf).run().await;
         }
         drop(place);

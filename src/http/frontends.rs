@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     access::Identity,
-    base::fault::{Fault, Kind},
+    base::fault::{Fault, Kind, Origin},
     hub::{Seat, Wish, audio_messages::AudioSettings, call_events::EventSettings, protocol::Settings},
     metrics,
     wire::form::Form,
@@ -79,6 +79,10 @@ fn admit(shared: &Shared, parts: &http::request::Parts, read: Read) -> Result<(I
     let identity = auth::identify(shared, auth::socket_credential(parts, &query)?, address)?;
     let wish = read(&query)?;
     vouch(&parts.extensions);
+    if shared.readiness.is_draining() {
+        metrics::refused("frontend", "draining");
+        return Err(Fault::new(Origin::Us, Kind::Unavailable, "shutting down").into());
+    }
     let seat = shared.hub.admit(address)?;
     Ok((identity, wish, seat))
 }

@@ -8,7 +8,7 @@ use super::{
     framing::{Bounds, Framing, Refusal},
     respond::Failure,
 };
-use crate::metrics;
+use crate::{metrics, net::listen::Permit};
 use http::StatusCode;
 use std::{
     future::Future,
@@ -46,6 +46,8 @@ pub struct Guarded<I> {
     answered: Arc<AtomicUsize>,
     refused: Option<Goodbye>,
     upgraded: bool,
+    /// The socket's place, kept until it closes, whoever has it by then.
+    permit: Option<Permit>,
 }
 
 /// An answer that is ours, and the end.
@@ -60,7 +62,7 @@ struct Goodbye {
 
 impl<I> Guarded<I> {
     /// Guards a connection that has just been accepted. `answered` counts the requests that the service has answered.
-    pub(super) fn new(io: I, config: &Config, answered: Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(io: I, config: &Config, answered: Arc<AtomicUsize>, permit: Option<Permit>) -> Self {
         let bounds = Bounds {
             head: config.header_bytes,
             line: config.line_bytes,
@@ -76,12 +78,13 @@ impl<I> Guarded<I> {
             answered,
             refused: None,
             upgraded: false,
+            permit,
         }
     }
 
-    /// The connection itself, for who takes it over after an upgrade.
-    pub fn into_inner(self) -> I {
-        self.io
+    /// The connection itself and its place among sockets, for who takes it over after an upgrade.
+    pub fn into_parts(self) -> (I, Option<Permit>) {
+        (self.io, self.permit)
     }
 
     fn refuse(&mut self, why: Refusal) {
@@ -91,6 +94,10 @@ impl<I> Guarded<I> {
             Refusal::LongHead => (
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "the headers are too long or too many",
+            ),
+            Refusal::Malformed => (
+                StatusCode::BAD_REQUEST,
+                "the head of the request is not well-formed HTTP/1.1",
             ),
             Refusal::Length => (
                 StatusCode::BAD_REQUEST,
@@ -259,7 +266,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     fn guarded(io: DuplexStream) -> Guarded<DuplexStream> {
-        Guarded::new(io, &Config::default(), Arc::default())
+        Guarded::new(io, &Config::default(), Arc::default(), None)
     }
 
     #[tokio::test(start_paused = true)]

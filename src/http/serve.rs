@@ -20,7 +20,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Serves a connection until it is done, upgraded or idle too long. An upgraded connection goes on as
-/// `TokioIo<Guarded<I>>` with whoever took it. `permit` is vouched for once a request proves who it is from. When `drain` is
+/// `TokioIo<Guarded<I>>` with whoever took it, `permit` included, which is vouched for once a request proves who it is from. When `drain` is
 /// done, the request at hand is the last.
 pub async fn connection<I>(
     io: I,
@@ -34,7 +34,7 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let answered = Arc::new(AtomicUsize::new(0));
-    let io = Guarded::new(io, config, answered.clone());
+    let io = Guarded::new(io, config, answered.clone(), permit.clone());
     let routes = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);

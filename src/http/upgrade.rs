@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     base::{
-        fault::{Fault, Kind},
+        fault::{Fault, Kind, Origin},
         time::Wall,
     },
     metrics,
@@ -161,14 +161,32 @@ fn admit(
         }
     };
     hook.by_number = called.line.is_some();
+    // The token of a call that was announced and awaits its stream.
+    let known = path_token
+        .as_deref()
+        .is_some_and(|t| shared.control.awaited(t).is_some());
+    if !known && shared.readiness.is_draining() {
+        metrics::refused("media_socket", "draining");
+        return Err(Fault::new(Origin::Us, Kind::Unavailable, "shutting down"));
+    }
+    if !shared.dev && !known {
+        let in_use = called.line.is_some() || called.trunk.unguarded().is_none();
+        if !in_use && !shared.control.has_number_of(called.vendor) {
+            metrics::refused("media_socket", "no_account");
+            return Err(Fault::not_found("account"));
+        }
+    }
     let proven = !shared.dev
         && called
             .trunk
             .verify_upgrade(&hook)
             .inspect_err(|_| metrics::refused("media_socket", "signature"))?
             == Admit::Proven;
-    vouch(request.extensions());
     shared.media.admit()?;
+    // Others are strangers until a call takes their stream.
+    if proven || known || shared.dev {
+        vouch(request.extensions());
+    }
     let upgrade = Upgrade {
         path_token,
         query: query

@@ -122,7 +122,7 @@ fn read_more(s: &Section<'_>, key: &str, main: SocketAddr) -> Option<SocketAddr>
 pub struct Limits {
     /// Sockets at once.
     pub total: usize,
-    /// Sockets at once from one address.
+    /// Sockets at once from one address that have proven nothing yet: vendors and proxies have few addresses and many sockets.
     pub per_address: usize,
     /// Sockets at once that have proven nothing yet.
     pub unproven: usize,
@@ -142,6 +142,19 @@ struct Open {
     total: usize,
     unproven: usize,
     by_address: HashMap<IpAddr, usize>,
+}
+
+impl Open {
+    /// A stranger at `address` is none any more.
+    fn proves(&mut self, address: IpAddr) {
+        self.unproven -= 1;
+        if let Some(n) = self.by_address.get_mut(&address) {
+            *n -= 1;
+            if *n == 0 {
+                self.by_address.remove(&address);
+            }
+        }
+    }
 }
 
 impl Census {
@@ -192,7 +205,7 @@ impl Permit {
     /// Who is at the other end has proven who it is.
     pub fn vouch(&self) {
         if !self.0.proven.swap(true, Relaxed) {
-            self.0.census.lock().unproven -= 1;
+            self.0.census.lock().proves(self.0.address);
         }
     }
 }
@@ -208,12 +221,8 @@ impl Drop for Entry {
     fn drop(&mut self) {
         let mut open = self.census.lock();
         open.total -= 1;
-        open.unproven -= usize::from(!*self.proven.get_mut());
-        if let Some(n) = open.by_address.get_mut(&self.address) {
-            *n -= 1;
-            if *n == 0 {
-                open.by_address.remove(&self.address);
-            }
+        if !*self.proven.get_mut() {
+            open.proves(self.address);
         }
     }
 }
@@ -336,9 +345,14 @@ mod tests {
             IpAddr::from([10, 0, 0, 3]),
         );
         let first = census.enter(a).unwrap();
-        let _second = census.enter(a).unwrap();
+        let second = census.enter(a).unwrap();
         assert_eq!(census.enter(a).unwrap_err(), "per_address");
         let _third = census.enter(b).unwrap();
+        second.vouch();
+        assert!(
+            census.lock().by_address[&a] == 1,
+            "who has proven who it is takes no stranger's place"
+        );
         assert_eq!(census.enter(c).unwrap_err(), "total");
         let clone = first.clone();
         drop(first);

@@ -10,9 +10,12 @@ use crate::{
     base::{ids::ConnectionId, time::Mono},
     media::{Arrival, LegCommand, LegEvent, LegHandle, Output, Session},
     metrics,
-    net::websocket::{
-        Over, WebSocket,
-        frame::{Limits, Message, TextFrame},
+    net::{
+        listen::Permit,
+        websocket::{
+            Over, WebSocket,
+            frame::{Limits, Message, TextFrame},
+        },
     },
     vendor::Descriptor,
 };
@@ -44,6 +47,7 @@ struct Leg {
     proven: bool,
     peer: SocketAddr,
     shard: usize,
+    permit: Option<Permit>,
     /// Where news goes, once there is a plan.
     events: Option<mpsc::Sender<LegEvent>>,
     /// An arrival that its queue did not take yet.
@@ -86,6 +90,7 @@ pub(super) async fn run(seat: Seat, mut handover: Handover, handle: LegHandle, s
         proven: handover.proven,
         peer: handover.peer,
         shard,
+        permit: handover.permit,
         events: None,
         arrival: None,
         began: None,
@@ -179,6 +184,9 @@ impl Leg {
             match &command {
                 LegCommand::Plan(plan) => {
                     self.events = Some(plan.events.clone());
+                    if let Some(permit) = &self.permit {
+                        permit.vouch();
+                    }
                     if let Some(began) = self.began.take() {
                         metrics::LEG_OPENING.record(now.since(began));
                     }

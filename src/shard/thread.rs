@@ -8,7 +8,7 @@ use crate::{
     base::{doorbell::Doorbell, ids::ConnectionId, time::Mono},
     media::{Arrival, LegCommand, LegEvent, LegHandle, Scratch},
     metrics::{self, LocalCounts},
-    net::{conn::Conn, websocket::Buffers},
+    net::{conn::Conn, listen::Permit, websocket::Buffers},
     vendor::{Descriptor, StreamCodec},
 };
 use bytes::Bytes;
@@ -65,6 +65,8 @@ pub struct Handover {
     pub proven: bool,
     /// The peer's address.
     pub peer: SocketAddr,
+    /// Its place among sockets, kept until the leg ends and vouched for once a call has taken it.
+    pub permit: Option<Permit>,
 }
 
 /// A codec without a `Debug` of its own.

@@ -5,7 +5,7 @@ use futures_util::{SinkExt, StreamExt};
 use http::{HeaderName, HeaderValue};
 use serde_json::json;
 use sidetone::{
-    base::secret::Secret,
+    base::{secret::Secret, time::Mono},
     sim::{
         announce::AnnounceError,
         caller::{CallError, Opening, Plan},
@@ -298,6 +298,48 @@ async fn strangers_that_say_nothing_take_no_more_than_their_share_of_sockets() {
     assert!(silent.len() <= 3, "{}", silent.len());
     known[0].send(Message::text(r#"{"type":"ping"}"#)).await.unwrap();
     until(&mut known[0], "the pong", |m| m.contains("pong")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn media_sockets_that_prove_nothing_shut_no_call_out() {
+    let more = "\n[listen]\nmax_sockets = 30\nmax_unauthenticated_sockets = 5\n";
+    let daemon = Daemon::start(&[], &format!("{CONFIG}{more}"), &[]).await;
+    for n in 0..40 {
+        let path = ["/audio-stream", "/media-stream", "/ws"][n % 3];
+        assert_eq!(
+            refusal(&format!("ws://{}{path}", daemon.address), None).await,
+            404,
+            "{path}"
+        );
+    }
+    let call = signed(
+        &daemon,
+        "+15551230106",
+        "+15550000001",
+        Vec::new(),
+        Duration::from_millis(300),
+    );
+    let outcome = place(call).await.unwrap().unwrap();
+    assert_eq!(outcome.report.ended, Ended::Caller, "{:?}", outcome.report);
+
+    // Of a vendor whose requests are believed as they come, no more than those who may be strangers.
+    let patient = CONFIG.replace("start_timeout = \"1s\"", "start_timeout = \"30s\"");
+    let daemon = Daemon::start(&[], &format!("{patient}{more}\n[telnyx]\ninsecure = true\n"), &[]).await;
+    let mut taken = Vec::new();
+    for _ in 0..10 {
+        taken.extend(upgrade(&format!("ws://{}/audio-stream", daemon.address), None).await);
+    }
+    assert!((1..=5).contains(&taken.len()), "{}", taken.len());
+    // Their places are free once they have left.
+    drop(taken);
+    let deadline = Mono::now() + PATIENCE;
+    while upgrade(&format!("ws://{}/audio-stream", daemon.address), None)
+        .await
+        .is_err()
+    {
+        assert!(Mono::now() < deadline, "no place was given back");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

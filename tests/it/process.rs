@@ -10,6 +10,7 @@ use tokio::{
     net::TcpListener,
     sync::mpsc,
 };
+use tokio_tungstenite::{connect_async, tungstenite};
 
 const DESK: &str = include_str!("../../config/examples/demo.toml");
 
@@ -309,6 +310,15 @@ async fn a_drain_refuses_new_calls_and_lets_live_ones_finish() {
         .unwrap();
     assert!(refused.is_err(), "a new call was taken while draining");
 
+    for path in ["/api/ws/telephony/stream?client_type=telephony", "/audio-stream"] {
+        let url = format!("ws://{}{path}", daemon.address);
+        let Err(tungstenite::Error::Http(response)) = connect_async(url).await else {
+            panic!("{path} was taken while draining");
+        };
+        assert_eq!(response.status(), 503, "{path}");
+        assert!(response.headers().contains_key("retry-after"), "{path}");
+    }
+
     let outcome = live.await.unwrap().unwrap();
     assert_eq!(outcome.report.ended, Ended::Caller, "{:?}", outcome.report);
     assert_eq!(outcome.report.echo.unwrap().changed, 0);
@@ -444,6 +454,32 @@ async fn vendor_api() -> (String, mpsc::UnboundedReceiver<String>) {
         }
     });
     (url, rx)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frontend_is_heard_while_its_vendor_does_not_answer() {
+    let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let config = format!(
+        "[twilio]\naccount_sid = \"AC00000000000000000000000000000001\"\nauth_token = \"0123456789abcdef0123456789abcdef\"\n\
+         base_url = \"http://{}\"\n[frontends]\nping_every = \"100ms\"\npong_timeout = \"500ms\"\n",
+        mute.local_addr().unwrap()
+    );
+    let daemon = Daemon::start(&["--dev", "--agent", "human"], &config, &[]).await;
+    let mut frontend = daemon.frontend().await;
+    let call = place(daemon.plan("+15551230016", Vec::new(), Duration::from_secs(30)));
+    let id = frontend.call_from("+15551230016", "in_progress").await;
+    frontend
+        .send(&json!({"type": "update_call_status", "call_id": id, "status": "ended"}))
+        .await;
+    // The vendor was asked, and says nothing from now on.
+    let (_asked, _) = tokio::time::timeout(PATIENCE, mute.accept()).await.unwrap().unwrap();
+    for _ in 0..3 {
+        frontend.send(&json!({"type": "ping"})).await;
+        frontend.until("pong", |_| true).await;
+    }
+    // It outlives many pings, and is told how its wish ended.
+    frontend.until("telephony_error", |m| m["call_id"] == id).await;
+    call.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -88,6 +88,7 @@ impl House {
             number: None,
             proven: false,
             peer: ([127, 0, 0, 1], 1).into(),
+            permit: None,
         };
         self.shards.place(handover).map_err(|_| "refused").unwrap();
     }

@@ -115,6 +115,11 @@ impl Roster {
         find(e164(number).into_owned()).or_else(|| find(format!("+{number}")))
     }
 
+    /// Whether any tenant has a number of the vendor.
+    pub(super) fn has_number_of(&self, vendor: &str) -> bool {
+        self.read().lines.values().any(|l| l.vendor.name == vendor)
+    }
+
     /// A tenant's numbers in the order in which they were made.
     pub(super) fn lines(&self, tenant: TenantId) -> Vec<Arc<Line>> {
         let inner = self.read();

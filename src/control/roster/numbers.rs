@@ -55,6 +55,11 @@ impl Control {
         self.shared.roster.line(id)
     }
 
+    /// Whether anybody has a number of the vendor.
+    pub fn has_number_of(&self, vendor: &'static Descriptor) -> bool {
+        self.shared.roster.has_number_of(vendor.name)
+    }
+
     /// Takes a number in.
     pub async fn add_number(&self, tenant: TenantId, spec: NumberSpec) -> Result<Arc<Line>, Fault> {
         let shared = &*self.shared;
