@@ -122,7 +122,7 @@ impl Shared {
                 "the call's id is empty, too long or not printable ASCII",
             ));
         }
-        let is_theirs = |entry: &Entry| line.as_ref().is_none_or(|l| l.row.tenant_id == entry.tenant);
+        let is_theirs = |entry: &Entry| self.speaks_for(line.as_deref(), entry);
         if let Some(entry) = self.known(vendor, update) {
             return Ok(if is_theirs(&entry) {
                 Begun::Entry(entry)
@@ -164,6 +164,21 @@ impl Shared {
         })
     }
 
+    /// Whether who came this way may say anything of a call: at a number's path its own account, at the vendor's path the
+    /// operator's. Neither proves anything of a call that another account carries.
+    pub(super) fn speaks_for(&self, line: Option<&Line>, entry: &Entry) -> bool {
+        if self.deps.config.dev {
+            return line.is_none_or(|l| l.row.tenant_id == entry.tenant);
+        }
+        match line {
+            None => !entry.carrier.own,
+            Some(line) if line.has_own_account() => {
+                entry.carrier.own && entry.carrier.via.as_deref() == Some(line.row.id.as_str())
+            }
+            Some(line) => !entry.carrier.own && line.row.tenant_id == entry.tenant,
+        }
+    }
+
     /// Whose the called number is, and which agent serves it: the number of the request's path, else the one that was
     /// dialled, else the default number of the vendor's account.
     fn served_by(
@@ -178,9 +193,11 @@ impl Shared {
             self.roster
                 .called(vendor.name, config.default_numbers.get(vendor.name)?)
         };
+        // The operator's account with the vendor does not speak for numbers that have their own.
+        let of_operator = |l: &Arc<Line>| config.dev || !l.has_own_account();
         let line = line
-            .or_else(|| self.roster.called(vendor.name, number))
-            .or_else(default)
+            .or_else(|| self.roster.called(vendor.name, number).filter(of_operator))
+            .or_else(|| default().filter(of_operator))
             .filter(|l| tenant.is_none_or(|t| t == l.row.tenant_id));
         if line.as_ref().is_some_and(|l| !l.is_usable()) {
             return Err(NotServed::Inactive);

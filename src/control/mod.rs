@@ -347,9 +347,9 @@ impl Control {
         line: Option<Arc<Line>>,
     ) -> Result<(), Fault> {
         let known = self.shared.known(vendor, &update);
-        let foreign = |e: &Arc<Entry>| line.as_ref().is_some_and(|l| l.row.tenant_id != e.tenant);
+        let foreign = |e: &Arc<Entry>| !self.shared.speaks_for(line.as_deref(), e);
         if known.as_ref().is_some_and(foreign) {
-            metrics::refused("update", "other_tenant");
+            metrics::refused("update", "other_account");
             return Ok(());
         }
         let worth_a_record = update.inbound && !matches!(update.news, CallNews::Other | CallNews::StreamFailed);

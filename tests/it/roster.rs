@@ -334,6 +334,53 @@ async fn adopted(house: &House) -> sidetone::vendor::Upgrade {
 }
 
 #[tokio::test]
+async fn the_operators_secret_opens_no_number_that_has_an_account_of_its_own() {
+    let house = House::strict().await;
+    let number = add(&house, 2, &line(OURS)).await;
+    let (vendors, of_operator) = (
+        "http://relay.test/api/calls/twilio/webhook",
+        "12345678901234567890123456789012",
+    );
+    let answer = ring(&house, vendors, "CA1", of_operator).await;
+    assert!(!matches!(answer, Ok(Answer::Stream { .. })), "{answer:?}");
+    assert!(active(&house, 2).await.is_empty());
+    let url = number["webhookUrl"].as_str().unwrap();
+    let answer = ring(&house, url, "CA2", AUTH).await;
+    assert!(matches!(answer, Ok(Answer::Stream { .. })), "{answer:?}");
+    // Nor is the operator's account told where the stream of a call goes that another account carries.
+    let answer = ring(&house, vendors, "CA2", of_operator).await;
+    assert!(!matches!(answer, Ok(Answer::Stream { .. })), "{answer:?}");
+    assert_eq!(active(&house, 2).await.len(), 1);
+}
+
+#[tokio::test]
+async fn who_moves_an_account_elsewhere_must_bring_its_secrets_again() {
+    let house = House::new().await;
+    let added = add(&house, 1, &line(OURS)).await;
+    let token = admin(&house, 1);
+    let moved = |more: Value| {
+        let mut config = json!({"baseUrl": "https://elsewhere.example"});
+        config
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        json!({"id": added["id"], "twilioConfig": config})
+    };
+    let (status, refused) = house.put(NUMBERS, Some(&token), &moved(json!({}))).await;
+    assert_eq!(status, 422, "{refused}");
+    let message = refused["error"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("baseUrl") && message.contains("authToken"),
+        "{message}"
+    );
+    assert_eq!(listed(&house, 1).await[0]["twilioConfig"].get("baseUrl"), None);
+    let (status, answer) = house
+        .put(NUMBERS, Some(&token), &moved(json!({"authToken": AUTH})))
+        .await;
+    assert_eq!(status, 200, "{answer}");
+}
+
+#[tokio::test]
 async fn news_at_a_numbers_path_say_nothing_of_another_tenants_call() {
     let house = House::strict().await;
     let theirs = add(&house, 1, &line(OURS)).await;

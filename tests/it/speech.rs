@@ -89,8 +89,13 @@ fn telephone(samples: &[i16], rate: u32) -> Vec<i16> {
     heard
 }
 
-/// A sentence as a caller would say it.
+/// A sentence as a caller would say it over a telephone.
 fn caller_says(voice: &str, speed: u32, words: &str) -> Vec<i16> {
+    telephone(&spoken(voice, speed, words), 22_050)
+}
+
+/// A sentence at 22.05 kHz.
+fn spoken(voice: &str, speed: u32, words: &str) -> Vec<i16> {
     let mut espeak = Command::new("espeak-ng")
         .args(["-v", voice, "-s", &speed.to_string(), "--stdin", "--stdout"])
         .stdin(Stdio::piped())
@@ -99,11 +104,10 @@ fn caller_says(voice: &str, speed: u32, words: &str) -> Vec<i16> {
         .expect("espeak-ng is installed");
     espeak.stdin.take().unwrap().write_all(words.as_bytes()).unwrap();
     let wav = espeak.wait_with_output().unwrap().stdout;
-    let samples: Vec<i16> = wav[44..]
+    wav[44..]
         .chunks_exact(2)
         .map(|b| i16::from_le_bytes([b[0], b[1]]))
-        .collect();
-    telephone(&samples, 22_050)
+        .collect()
 }
 
 /// An ear, and the caller in front of it.
@@ -258,6 +262,28 @@ fn scripted_phrases_are_recognised_and_foreign_speech_is_not_taken_for_them() {
     for (voice, _) in VOICES {
         assert!(wrong(voice) <= 2, "{voice}: {} of {}", wrong(voice), FOREIGN.len());
     }
+}
+
+#[test]
+fn a_lossless_line_is_heard_as_well_as_a_telephone() {
+    let speech = Speech::new(&config(&[]), 1);
+    let right = |lossless: bool| {
+        let heard = |words: &&&str| {
+            let mut line = Line::open(&speech, &PHRASES, false, "en");
+            line.pause();
+            let said = spoken("en-us", 160, words);
+            line.say(&match lossless {
+                true => AnyResampler::convert(22_050, 8000, &said).unwrap(),
+                false => telephone(&said, 22_050),
+            });
+            line.pause();
+            line.hang_up().iter().any(|h| h.text == **words)
+        };
+        PHRASES.iter().filter(heard).count()
+    };
+    let (lossless, telephone) = (right(true), right(false));
+    println!("lossless: {lossless} of {}, telephone: {telephone}", PHRASES.len());
+    assert!(lossless >= telephone, "{lossless} of {telephone}");
 }
 
 #[test]

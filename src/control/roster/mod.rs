@@ -53,7 +53,12 @@ impl Line {
 
     /// Whether calls can be taken and placed: it is active, and the secrets of its own account, if it has one, were read.
     pub fn is_usable(&self) -> bool {
-        self.is_active() && (self.account.is_some() || self.row.settings.is_null())
+        self.is_active() && (self.account.is_some() || !self.has_own_account())
+    }
+
+    /// Whether it has an account of its own at the vendor, be its secrets readable or not.
+    pub fn has_own_account(&self) -> bool {
+        !self.row.settings.is_null()
     }
 
     /// What finds it when it is called.

@@ -113,9 +113,12 @@ impl Control {
             None => None,
             Some(change) => {
                 let mut all = line.row.settings.as_object().cloned().unwrap_or_default();
+                let change = normal(change);
                 let kept = account::open(&shared.deps.seal, line.row.id, line.row.secrets.as_deref());
-                all.extend(kept.map_err(|e| conflict(e.to_string()))?);
-                all.extend(normal(change));
+                let kept = kept.map_err(|e| conflict(e.to_string()))?;
+                same_place(&all, &kept, &change)?;
+                all.extend(kept);
+                all.extend(change);
                 Some(all)
             }
         };
@@ -227,6 +230,33 @@ fn account_for(vendor: &Descriptor, spec: &NumberSpec) -> Result<Option<Map<Stri
     match &spec.account {
         Some((name, _)) if *name != vendor.name => Err(invalid(format!("{name}Config is of another provider"))),
         account => Ok(account.as_ref().map(|(_, account)| account.clone())),
+    }
+}
+
+/// Settings that decide where an account's secrets are sent.
+const PLACES: [&str; 2] = ["base_url", "domain"];
+
+/// Secrets are write-only: who moves the account to another place must bring them again, or could have them sent to himself.
+fn same_place(
+    before: &Map<String, Value>,
+    kept: &Map<String, Value>,
+    change: &Map<String, Value>,
+) -> Result<(), Fault> {
+    let moved = PLACES
+        .into_iter()
+        .find(|place| change.get(*place).is_some_and(|to| before.get(*place) != Some(to)));
+    let missing: Vec<_> = kept.keys().filter(|name| !change.contains_key(*name)).collect();
+    match moved {
+        Some(place) if !missing.is_empty() => Err(invalid(format!(
+            "{} decides where the secrets are sent: give {} again with it",
+            camel_case(place),
+            missing
+                .into_iter()
+                .map(|name| camel_case(name))
+                .collect::<Vec<_>>()
+                .join(" and ")
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
         secret::Secret,
         time::Wall,
     },
-    vendor::{HookRequest, gate::Gate},
+    vendor::{HookRequest, gate::Gate, params::Params},
     wire::sign::{self, Algorithm, MacKey},
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -45,9 +45,21 @@ impl Verifier {
                     )
                 })
             }
+            // A number's path is known to whoever may list numbers: where events are signed, they must be.
+            Some(_) if request.by_number && self.gate.is_open() && !self.gate.insecure() && is_event(request) => {
+                Err(Fault::client(
+                    Kind::Forbidden,
+                    "the event is not signed: attach teler.signing_secret to the voice app",
+                ))
+            }
             _ => self.gate.check(request),
         }
     }
+}
+
+/// Whether the request tells news of a call, and does not ask for a flow.
+fn is_event(request: &HookRequest<'_>) -> bool {
+    Params::read(request).is_ok_and(|params| params.any("event") || params.any("type"))
 }
 
 fn key(secret: &Secret) -> MacKey {
@@ -124,6 +136,25 @@ mod tests {
 
     fn hex(code: &[u8]) -> String {
         code.iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    #[test]
+    fn an_event_at_a_numbers_path_is_signed_where_events_are() {
+        let verifier = verifier(&[("signing_secret", "topsecret")]);
+        let believed = |body: &str| {
+            asked(
+                "POST",
+                "/api/telephony/webhook/num_1/status",
+                "application/json",
+                body,
+                |r| verifier.check(&HookRequest { by_number: true, ..*r }).is_ok(),
+            )
+        };
+        assert!(!believed(BODY));
+        assert!(
+            believed(r#"{"call_id":"1","from_number":"+1","to_number":"+2"}"#),
+            "flow requests are never signed"
+        );
     }
 
     #[test]
