@@ -105,6 +105,10 @@ inline_id! {
     /// Our id of an agent.
     AgentId, "agent_"
 }
+inline_id! {
+    /// Our id of an API key. It opens nothing.
+    KeyId, "key_"
+}
 
 /// 128 random bits: each of the two has six bits that are not.
 fn random() -> uuid::Uuid {

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 mod jobs;
 mod roster;
+mod tenants;
 pub(super) use jobs::*;
 pub(super) use roster::*;
+pub(super) use tenants::*;
 
 /// A place for one database, empty at first.
 pub(super) trait Bench {
@@ -48,6 +50,9 @@ macro_rules! run_contract {
             a_vendors_number_and_a_tenants_agent_name_are_there_once
             a_tenant_reads_its_own_numbers_and_agents_alone
             an_agent_that_is_gone_leaves_its_numbers_without
+            a_tenant_is_made_once_and_reads_back_as_it_was_changed
+            what_belongs_to_a_tenant_brings_an_active_one_without_settings
+            a_key_reads_back_is_revoked_by_id_and_shares_its_hash_with_none
             a_job_is_queued_once_and_found_when_it_is_due
             a_job_is_taken_by_one_and_survives_whoever_dies_with_it
             a_call_that_was_left_open_gets_its_job

@@ -17,18 +17,20 @@ mod queue;
 mod roster;
 pub mod seal;
 pub mod sqlite;
+mod tenants;
 mod transfer;
 
 pub use config::{Config, Engine, Synchronous};
 pub use error::OpenError;
 pub use job::{AFTER_CALL, JobFilter, JobMove, JobRow, JobState};
 pub use roster::{AgentRow, NumberRow, Source};
+pub use tenants::{ApiKeyRow, TenantRow};
 pub use transfer::{TransferError, transfer};
 
 use crate::{
     base::{
         fault::Fault,
-        ids::{AgentId, CallId, MessageId, NumberId, TenantId},
+        ids::{AgentId, CallId, KeyId, MessageId, NumberId, TenantId},
         time::Wall,
     },
     vendor::EndReason,
@@ -230,6 +232,14 @@ pub enum Write {
     Agent(Box<AgentRow>),
     /// An agent is no more; its numbers are left without.
     AgentGone(AgentId),
+    /// A tenant that must not be there yet.
+    NewTenant(Box<TenantRow>),
+    /// A tenant, in the place of the row of its id.
+    Tenant(Box<TenantRow>),
+    /// An API key: new, or in the place of the row of its id.
+    ApiKey(Box<ApiKeyRow>),
+    /// An API key is forgotten.
+    ApiKeyGone(KeyId),
     /// Work to be done, unless it is queued already.
     Job(Box<JobRow>),
     /// Work that was taken, done, put off or given up. Makes the whole batch void where somebody else moved it.
@@ -306,7 +316,12 @@ impl Batch {
             Write::Agent(a) => size_of::<AgentRow>() + a.name.len() + json_size(&a.settings),
             Write::Job(j) => size_of::<JobRow>() + j.id.len() + json_size(&j.payload),
             Write::JobMove(j) => size_of::<JobMove>() + j.id.len() + text(&j.error),
-            Write::NumberGone(_) | Write::AgentGone(_) => 0,
+            Write::NewTenant(t) | Write::Tenant(t) => size_of::<TenantRow>() + t.name.len() + json_size(&t.settings),
+            Write::ApiKey(k) => {
+                let texts = [&k.name, &k.prefix, &k.hash, &k.role, &k.scopes, &k.created_by];
+                size_of::<ApiKeyRow>() + texts.iter().map(|t| t.len()).sum::<usize>()
+            }
+            Write::NumberGone(_) | Write::AgentGone(_) | Write::ApiKeyGone(_) => 0,
         };
         size_of::<Self>() + self.writes.iter().map(|w| size_of::<Write>() + of(w)).sum::<usize>()
     }
@@ -406,6 +421,12 @@ pub trait Store: Send + Sync {
 
     /// Agents in the order in which they were made: of a tenant, without every tenant's, or all for the daemon itself.
     fn agents<'a>(&'a self, tenant: Option<TenantId>) -> BoxFuture<'a, Result<Vec<AgentRow>, Fault>>;
+
+    /// All tenants in the order of their ids, for the daemon itself.
+    fn tenants<'a>(&'a self) -> BoxFuture<'a, Result<Vec<TenantRow>, Fault>>;
+
+    /// API keys in the order in which they were made: of a tenant, or of all for the daemon itself.
+    fn api_keys<'a>(&'a self, tenant: Option<TenantId>) -> BoxFuture<'a, Result<Vec<ApiKeyRow>, Fault>>;
 
     /// Jobs, those that are due first to begin with.
     fn jobs<'a>(&'a self, filter: JobFilter) -> BoxFuture<'a, Result<Vec<JobRow>, Fault>>;

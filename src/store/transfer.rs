@@ -45,7 +45,31 @@ use Kind::{Bool, Int, Json as J, Real, Text, Time};
 pub(super) static TABLES: &[Table] = &[
     Table {
         name: "tenants",
-        columns: &[("id", Int), ("name", Text), ("created_at", Time)],
+        columns: &[
+            ("id", Int),
+            ("name", Text),
+            ("created_at", Time),
+            ("active", Bool),
+            ("settings", J),
+            ("updated_at", Time),
+        ],
+        order: "id",
+    },
+    Table {
+        name: "api_keys",
+        columns: &[
+            ("id", Text),
+            ("tenant_id", Int),
+            ("name", Text),
+            ("prefix", Text),
+            ("hash", Text),
+            ("role", Text),
+            ("scopes", Text),
+            ("created_by", Text),
+            ("created_at", Time),
+            ("expires_at", Time),
+            ("revoked_at", Time),
+        ],
         order: "id",
     },
     Table {

@@ -19,8 +19,8 @@ use crate::{
     record,
     speech::stt::fake::phrase,
     store::{
-        AgentRow, Batch, BoxFuture, CallFilter, CallPage, Committed, EventRow, JobFilter, JobRow, MessageRow,
-        NumberRow, StoreHealth, sqlite::SqliteStore,
+        AgentRow, ApiKeyRow, Batch, BoxFuture, CallFilter, CallPage, Committed, EventRow, JobFilter, JobRow,
+        MessageRow, NumberRow, StoreHealth, TenantRow, sqlite::SqliteStore,
     },
     vendor::{Admit, CallAction, Document, EndReason, Handling, Hook, HookRequest, StreamStart, VENDORS},
 };
@@ -227,6 +227,14 @@ impl Store for Gate {
 
     fn agents<'a>(&'a self, tenant: Option<TenantId>) -> BoxFuture<'a, Result<Vec<AgentRow>, Fault>> {
         self.store.agents(tenant)
+    }
+
+    fn tenants<'a>(&'a self) -> BoxFuture<'a, Result<Vec<TenantRow>, Fault>> {
+        self.store.tenants()
+    }
+
+    fn api_keys<'a>(&'a self, tenant: Option<TenantId>) -> BoxFuture<'a, Result<Vec<ApiKeyRow>, Fault>> {
+        self.store.api_keys(tenant)
     }
 
     fn jobs<'a>(&'a self, filter: JobFilter) -> BoxFuture<'a, Result<Vec<JobRow>, Fault>> {

@@ -109,10 +109,17 @@ impl Kept {
                 payload: payload.clone(),
             },
             Write::Job(row) => Self::Job((**row).clone()),
-            // Numbers and agents are each there once in all the database, and a job is moved by one of all the daemons.
-            Write::Number(_) | Write::NumberGone(_) | Write::Agent(_) | Write::AgentGone(_) | Write::JobMove(_) => {
-                return None;
-            }
+            // Numbers, agents, tenants and keys are each there once in all the database, and a job is moved by one of all the
+            // daemons.
+            Write::Number(_)
+            | Write::NumberGone(_)
+            | Write::Agent(_)
+            | Write::AgentGone(_)
+            | Write::NewTenant(_)
+            | Write::Tenant(_)
+            | Write::ApiKey(_)
+            | Write::ApiKeyGone(_)
+            | Write::JobMove(_) => return None,
         })
     }
 

@@ -35,6 +35,12 @@ pub const ALL: &[Migration] = &[
         sqlite: include_str!("0003_jobs.sqlite.sql"),
         postgres: include_str!("0003_jobs.postgres.sql"),
     },
+    Migration {
+        version: 4,
+        name: "tenants",
+        sqlite: include_str!("0004_tenants.sqlite.sql"),
+        postgres: include_str!("0004_tenants.postgres.sql"),
+    },
 ];
 
 /// The version that this daemon writes.

@@ -13,8 +13,8 @@ use crate::{
         time::Wall,
     },
     store::{
-        AgentRow, Batch, CallChange, CallRow, CallStatus, Committed, JobMove, JobRow, MessageRow, NumberRow, Write,
-        interrupted_event,
+        AgentRow, ApiKeyRow, Batch, CallChange, CallRow, CallStatus, Committed, JobMove, JobRow, MessageRow, NumberRow,
+        TenantRow, Write, interrupted_event,
     },
     vendor::EndReason,
 };
@@ -177,6 +177,21 @@ fn plan(
             vec![text(id.as_str())],
             Must::Find("agent"),
         )),
+        Write::NewTenant(row) => steps.push(put_tenant(
+            row,
+            "INSERT INTO tenants (id, name, active, settings, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6)",
+        )),
+        Write::Tenant(row) => steps.push(put_tenant(
+            row,
+            "INSERT INTO tenants (id, name, active, settings, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6)
+             ON CONFLICT (id) DO UPDATE SET name = $2, active = $3, settings = $4, updated_at = $6",
+        )),
+        Write::ApiKey(row) => put_api_key(steps, row),
+        Write::ApiKeyGone(id) => steps.push(step(
+            "DELETE FROM api_keys WHERE id = $1 RETURNING 1",
+            vec![text(id.as_str())],
+            Must::Find("API key"),
+        )),
         Write::Job(row) => steps.push(insert_job(row, pen.now)),
         Write::JobMove(job) => steps.push(move_job(job, pen.now)),
     }
@@ -231,6 +246,45 @@ fn put_agent(steps: &mut Vec<Step>, row: &AgentRow) {
             json(&row.settings),
             time(row.created_at),
             time(row.updated_at),
+        ],
+        Must::Nothing,
+    ));
+}
+
+fn put_tenant(row: &TenantRow, sql: &'static str) -> Step {
+    step(
+        sql,
+        vec![
+            int(row.id.0),
+            text(&row.name),
+            Box::new(row.active),
+            json(&row.settings),
+            time(row.created_at),
+            time(row.updated_at),
+        ],
+        Must::Nothing,
+    )
+}
+
+fn put_api_key(steps: &mut Vec<Step>, row: &ApiKeyRow) {
+    steps.push(need_tenant(row.tenant_id, row.created_at));
+    steps.push(step(
+        "INSERT INTO api_keys (id, tenant_id, name, prefix, hash, role, scopes, created_by, created_at, expires_at,
+             revoked_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+         ON CONFLICT (id) DO UPDATE SET name = $3, role = $6, scopes = $7, expires_at = $10, revoked_at = $11",
+        vec![
+            text(row.id.as_str()),
+            int(row.tenant_id.0),
+            text(&row.name),
+            text(&row.prefix),
+            text(&row.hash),
+            text(&row.role),
+            text(&row.scopes),
+            text(&row.created_by),
+            time(row.created_at),
+            time_opt(row.expires_at),
+            time_opt(row.revoked_at),
         ],
         Must::Nothing,
     ));

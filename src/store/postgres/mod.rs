@@ -24,8 +24,8 @@ pub(super) use address::place_of as place;
 pub(super) use import::Import;
 
 use super::{
-    AgentRow, Batch, BoxFuture, CallFilter, CallPage, CallRow, Committed, Config, EventRow, JobFilter, JobRow,
-    MessageRow, NumberRow, OpenError, Store, StoreHealth,
+    AgentRow, ApiKeyRow, Batch, BoxFuture, CallFilter, CallPage, CallRow, Committed, Config, EventRow, JobFilter,
+    JobRow, MessageRow, NumberRow, OpenError, Store, StoreHealth, TenantRow,
     journal::Journal,
     page::Cursor,
     queue::{Queue, Work, closed},
@@ -237,6 +237,14 @@ impl Store for PostgresStore {
 
     fn agents<'a>(&'a self, tenant: Option<TenantId>) -> BoxFuture<'a, Result<Vec<AgentRow>, Fault>> {
         self.ask(move |db| Box::pin(read::agents(db, tenant)))
+    }
+
+    fn tenants<'a>(&'a self) -> BoxFuture<'a, Result<Vec<TenantRow>, Fault>> {
+        self.ask(|db| Box::pin(read::tenants(db)))
+    }
+
+    fn api_keys<'a>(&'a self, tenant: Option<TenantId>) -> BoxFuture<'a, Result<Vec<ApiKeyRow>, Fault>> {
+        self.ask(move |db| Box::pin(read::api_keys(db, tenant)))
     }
 
     fn jobs<'a>(&'a self, filter: JobFilter) -> BoxFuture<'a, Result<Vec<JobRow>, Fault>> {

@@ -12,8 +12,8 @@ use crate::{
         ids::{CallId, TenantId},
     },
     store::{
-        AgentRow, BoxFuture, CallFilter, CallPage, CallRow, CallStatus, Config, EventRow, JobFilter, JobRow, JobState,
-        MessageRow, NumberRow,
+        AgentRow, ApiKeyRow, BoxFuture, CallFilter, CallPage, CallRow, CallStatus, Config, EventRow, JobFilter, JobRow,
+        JobState, MessageRow, NumberRow, TenantRow,
         page::{self, Cursor},
         queue::closed,
     },
@@ -215,6 +215,20 @@ pub(super) async fn agents(db: &Session, tenant: Option<TenantId>) -> Result<Vec
     );
     let found = db.query(&sql, &[int(tenant.map(|t| t.0))]).await?;
     found.iter().map(rows::agent).collect()
+}
+
+pub(super) async fn tenants(db: &Session) -> Result<Vec<TenantRow>, Trouble> {
+    let sql = format!("SELECT {} FROM tenants ORDER BY id", rows::TENANT);
+    db.query(&sql, &[]).await?.iter().map(rows::tenant).collect()
+}
+
+pub(super) async fn api_keys(db: &Session, tenant: Option<TenantId>) -> Result<Vec<ApiKeyRow>, Trouble> {
+    let sql = format!(
+        "SELECT {} FROM api_keys WHERE $1::bigint IS NULL OR tenant_id = $1 ORDER BY created_at, id",
+        rows::API_KEY
+    );
+    let found = db.query(&sql, &[int(tenant.map(|t| t.0))]).await?;
+    found.iter().map(rows::api_key).collect()
 }
 
 pub(super) async fn jobs(db: &Session, filter: &JobFilter) -> Result<Vec<JobRow>, Trouble> {

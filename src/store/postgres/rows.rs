@@ -5,7 +5,10 @@
 use super::session::{Trouble, Value};
 use crate::{
     base::{ids::TenantId, time::Wall},
-    store::{AgentRow, CallRow, CallStatus, EventRow, JobRow, JobState, MessageRow, NumberRow, Sender, Source},
+    store::{
+        AgentRow, ApiKeyRow, CallRow, CallStatus, EventRow, JobRow, JobState, MessageRow, NumberRow, Sender, Source,
+        TenantRow,
+    },
     vendor::EndReason,
 };
 use bytes::{BufMut, BytesMut};
@@ -189,6 +192,42 @@ pub(super) fn agent(row: &Row) -> Result<AgentRow, Trouble> {
         settings: row.try_get(4)?,
         created_at: row.try_get::<_, Stamp>(5)?.0,
         updated_at: row.try_get::<_, Stamp>(6)?.0,
+    })
+}
+
+/// The columns of a [`TenantRow`], in the order [`tenant`] reads them.
+pub(super) const TENANT: &str = "id, name, active, settings, created_at, coalesce(updated_at, created_at)";
+
+/// Reads the columns of [`TENANT`].
+pub(super) fn tenant(row: &Row) -> Result<TenantRow, Trouble> {
+    Ok(TenantRow {
+        id: TenantId(row.try_get(0)?),
+        name: row.try_get(1)?,
+        active: row.try_get(2)?,
+        settings: row.try_get::<_, Option<Json>>(3)?.unwrap_or_default(),
+        created_at: row.try_get::<_, Stamp>(4)?.0,
+        updated_at: row.try_get::<_, Stamp>(5)?.0,
+    })
+}
+
+/// The columns of an [`ApiKeyRow`], in the order [`api_key`] reads them.
+pub(super) const API_KEY: &str =
+    "id, tenant_id, name, prefix, hash, role, scopes, created_by, created_at, expires_at, revoked_at";
+
+/// Reads the columns of [`API_KEY`].
+pub(super) fn api_key(row: &Row) -> Result<ApiKeyRow, Trouble> {
+    Ok(ApiKeyRow {
+        id: word(row, 0, |s| s.parse().ok())?,
+        tenant_id: TenantId(row.try_get(1)?),
+        name: row.try_get(2)?,
+        prefix: row.try_get(3)?,
+        hash: row.try_get(4)?,
+        role: row.try_get(5)?,
+        scopes: row.try_get(6)?,
+        created_by: row.try_get(7)?,
+        created_at: row.try_get::<_, Stamp>(8)?.0,
+        expires_at: row.try_get::<_, Option<Stamp>>(9)?.map(|t| t.0),
+        revoked_at: row.try_get::<_, Option<Stamp>>(10)?.map(|t| t.0),
     })
 }
 

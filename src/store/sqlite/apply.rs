@@ -8,8 +8,8 @@ use crate::{
         time::Wall,
     },
     store::{
-        AgentRow, Batch, CallChange, CallRow, CallStatus, Committed, JobMove, JobRow, MessageRow, NumberRow, Write,
-        interrupted_event,
+        AgentRow, ApiKeyRow, Batch, CallChange, CallRow, CallStatus, Committed, JobMove, JobRow, MessageRow, NumberRow,
+        TenantRow, Write, interrupted_event,
     },
     vendor::EndReason,
 };
@@ -96,6 +96,20 @@ pub(super) fn batch(db: &Connection, batch: &Batch, now: Wall) -> Result<Committ
                     .execute([id.as_str()])?;
                 must_exist("agent", gone)?;
             }
+            Write::NewTenant(row) => put_tenant(db, row, "")?,
+            Write::Tenant(row) => put_tenant(
+                db,
+                row,
+                " ON CONFLICT (id) DO UPDATE SET name = :name, active = :active, settings = :settings,
+                     updated_at = :updated_at",
+            )?,
+            Write::ApiKey(row) => put_api_key(db, row)?,
+            Write::ApiKeyGone(id) => {
+                let gone = db
+                    .prepare_cached("DELETE FROM api_keys WHERE id = ?1")?
+                    .execute([id.as_str()])?;
+                must_exist("API key", gone)?;
+            }
             Write::Job(row) => insert_job(db, row, &now)?,
             Write::JobMove(job) => move_job(db, job, &now)?,
         }
@@ -157,6 +171,48 @@ fn put_agent(db: &Connection, row: &AgentRow) -> Result<(), NotApplied> {
         ":settings": row.settings.to_string(),
         ":created_at": stamp(row.created_at),
         ":updated_at": stamp(row.updated_at),
+    })?;
+    Ok(())
+}
+
+fn put_tenant(db: &Connection, row: &TenantRow, known: &str) -> Result<(), NotApplied> {
+    let sql = format!(
+        "INSERT INTO tenants (id, name, active, settings, created_at, updated_at)
+         VALUES (:id, :name, :active, :settings, :created_at, :updated_at){known}"
+    );
+    db.prepare_cached(&sql)?.execute(named_params! {
+        ":id": row.id.0,
+        ":name": row.name,
+        ":active": row.active,
+        ":settings": (!row.settings.is_null()).then(|| row.settings.to_string()),
+        ":created_at": stamp(row.created_at),
+        ":updated_at": stamp(row.updated_at),
+    })?;
+    Ok(())
+}
+
+fn put_api_key(db: &Connection, row: &ApiKeyRow) -> Result<(), NotApplied> {
+    need_tenant(db, row.tenant_id, &stamp(row.created_at))?;
+    db.prepare_cached(
+        "INSERT INTO api_keys (id, tenant_id, name, prefix, hash, role, scopes, created_by, created_at, expires_at,
+             revoked_at)
+         VALUES (:id, :tenant_id, :name, :prefix, :hash, :role, :scopes, :created_by, :created_at, :expires_at,
+             :revoked_at)
+         ON CONFLICT (id) DO UPDATE SET name = :name, role = :role, scopes = :scopes, expires_at = :expires_at,
+             revoked_at = :revoked_at",
+    )?
+    .execute(named_params! {
+        ":id": row.id.as_str(),
+        ":tenant_id": row.tenant_id.0,
+        ":name": row.name,
+        ":prefix": row.prefix,
+        ":hash": row.hash,
+        ":role": row.role,
+        ":scopes": row.scopes,
+        ":created_by": row.created_by,
+        ":created_at": stamp(row.created_at),
+        ":expires_at": row.expires_at.map(stamp),
+        ":revoked_at": row.revoked_at.map(stamp),
     })?;
     Ok(())
 }

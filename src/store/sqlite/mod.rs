@@ -17,8 +17,8 @@ mod writer;
 pub(super) use export::Export;
 
 use super::{
-    AgentRow, Batch, BoxFuture, CallFilter, CallPage, CallRow, Committed, Config, EventRow, JobFilter, JobRow,
-    MessageRow, NumberRow, OpenError, Store, StoreHealth,
+    AgentRow, ApiKeyRow, Batch, BoxFuture, CallFilter, CallPage, CallRow, Committed, Config, EventRow, JobFilter,
+    JobRow, MessageRow, NumberRow, OpenError, Store, StoreHealth, TenantRow,
     page::Cursor,
     queue::{Queue, Work, closed},
 };
@@ -154,6 +154,14 @@ impl Store for SqliteStore {
 
     fn agents<'a>(&'a self, tenant: Option<TenantId>) -> BoxFuture<'a, Result<Vec<AgentRow>, Fault>> {
         self.readers.ask(move |conn| read::agents(conn, tenant))
+    }
+
+    fn tenants<'a>(&'a self) -> BoxFuture<'a, Result<Vec<TenantRow>, Fault>> {
+        self.readers.ask(read::tenants)
+    }
+
+    fn api_keys<'a>(&'a self, tenant: Option<TenantId>) -> BoxFuture<'a, Result<Vec<ApiKeyRow>, Fault>> {
+        self.readers.ask(move |conn| read::api_keys(conn, tenant))
     }
 
     fn jobs<'a>(&'a self, filter: JobFilter) -> BoxFuture<'a, Result<Vec<JobRow>, Fault>> {

@@ -12,8 +12,8 @@ use crate::{
         ids::{CallId, TenantId},
     },
     store::{
-        AgentRow, BoxFuture, CallFilter, CallPage, CallRow, CallStatus, Config, EventRow, JobFilter, JobRow, JobState,
-        MessageRow, NumberRow, OpenError,
+        AgentRow, ApiKeyRow, BoxFuture, CallFilter, CallPage, CallRow, CallStatus, Config, EventRow, JobFilter, JobRow,
+        JobState, MessageRow, NumberRow, OpenError, TenantRow,
         page::{self, Cursor},
         queue::closed,
     },
@@ -178,6 +178,21 @@ pub(super) fn agents(db: &Connection, tenant: Option<TenantId>) -> rusqlite::Res
     );
     db.prepare_cached(&sql)?
         .query_map([tenant.map(|t| t.0)], rows::agent)?
+        .collect()
+}
+
+pub(super) fn tenants(db: &Connection) -> rusqlite::Result<Vec<TenantRow>> {
+    let sql = format!("SELECT {} FROM tenants ORDER BY id", rows::TENANT);
+    db.prepare_cached(&sql)?.query_map([], rows::tenant)?.collect()
+}
+
+pub(super) fn api_keys(db: &Connection, tenant: Option<TenantId>) -> rusqlite::Result<Vec<ApiKeyRow>> {
+    let sql = format!(
+        "SELECT {} FROM api_keys WHERE ?1 IS NULL OR tenant_id = ?1 ORDER BY created_at, id",
+        rows::API_KEY
+    );
+    db.prepare_cached(&sql)?
+        .query_map([tenant.map(|t| t.0)], rows::api_key)?
         .collect()
 }
 

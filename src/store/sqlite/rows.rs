@@ -2,7 +2,10 @@
 
 use crate::{
     base::{ids::TenantId, time::Wall},
-    store::{AgentRow, CallRow, CallStatus, EventRow, JobRow, JobState, MessageRow, NumberRow, Sender, Source},
+    store::{
+        AgentRow, ApiKeyRow, CallRow, CallStatus, EventRow, JobRow, JobState, MessageRow, NumberRow, Sender, Source,
+        TenantRow,
+    },
     vendor::EndReason,
 };
 use rusqlite::{Row, types::Type};
@@ -98,6 +101,42 @@ pub(super) fn agent(row: &Row<'_>) -> rusqlite::Result<AgentRow> {
         settings: word(row, 4, |s| serde_json::from_str(s).ok())?,
         created_at: word(row, 5, Wall::parse)?,
         updated_at: word(row, 6, Wall::parse)?,
+    })
+}
+
+/// The columns of a [`TenantRow`], in the order [`tenant`] reads them.
+pub(super) const TENANT: &str = "id, name, active, settings, created_at, coalesce(updated_at, created_at)";
+
+/// Reads the columns of [`TENANT`].
+pub(super) fn tenant(row: &Row<'_>) -> rusqlite::Result<TenantRow> {
+    Ok(TenantRow {
+        id: TenantId(row.get(0)?),
+        name: row.get(1)?,
+        active: row.get(2)?,
+        settings: word_opt(row, 3, |s| serde_json::from_str(s).ok())?.unwrap_or_default(),
+        created_at: word(row, 4, Wall::parse)?,
+        updated_at: word(row, 5, Wall::parse)?,
+    })
+}
+
+/// The columns of an [`ApiKeyRow`], in the order [`api_key`] reads them.
+pub(super) const API_KEY: &str =
+    "id, tenant_id, name, prefix, hash, role, scopes, created_by, created_at, expires_at, revoked_at";
+
+/// Reads the columns of [`API_KEY`].
+pub(super) fn api_key(row: &Row<'_>) -> rusqlite::Result<ApiKeyRow> {
+    Ok(ApiKeyRow {
+        id: word(row, 0, |s| s.parse().ok())?,
+        tenant_id: TenantId(row.get(1)?),
+        name: row.get(2)?,
+        prefix: row.get(3)?,
+        hash: row.get(4)?,
+        role: row.get(5)?,
+        scopes: row.get(6)?,
+        created_by: row.get(7)?,
+        created_at: word(row, 8, Wall::parse)?,
+        expires_at: word_opt(row, 9, Wall::parse)?,
+        revoked_at: word_opt(row, 10, Wall::parse)?,
     })
 }
 
