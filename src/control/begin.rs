@@ -527,6 +527,7 @@ fn new_row(now: Wall, seed: &Seed) -> CallRow {
         tenant_id: seed.served.tenant,
         agent: seed.served.profile.name.clone(),
         recording: None,
+        legal_hold: false,
         metadata: serde_json::Value::Null,
     }
 }

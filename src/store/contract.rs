@@ -6,9 +6,11 @@ use serde_json::json;
 use std::sync::Arc;
 
 mod jobs;
+mod keeping;
 mod roster;
 mod tenants;
 pub(super) use jobs::*;
+pub(super) use keeping::*;
 pub(super) use roster::*;
 pub(super) use tenants::*;
 
@@ -56,6 +58,9 @@ macro_rules! run_contract {
             a_job_is_queued_once_and_found_when_it_is_due
             a_job_is_taken_by_one_and_survives_whoever_dies_with_it
             a_call_that_was_left_open_gets_its_job
+            a_held_call_is_not_erased_and_one_that_is_being_erased_not_held
+            what_is_erased_is_gone_and_nothing_else_is
+            calls_expire_by_their_tenants_rule
         );
     };
     ($bench:expr; $($name:ident)*) => {
@@ -92,6 +97,7 @@ pub(super) fn call(tenant: TenantId) -> CallRow {
         tenant_id: tenant,
         agent: "front desk".into(),
         recording: None,
+        legal_hold: false,
         metadata: json!({"closed_without_stop": true, "n": [1, 2.5, null]}),
     }
 }

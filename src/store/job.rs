@@ -69,6 +69,9 @@ pub struct JobRow {
 /// The sort of job that every call ends with: its files, and what follows from them.
 pub const AFTER_CALL: &str = "files";
 
+/// The sort of job that erases something of a call; see [`Write::Erase`](super::Write::Erase).
+pub const ERASE: &str = "erase";
+
 impl JobRow {
     /// Work of that kind for a call.
     pub fn new(kind: &str, tenant_id: TenantId, call_id: CallId, now: Wall, due_at: Wall) -> Self {

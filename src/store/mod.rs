@@ -8,6 +8,7 @@ mod contract;
 mod error;
 mod job;
 mod journal;
+mod keeping;
 mod lock;
 pub mod migrations;
 mod outcome;
@@ -22,7 +23,8 @@ mod transfer;
 
 pub use config::{Config, Engine, Synchronous};
 pub use error::OpenError;
-pub use job::{AFTER_CALL, JobFilter, JobMove, JobRow, JobState};
+pub use job::{AFTER_CALL, ERASE, JobFilter, JobMove, JobRow, JobState};
+pub use keeping::{Expired, Retention, Scope, TenantRetention};
 pub use roster::{AgentRow, NumberRow, Source};
 pub use tenants::{ApiKeyRow, TenantRow};
 pub use transfer::{TransferError, transfer};
@@ -121,6 +123,8 @@ pub struct CallRow {
     pub agent: String,
     /// Recording file under the data root, if one was made.
     pub recording: Option<String>,
+    /// Whether nothing of it may be erased. Set by [`Write::Hold`]; a new call is not held.
+    pub legal_hold: bool,
     /// JSON: accounting, `closed_without_stop`, fault counts.
     pub metadata: serde_json::Value,
 }
@@ -244,6 +248,35 @@ pub enum Write {
     Job(Box<JobRow>),
     /// Work that was taken, done, put off or given up. Makes the whole batch void where somebody else moved it.
     JobMove(Box<JobMove>),
+    /// A legal hold on a call. Refused (conflict) where something of it is being erased.
+    Hold {
+        /// Which call.
+        call_id: CallId,
+        /// Whether it is held from now on.
+        held: bool,
+    },
+    /// Something of a call is going to be erased, by the job of [`ERASE`] that follows in the batch: jobs that would need it are
+    /// gone. Refused (conflict) where the call is held, is not over, or is being erased already.
+    Erase {
+        /// Which call.
+        call_id: CallId,
+        /// What of it.
+        scope: Scope,
+    },
+    /// It is erased, as far as the database goes; the files went before.
+    Erased {
+        /// Which call.
+        call_id: CallId,
+        /// What of it.
+        scope: Scope,
+    },
+    /// How long a tenant's calls are kept; `None` as is configured.
+    Retention {
+        /// Whose.
+        tenant: TenantId,
+        /// How long.
+        retention: Option<Retention>,
+    },
 }
 
 /// What changes in a call's row.
@@ -322,6 +355,7 @@ impl Batch {
                 size_of::<ApiKeyRow>() + texts.iter().map(|t| t.len()).sum::<usize>()
             }
             Write::NumberGone(_) | Write::AgentGone(_) | Write::ApiKeyGone(_) => 0,
+            Write::Hold { .. } | Write::Erase { .. } | Write::Erased { .. } | Write::Retention { .. } => 0,
         };
         size_of::<Self>() + self.writes.iter().map(|w| size_of::<Write>() + of(w)).sum::<usize>()
     }
@@ -430,6 +464,12 @@ pub trait Store: Send + Sync {
 
     /// Jobs, those that are due first to begin with.
     fn jobs<'a>(&'a self, filter: JobFilter) -> BoxFuture<'a, Result<Vec<JobRow>, Fault>>;
+
+    /// How long calls are kept: of every tenant for the daemon itself, or of one, also where nothing is known of it.
+    fn retention<'a>(&'a self, tenant: Option<TenantId>) -> BoxFuture<'a, Result<Vec<TenantRetention>, Fault>>;
+
+    /// Calls that are too old, those that ended first to begin with.
+    fn expired<'a>(&'a self, which: Expired) -> BoxFuture<'a, Result<Vec<CallRow>, Fault>>;
 
     /// Closes calls that a dead process left open: `ended`, `interrupted`, at the last time known of each, each with its job of
     /// [`AFTER_CALL`]. Returns how many.

@@ -2,7 +2,7 @@
 //!
 //! Work that the writer has taken still counts against the bounds until it is settled, so "full" means what is not yet durable.
 
-use super::{Batch, Committed, StoreHealth};
+use super::{Batch, Committed, StoreHealth, Write};
 use crate::{
     base::fault::{Fault, Kind, Origin},
     metrics,
@@ -34,6 +34,14 @@ impl Work {
         match self {
             Self::Commit { done, .. } => drop(done.send(Err(fault))),
             Self::CloseOpenCalls { done } => drop(done.send(Err(fault))),
+        }
+    }
+
+    /// Whether something is erased by it.
+    pub(super) fn erases(&self) -> bool {
+        match self {
+            Self::Commit { batch, .. } => batch.writes.iter().any(|w| matches!(w, Write::Erased { .. })),
+            Self::CloseOpenCalls { .. } => false,
         }
     }
 

@@ -125,6 +125,9 @@ pub(super) static TABLES: &[Table] = &[
             ("metadata", J),
             ("created_at", Time),
             ("updated_at", Time),
+            ("legal_hold", Bool),
+            ("erasing", Text),
+            ("text_erased_at", Time),
         ],
         order: "id",
     },
@@ -166,6 +169,16 @@ pub(super) static TABLES: &[Table] = &[
             ("updated_at", Time),
         ],
         order: "id",
+    },
+    Table {
+        name: "retention",
+        columns: &[
+            ("tenant_id", Int),
+            ("audio_seconds", Int),
+            ("text_seconds", Int),
+            ("updated_at", Time),
+        ],
+        order: "tenant_id",
     },
     Table {
         name: "tenant_counters",

@@ -40,6 +40,7 @@ fn row() -> CallRow {
         tenant_id: TENANT,
         agent: "human".into(),
         recording: None,
+        legal_hold: false,
         metadata: serde_json::Value::Null,
     }
 }

@@ -19,8 +19,8 @@ use crate::{
     record,
     speech::stt::fake::phrase,
     store::{
-        AgentRow, ApiKeyRow, Batch, BoxFuture, CallFilter, CallPage, Committed, EventRow, JobFilter, JobRow,
-        MessageRow, NumberRow, StoreHealth, TenantRow, sqlite::SqliteStore,
+        AgentRow, ApiKeyRow, Batch, BoxFuture, CallFilter, CallPage, Committed, EventRow, Expired, JobFilter, JobRow,
+        MessageRow, NumberRow, StoreHealth, TenantRetention, TenantRow, sqlite::SqliteStore,
     },
     vendor::{Admit, CallAction, Document, EndReason, Handling, Hook, HookRequest, StreamStart, VENDORS},
 };
@@ -239,6 +239,14 @@ impl Store for Gate {
 
     fn jobs<'a>(&'a self, filter: JobFilter) -> BoxFuture<'a, Result<Vec<JobRow>, Fault>> {
         self.store.jobs(filter)
+    }
+
+    fn retention<'a>(&'a self, tenant: Option<TenantId>) -> BoxFuture<'a, Result<Vec<TenantRetention>, Fault>> {
+        self.store.retention(tenant)
+    }
+
+    fn expired<'a>(&'a self, which: Expired) -> BoxFuture<'a, Result<Vec<CallRow>, Fault>> {
+        self.store.expired(which)
     }
 
     fn close_open_calls<'a>(&'a self) -> BoxFuture<'a, Result<usize, Fault>> {

@@ -120,6 +120,8 @@ impl Kept {
             | Write::ApiKey(_)
             | Write::ApiKeyGone(_)
             | Write::JobMove(_) => return None,
+            // Whether a call is held is for the database to say.
+            Write::Hold { .. } | Write::Erase { .. } | Write::Erased { .. } | Write::Retention { .. } => return None,
         })
     }
 
@@ -178,6 +180,8 @@ struct CallDef {
     tenant_id: TenantId,
     agent: String,
     recording: Option<String>,
+    #[serde(default)]
+    legal_hold: bool,
     metadata: Value,
 }
 

@@ -41,6 +41,12 @@ pub const ALL: &[Migration] = &[
         sqlite: include_str!("0004_tenants.sqlite.sql"),
         postgres: include_str!("0004_tenants.postgres.sql"),
     },
+    Migration {
+        version: 5,
+        name: "keeping",
+        sqlite: include_str!("0005_keeping.sqlite.sql"),
+        postgres: include_str!("0005_keeping.postgres.sql"),
+    },
 ];
 
 /// The version that this daemon writes.

@@ -3,6 +3,7 @@
 //! A batch costs one round trip: whatever fails, the caller rolls back to where the batch began.
 
 use super::{
+    keeping,
     rows::{CALL, call, direction, int, json, text, text_opt, time, time_opt},
     session::{Session, Trouble, Value},
 };
@@ -55,9 +56,11 @@ pub(super) struct Pen<'a> {
 
 /// What a statement must come to.
 #[derive(Clone, Copy, Debug)]
-enum Must {
+pub(super) enum Must {
     /// Anything.
     Nothing,
+    /// A row, or the change is refused with this sentence.
+    BeAllowed(&'static str),
     /// A row, or this is not there.
     Find(&'static str),
     /// A row, or the batch was seen before.
@@ -67,13 +70,13 @@ enum Must {
 }
 
 /// A statement and its parameters. It returns a row for each that it touched.
-struct Step {
+pub(super) struct Step {
     sql: &'static str,
     values: Vec<Value>,
     must: Must,
 }
 
-const fn step(sql: &'static str, values: Vec<Value>, must: Must) -> Step {
+pub(super) const fn step(sql: &'static str, values: Vec<Value>, must: Must) -> Step {
     Step { sql, values, must }
 }
 
@@ -116,7 +119,8 @@ async fn run(db: &Session, first: &str, steps: &[Step]) -> Result<Vec<i64>, NotA
             Err(trouble) => return Err(trouble.into()),
         };
         match (step.must, rows.first()) {
-            (Must::Nothing, _) | (Must::Find(_) | Must::BeNew, Some(_)) => {}
+            (Must::Nothing, _) | (Must::Find(_) | Must::BeNew | Must::BeAllowed(_), Some(_)) => {}
+            (Must::BeAllowed(why), None) => return Err(NotApplied::Batch(Fault::client(Kind::Conflict, why))),
             (Must::Find(what), None) => return Err(NotApplied::Batch(Fault::not_found(what))),
             (Must::BeNew, None) => return Err(NotApplied::Duplicate),
             (Must::Number, Some(row)) => event_ids.push(id(row)?),
@@ -194,6 +198,13 @@ fn plan(
         )),
         Write::Job(row) => steps.push(insert_job(row, pen.now)),
         Write::JobMove(job) => steps.push(move_job(job, pen.now)),
+        Write::Hold { call_id, held } => steps.push(keeping::hold(*call_id, *held, pen.now)),
+        Write::Erase { call_id, scope } => keeping::begin(steps, *call_id, *scope, pen.now),
+        Write::Erased { call_id, scope } => keeping::erased(steps, *call_id, *scope, pen.now),
+        Write::Retention { tenant, retention } => {
+            steps.push(need_tenant(*tenant, pen.now));
+            steps.push(keeping::set(*tenant, *retention, pen.now));
+        }
     }
     Ok(())
 }
@@ -470,7 +481,7 @@ pub(super) async fn close_open_calls(db: &Session, pen: Pen<'_>) -> Result<usize
         .await?;
     let mut steps = Vec::new();
     for row in &open {
-        let last = row.try_get::<_, super::rows::Stamp>(17).map_err(Trouble::from)?.0;
+        let last = row.try_get::<_, super::rows::Stamp>(18).map_err(Trouble::from)?.0;
         let call = call(row)?;
         let change = CallChange {
             call_id: Some(call.call_id),

@@ -10,6 +10,7 @@ mod address;
 mod apply;
 mod group;
 mod import;
+mod keeping;
 mod known;
 mod link;
 mod node;
@@ -24,8 +25,8 @@ pub(super) use address::place_of as place;
 pub(super) use import::Import;
 
 use super::{
-    AgentRow, ApiKeyRow, Batch, BoxFuture, CallFilter, CallPage, CallRow, Committed, Config, EventRow, JobFilter,
-    JobRow, MessageRow, NumberRow, OpenError, Store, StoreHealth, TenantRow,
+    AgentRow, ApiKeyRow, Batch, BoxFuture, CallFilter, CallPage, CallRow, Committed, Config, EventRow, Expired,
+    JobFilter, JobRow, MessageRow, NumberRow, OpenError, Store, StoreHealth, TenantRetention, TenantRow,
     journal::Journal,
     page::Cursor,
     queue::{Queue, Work, closed},
@@ -253,6 +254,14 @@ impl Store for PostgresStore {
             let filter = filter.clone();
             Box::pin(async move { read::jobs(db, &filter).await })
         })
+    }
+
+    fn retention<'a>(&'a self, tenant: Option<TenantId>) -> BoxFuture<'a, Result<Vec<TenantRetention>, Fault>> {
+        self.ask(move |db| Box::pin(keeping::retention(db, tenant)))
+    }
+
+    fn expired<'a>(&'a self, which: Expired) -> BoxFuture<'a, Result<Vec<CallRow>, Fault>> {
+        self.ask(move |db| Box::pin(keeping::expired(db, which)))
     }
 
     fn close_open_calls<'a>(&'a self) -> BoxFuture<'a, Result<usize, Fault>> {

@@ -131,7 +131,7 @@ impl Readers {
 pub(super) async fn call(db: &Session, tenant: TenantId, id: &str) -> Result<Option<CallRow>, Trouble> {
     for key in ["call_id", "call_sid"] {
         let sql = format!(
-            "SELECT {} FROM phone_calls c WHERE tenant_id = $1 AND {key} = $2 ORDER BY c.id DESC LIMIT 1",
+            "SELECT {} FROM phone_calls c WHERE tenant_id = $1 AND {key} = $2 AND erasing IS DISTINCT FROM 'all' ORDER BY c.id DESC LIMIT 1",
             rows::CALL
         );
         let found = db.query(&sql, &[int(tenant.0), text(id)]).await?;
@@ -149,7 +149,10 @@ pub(super) async fn calls(
     after: Option<Cursor>,
 ) -> Result<CallPage, Trouble> {
     let limit = page::limit(filter);
-    let mut sql = format!("SELECT {} FROM phone_calls c WHERE tenant_id = $1", rows::CALL);
+    let mut sql = format!(
+        "SELECT {} FROM phone_calls c WHERE tenant_id = $1 AND erasing IS DISTINCT FROM 'all'",
+        rows::CALL
+    );
     let mut values: Vec<Value> = vec![int(tenant.0)];
     if !filter.statuses.is_empty() {
         let words: Vec<String> = filter.statuses.iter().map(|s| s.as_str().to_owned()).collect();

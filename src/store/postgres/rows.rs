@@ -108,7 +108,7 @@ fn clean(value: &mut Json) {
 /// The columns of a [`CallRow`], in the order [`call`] reads them.
 pub(super) const CALL: &str = "c.call_id, c.call_sid, c.session_id, c.vendor, c.direction, c.customer_number, \
      c.organization_number, c.status, c.end_reason, c.start_time, c.answered_at, c.end_time, c.duration, c.tenant_id, \
-     c.agent, c.recording, c.metadata";
+     c.agent, c.recording, c.metadata, c.legal_hold";
 
 /// Reads the columns of [`CALL`].
 pub(super) fn call(row: &Row) -> Result<CallRow, Trouble> {
@@ -129,6 +129,7 @@ pub(super) fn call(row: &Row) -> Result<CallRow, Trouble> {
         tenant_id: TenantId(row.try_get(13)?),
         agent: row.try_get(14)?,
         recording: row.try_get(15)?,
+        legal_hold: row.try_get(17)?,
         metadata: row.try_get::<_, Option<Json>>(16)?.unwrap_or_default(),
     })
 }

@@ -1,6 +1,9 @@
 //! One batch inside the writer's transaction: each change as a statement with bound parameters.
 
-use super::rows::{direction, stamp};
+use super::{
+    keeping,
+    rows::{direction, stamp},
+};
 use crate::{
     base::{
         fault::{Fault, Kind, Origin},
@@ -112,6 +115,13 @@ pub(super) fn batch(db: &Connection, batch: &Batch, now: Wall) -> Result<Committ
             }
             Write::Job(row) => insert_job(db, row, &now)?,
             Write::JobMove(job) => move_job(db, job, &now)?,
+            Write::Hold { call_id, held } => keeping::hold(db, *call_id, *held, &now)?,
+            Write::Erase { call_id, scope } => keeping::begin(db, *call_id, *scope, &now)?,
+            Write::Erased { call_id, scope } => keeping::erased(db, *call_id, *scope, &now)?,
+            Write::Retention { tenant, retention } => {
+                need_tenant(db, *tenant, &now)?;
+                keeping::set(db, *tenant, *retention, &now)?;
+            }
         }
     }
     Ok(Committed::Done { event_ids })
@@ -386,7 +396,7 @@ fn move_job(db: &Connection, job: &JobMove, now: &str) -> Result<(), NotApplied>
     Ok(())
 }
 
-fn must_exist(what: &str, changed: usize) -> Result<(), NotApplied> {
+pub(super) fn must_exist(what: &str, changed: usize) -> Result<(), NotApplied> {
     if changed == 0 {
         return Err(NotApplied::Batch(Fault::not_found(what)));
     }
@@ -404,7 +414,7 @@ pub(super) fn close_open_calls(db: &Connection, at: Wall) -> Result<usize, NotAp
             super::rows::CALL
         ))?
         .query_map([], |row| {
-            let last: String = row.get(17)?;
+            let last: String = row.get(18)?;
             let call = super::rows::call(row)?;
             let last = Wall::parse(&last).unwrap_or(call.start_time);
             Ok((call, last))

@@ -9,6 +9,7 @@
 mod apply;
 mod check;
 mod export;
+mod keeping;
 mod open;
 mod read;
 mod rows;
@@ -17,8 +18,8 @@ mod writer;
 pub(super) use export::Export;
 
 use super::{
-    AgentRow, ApiKeyRow, Batch, BoxFuture, CallFilter, CallPage, CallRow, Committed, Config, EventRow, JobFilter,
-    JobRow, MessageRow, NumberRow, OpenError, Store, StoreHealth, TenantRow,
+    AgentRow, ApiKeyRow, Batch, BoxFuture, CallFilter, CallPage, CallRow, Committed, Config, EventRow, Expired,
+    JobFilter, JobRow, MessageRow, NumberRow, OpenError, Store, StoreHealth, TenantRetention, TenantRow,
     page::Cursor,
     queue::{Queue, Work, closed},
 };
@@ -166,6 +167,14 @@ impl Store for SqliteStore {
 
     fn jobs<'a>(&'a self, filter: JobFilter) -> BoxFuture<'a, Result<Vec<JobRow>, Fault>> {
         self.readers.ask(move |conn| read::jobs(conn, &filter))
+    }
+
+    fn retention<'a>(&'a self, tenant: Option<TenantId>) -> BoxFuture<'a, Result<Vec<TenantRetention>, Fault>> {
+        self.readers.ask(move |conn| keeping::retention(conn, tenant))
+    }
+
+    fn expired<'a>(&'a self, which: Expired) -> BoxFuture<'a, Result<Vec<CallRow>, Fault>> {
+        self.readers.ask(move |conn| keeping::expired(conn, which))
     }
 
     fn close_open_calls<'a>(&'a self) -> BoxFuture<'a, Result<usize, Fault>> {

@@ -100,6 +100,9 @@ fn prepare(path: &Path, config: &Config, conn: &mut Connection) -> Result<bool, 
         Synchronous::Normal => "normal",
     };
     conn.pragma_update(None, "synchronous", synchronous).map_err(sql)?;
+    // What is deleted is overwritten.
+    conn.pragma_update_and_check(None, "secure_delete", true, |_| Ok(()))
+        .map_err(sql)?;
     conn.pragma_update(None, "wal_autocheckpoint", 1000).map_err(sql)?;
     conn.pragma_update_and_check(None, "journal_size_limit", 67_108_864, |_| Ok(()))
         .map_err(sql)?;

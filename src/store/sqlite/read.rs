@@ -83,7 +83,7 @@ impl Readers {
 pub(super) fn call(db: &Connection, tenant: TenantId, id: &str) -> rusqlite::Result<Option<CallRow>> {
     for key in ["call_id", "call_sid"] {
         let sql = format!(
-            "SELECT {} FROM phone_calls WHERE tenant_id = ?1 AND {key} = ?2 ORDER BY phone_calls.id DESC LIMIT 1",
+            "SELECT {} FROM phone_calls WHERE tenant_id = ?1 AND {key} = ?2 AND erasing IS NOT 'all' ORDER BY phone_calls.id DESC LIMIT 1",
             rows::CALL
         );
         let found = db
@@ -104,7 +104,10 @@ pub(super) fn calls(
     after: Option<Cursor>,
 ) -> rusqlite::Result<CallPage> {
     let limit = page::limit(filter);
-    let mut sql = format!("SELECT {} FROM phone_calls WHERE tenant_id = ?", rows::CALL);
+    let mut sql = format!(
+        "SELECT {} FROM phone_calls WHERE tenant_id = ? AND erasing IS NOT 'all'",
+        rows::CALL
+    );
     let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(tenant.0)];
     if !filter.statuses.is_empty() {
         let marks = vec!["?"; filter.statuses.len()].join(", ");

@@ -19,7 +19,8 @@ pub(super) fn stamp(t: Wall) -> String {
 
 /// The columns of a [`CallRow`], in the order [`call`] reads them.
 pub(super) const CALL: &str = "call_id, call_sid, session_id, vendor, direction, customer_number, organization_number, \
-     status, end_reason, start_time, answered_at, end_time, duration, tenant_id, agent, recording, metadata";
+     status, end_reason, start_time, answered_at, end_time, duration, tenant_id, agent, recording, metadata, \
+     legal_hold";
 
 /// Reads the columns of [`CALL`].
 pub(super) fn call(row: &Row<'_>) -> rusqlite::Result<CallRow> {
@@ -40,6 +41,7 @@ pub(super) fn call(row: &Row<'_>) -> rusqlite::Result<CallRow> {
         tenant_id: TenantId(row.get(13)?),
         agent: row.get(14)?,
         recording: row.get(15)?,
+        legal_hold: row.get(17)?,
         metadata: word_opt(row, 16, |s| serde_json::from_str(s).ok())?.unwrap_or_default(),
     })
 }

@@ -2,7 +2,10 @@
 
 use super::{super::queue::Condition, *};
 use crate::base::fault::Kind;
-use crate::store::contract::{Bench, batch, call, change, event, new_call, run_contract};
+use crate::store::{
+    CallStatus, Scope, Write,
+    contract::{Bench, batch, call, change, event, message, new_call, run_contract},
+};
 use rusqlite::Connection;
 use std::{
     os::unix::fs::PermissionsExt,
@@ -380,4 +383,34 @@ fn an_operators_tool_does_not_take_the_log_of_a_new_database_away() {
     assert!(tool.status.success(), "{tool:?}");
     assert!(log.exists(), "the tool has deleted the log that we write to");
     drop(store);
+}
+
+#[tokio::test]
+async fn what_was_erased_is_in_no_byte_of_the_files() {
+    let file = File::new();
+    let store = file.open();
+    let mut row = call(TENANT);
+    row.status = CallStatus::Ended;
+    let mut said = message(row.call_id, 1);
+    said.content = format!("my secret is {}", "plover ".repeat(2000));
+    let call_id = row.call_id;
+    let writes = [new_call(&row), Write::Message(Box::new(said)), event(&row, "plover")];
+    store.commit(batch(writes)).await.unwrap();
+    let there = || {
+        let names = ["test.db", "test.db-wal"].map(|n| file.folder.path().join("state").join(n));
+        names.iter().any(|path| {
+            let bytes = std::fs::read(path).unwrap_or_default();
+            memchr::memmem::find(&bytes, b"plover").is_some()
+        })
+    };
+    assert!(there());
+    let scope = Scope::Text;
+    store
+        .commit(batch([
+            Write::Erase { call_id, scope },
+            Write::Erased { call_id, scope },
+        ]))
+        .await
+        .unwrap();
+    until(|| !there()).await;
 }

@@ -32,6 +32,11 @@ const PRUNE_AT_LAST: Duration = Duration::from_secs(600);
 /// Rows of one table removed in one transaction: commits wait for no more than that.
 const PRUNE_ROWS: usize = 500;
 
+/// How long after an erasure the log, which still holds what was erased, is folded back, and tried again while a reader holds it.
+const FOLD_AFTER: Duration = Duration::from_millis(100);
+/// How long one such try waits for readers.
+const FOLD_WAIT: Duration = Duration::from_millis(20);
+
 /// The writer's state.
 pub(super) struct Writer {
     conn: Connection,
@@ -39,6 +44,7 @@ pub(super) struct Writer {
     config: Config,
     backoff: Backoff,
     prune_due: Instant,
+    fold_due: Option<Instant>,
 }
 
 impl Writer {
@@ -49,21 +55,27 @@ impl Writer {
             config: config.clone(),
             backoff: Backoff::new(Duration::from_millis(10), Duration::from_secs(1), Duration::MAX),
             prune_due: Instant::now() + PRUNE_EVERY,
+            fold_due: None,
         }
     }
 
     /// Works until the queue is closed and empty, or abandoned.
     pub(super) fn run(&mut self) -> Result<(), Fault> {
         loop {
-            let wait = self.prune_due.saturating_duration_since(Instant::now());
+            let due = self.fold_due.map_or(self.prune_due, |fold| fold.min(self.prune_due));
+            let wait = due.saturating_duration_since(Instant::now());
             match self.queue.next(wait.max(Duration::from_millis(1))) {
                 Next::Job(job) => self.write(vec![job])?,
-                Next::Idle => self.prune(),
+                Next::Idle if self.prune_due <= Instant::now() => self.prune(),
+                Next::Idle => {}
                 Next::Closed => return self.finish(),
                 Next::Abandoned => return Err(closed()),
             }
             if self.prune_due.elapsed() > PRUNE_AT_LAST {
                 self.prune();
+            }
+            if self.fold_due.is_some_and(|due| due <= Instant::now()) {
+                self.fold();
             }
         }
     }
@@ -76,6 +88,9 @@ impl Writer {
                     self.backoff.reset();
                     if self.queue.set_writable(true) {
                         tracing::info!("the database can be written again");
+                    }
+                    if group.iter().any(|j| j.work.erases()) {
+                        self.fold_due = Some(Instant::now() + FOLD_AFTER);
                     }
                     self.queue.settle(&group);
                     group.into_iter().zip(outcomes).for_each(|(job, o)| answer(job, o));
@@ -163,6 +178,19 @@ impl Writer {
             .execute(params![before(self.config.event_retention), PRUNE_ROWS as i64])?;
         tx.commit()?;
         Ok(seen.max(old).max(many).max(done))
+    }
+
+    /// Folds the whole log back into the file and cuts it, unless a reader is in it.
+    fn fold(&mut self) {
+        let _ = self.conn.busy_timeout(FOLD_WAIT);
+        let busy = self
+            .conn
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        let _ = self.conn.busy_timeout(self.config.busy_timeout);
+        self.fold_due = match busy {
+            Ok(0) => None,
+            _ => Some(Instant::now() + FOLD_AFTER),
+        };
     }
 
     fn watch_log(&self) {

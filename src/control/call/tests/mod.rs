@@ -61,6 +61,7 @@ fn row(inbound: bool) -> CallRow {
         tenant_id: TenantId(1),
         agent: "desk".into(),
         recording: None,
+        legal_hold: false,
         metadata: serde_json::Value::Null,
     }
 }
