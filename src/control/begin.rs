@@ -5,7 +5,7 @@ use super::{
     admission::Refusal,
     call::{Call, Terms, session_id},
     cdr::Facts,
-    directory::{Carrier, Entered, Entry},
+    directory::{Carrier, Entered, Entry, Whose},
     rest,
     roster::Line,
     talk::{Command, Dial, Inbox, Talk, refuse_leg},
@@ -101,11 +101,40 @@ pub(super) struct Seed {
 }
 
 impl Shared {
-    /// The call that a vendor's news is about, if it is here.
-    pub(super) fn known(&self, vendor: &'static Descriptor, update: &CallUpdate) -> Option<Arc<Entry>> {
-        let by_sid = self.directory.by_sid(vendor.name, &update.call_sid);
+    /// The call that a vendor's news is about, if it is here and of those that who came this way may speak of.
+    pub(super) fn known(
+        &self,
+        vendor: &'static Descriptor,
+        update: &CallUpdate,
+        line: Option<&Line>,
+    ) -> Option<Arc<Entry>> {
+        let ours = if update.inbound { &update.to } else { &update.from };
         let unnamed = || self.directory.unnamed(vendor.name, &update.from, &update.to);
-        by_sid.or_else(|| (!update.inbound).then(unnamed).flatten())
+        let unnamed = || unnamed().filter(|e| !update.inbound && self.speaks_for(line, e));
+        self.named(vendor, &update.call_sid, ours, line).or_else(unnamed)
+    }
+
+    /// The same by the vendor's id alone. Where calls of several tenants have it, that of the tenant who has the number.
+    fn named(
+        &self,
+        vendor: &'static Descriptor,
+        call_sid: &str,
+        ours: &str,
+        line: Option<&Line>,
+    ) -> Option<Arc<Entry>> {
+        let mut named = self.directory.by_sid(vendor.name, call_sid);
+        named.retain(|e| self.speaks_for(line, e));
+        if named.len() > 1 {
+            let whose = self.roster.called(vendor.name, ours).map(|l| l.row.tenant_id);
+            named.retain(|e| Some(e.tenant) == whose);
+        }
+        named.pop()
+    }
+
+    /// Whether the vendor's call was here and is over, of those that who came this way may speak of.
+    pub(super) fn has_ended(&self, vendor: &'static Descriptor, call_sid: &str, line: Option<&Line>) -> bool {
+        let whose = line.map_or(Whose::Operator, |l| Whose::Tenant(l.row.tenant_id));
+        self.directory.has_ended(whose, vendor.name, call_sid)
     }
 
     /// The announced call: known, or begun now. `line` is the number that was called, where the request's path said it.
@@ -122,15 +151,10 @@ impl Shared {
                 "the call's id is empty, too long or not printable ASCII",
             ));
         }
-        let is_theirs = |entry: &Entry| self.speaks_for(line.as_deref(), entry);
-        if let Some(entry) = self.known(vendor, update) {
-            return Ok(if is_theirs(&entry) {
-                Begun::Entry(entry)
-            } else {
-                Begun::Nobody
-            });
+        if let Some(entry) = self.known(vendor, update, line.as_deref()) {
+            return Ok(Begun::Entry(entry));
         }
-        if self.directory.has_ended(vendor.name, &update.call_sid) {
+        if self.has_ended(vendor, &update.call_sid, line.as_deref()) {
             return Ok(Begun::Nobody);
         }
         if !update.inbound {
@@ -158,7 +182,7 @@ impl Shared {
             facts,
         };
         Ok(match self.begin(seed, None) {
-            Ok(entry) if is_theirs(&entry) => Begun::Entry(entry),
+            Ok(entry) if self.speaks_for(line.as_deref(), &entry) => Begun::Entry(entry),
             Ok(_) => Begun::Nobody,
             Err(_) => Begun::Busy,
         })
@@ -451,15 +475,11 @@ impl Shared {
     fn unannounced(self: &Arc<Self>, arrival: &Arrival) -> Result<Arc<Entry>, (u16, &'static str, &'static str)> {
         let (vendor, start) = (arrival.vendor, &arrival.start);
         let line = arrival.number.as_deref().and_then(|id| self.roster.line(id));
-        let whose = line.as_ref().map(|l| l.row.tenant_id);
-        if let Some(entry) = self.directory.by_sid(vendor.name, &start.call_sid) {
-            if whose.is_some_and(|tenant| tenant != entry.tenant) {
-                return Err((1008, "the call is not this number's", "other_tenant"));
-            }
+        let dialled = start.to.clone().unwrap_or_default();
+        if let Some(entry) = self.named(vendor, &start.call_sid, &dialled, line.as_deref()) {
             self.pending.revoke(entry.call);
             return Ok(entry);
         }
-        let dialled = start.to.clone().unwrap_or_default();
         let served = self.served_by(vendor, &dialled, line, None).map_err(|why| match why {
             NotServed::NoNumber => (1008, "nobody has that number", why.as_str()),
             NotServed::Inactive => (1013, "the number takes no calls", why.as_str()),

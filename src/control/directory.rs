@@ -78,24 +78,34 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The vendor's id of a call, unique with the vendor's name.
-type Sid = (&'static str, String);
+/// Whose ended calls are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Whose {
+    /// A tenant's.
+    Tenant(TenantId),
+    /// Anybody's that the operator's account carried.
+    Operator,
+}
+
+/// An ended call, under each of those who may ask for it.
+type Ended = (Whose, &'static str, String);
 
 #[derive(Debug)]
 struct Slot {
     entry: Arc<Entry>,
-    sid: Option<Sid>,
+    /// The vendor's id, unique with its name and the tenant: it may be the word of the tenant's own account.
+    sid: Option<String>,
     released: bool,
 }
 
 #[derive(Debug)]
 struct Inner {
     calls: HashMap<CallId, Slot>,
-    /// By the vendor's id; calls of several vendors may share one.
+    /// By the vendor's id; calls of several vendors and tenants may share one.
     sids: HashMap<String, Vec<CallId>>,
     admission: Admission,
-    ended: HashSet<Sid>,
-    ended_order: VecDeque<Sid>,
+    ended: HashSet<Ended>,
+    ended_order: VecDeque<Ended>,
 }
 
 /// The directory.
@@ -134,11 +144,12 @@ impl Directory {
         }
     }
 
-    /// Lets a call in, unless the vendor's call is in already or there is no room.
+    /// Lets a call in, unless the tenant has the vendor's call in already or there is no room.
     pub(super) fn enter(&self, now: Mono, entry: &Arc<Entry>, call_sid: Option<&str>) -> Entered {
         let mut inner = lock(&self.inner);
-        if let Some(known) = call_sid.and_then(|sid| inner.by_sid(entry.vendor.name, sid)) {
-            return Entered::Known(known);
+        let named = call_sid.map(|sid| inner.by_sid(entry.vendor.name, sid));
+        if let Some(known) = named.into_iter().flatten().find(|e| e.tenant == entry.tenant) {
+            return Entered::Known(known.clone());
         }
         if let Err(refusal) = inner.admission.admit(now, entry.tenant) {
             return Entered::Refused(refusal);
@@ -168,9 +179,9 @@ impl Directory {
         lock(&self.inner).calls.get(&call).map(|s| s.entry.clone())
     }
 
-    /// The vendor's call.
-    pub(super) fn by_sid(&self, vendor: &'static str, call_sid: &str) -> Option<Arc<Entry>> {
-        lock(&self.inner).by_sid(vendor, call_sid)
+    /// The vendor's calls of that id: at most one of each tenant.
+    pub(super) fn by_sid(&self, vendor: &'static str, call_sid: &str) -> Vec<Arc<Entry>> {
+        lock(&self.inner).by_sid(vendor, call_sid).cloned().collect()
     }
 
     /// The one call between these numbers that was placed and whose id the vendor has not told; `None` if there are several.
@@ -185,8 +196,8 @@ impl Directory {
     }
 
     /// Whether the vendor's call ended here a while ago.
-    pub(super) fn has_ended(&self, vendor: &'static str, call_sid: &str) -> bool {
-        lock(&self.inner).ended.contains(&(vendor, call_sid.to_owned()))
+    pub(super) fn has_ended(&self, whose: Whose, vendor: &'static str, call_sid: &str) -> bool {
+        lock(&self.inner).ended.contains(&(whose, vendor, call_sid.to_owned()))
     }
 
     /// A live call of a tenant by either id.
@@ -227,9 +238,16 @@ impl Directory {
     pub(super) fn remove(&self, call: CallId) {
         let mut inner = lock(&self.inner);
         inner.release(call);
-        if let Some(sid) = inner.calls.remove(&call).and_then(|s| s.sid) {
-            inner.forget(call, &sid.1);
-            inner.remember(sid);
+        if let Some(Slot {
+            entry, sid: Some(sid), ..
+        }) = inner.calls.remove(&call)
+        {
+            inner.forget(call, &sid);
+            let (tenant, vendor) = (entry.tenant, entry.vendor.name);
+            if !entry.carrier.own {
+                inner.remember((Whose::Operator, vendor, sid.clone()));
+            }
+            inner.remember((Whose::Tenant(tenant), vendor, sid));
         }
         self.tell(&inner);
     }
@@ -273,16 +291,17 @@ impl Directory {
 }
 
 impl Inner {
-    fn by_sid(&self, vendor: &str, call_sid: &str) -> Option<Arc<Entry>> {
-        let mut slots = self.sids.get(call_sid)?.iter().filter_map(|call| self.calls.get(call));
-        slots.find(|s| s.entry.vendor.name == vendor).map(|s| s.entry.clone())
+    fn by_sid(&self, vendor: &str, call_sid: &str) -> impl Iterator<Item = &Arc<Entry>> {
+        let calls = self.sids.get(call_sid).into_iter().flatten();
+        let entries = calls.filter_map(|call| self.calls.get(call)).map(|s| &s.entry);
+        entries.filter(move |e| e.vendor.name == vendor)
     }
 
     fn name(&mut self, call: CallId, call_sid: &str) {
         let Some(slot) = self.calls.get_mut(&call).filter(|s| s.sid.is_none()) else {
             return;
         };
-        slot.sid = Some((slot.entry.vendor.name, call_sid.to_owned()));
+        slot.sid = Some(call_sid.to_owned());
         self.sids.entry(call_sid.to_owned()).or_default().push(call);
     }
 
@@ -304,9 +323,9 @@ impl Inner {
         self.admission.release(tenant);
     }
 
-    fn remember(&mut self, sid: Sid) {
-        if self.ended.insert(sid.clone()) {
-            self.ended_order.push_back(sid);
+    fn remember(&mut self, ended: Ended) {
+        if self.ended.insert(ended.clone()) {
+            self.ended_order.push_back(ended);
         }
         if self.ended_order.len() > MAX_ENDED
             && let Some(oldest) = self.ended_order.pop_front()
@@ -346,8 +365,8 @@ mod tests {
         assert!(matches!(directory.enter(Mono::ZERO, entry, sid), Entered::New));
     }
 
-    fn found(entry: Option<Arc<Entry>>) -> Option<CallId> {
-        entry.map(|e| e.call)
+    fn found(entry: impl IntoIterator<Item = Arc<Entry>>) -> Option<CallId> {
+        entry.into_iter().map(|e| e.call).next()
     }
 
     #[test]
@@ -370,7 +389,39 @@ mod tests {
         );
         d.remove(a.call);
         assert_eq!((found(d.by_sid(VENDORS[0].name, "sid")), d.live()), (None, 0));
-        assert!(d.has_ended(VENDORS[0].name, "sid") && !d.has_ended("other", "sid"));
+        let ended = |whose| d.has_ended(whose, VENDORS[0].name, "sid");
+        assert!(ended(Whose::Tenant(TenantId(1))) && ended(Whose::Operator) && !ended(Whose::Tenant(TenantId(2))));
+        assert!(!d.has_ended(Whose::Operator, "other", "sid"));
+    }
+
+    #[test]
+    fn an_id_that_one_tenant_has_taken_is_every_other_tenants_all_the_same() {
+        let (d, a, b) = (directory(), entry(1, "a"), entry(2, "b"));
+        enter(&d, &a, Some("sid"));
+        enter(&d, &b, Some("sid"));
+        let both: Vec<_> = d.by_sid(VENDORS[0].name, "sid").iter().map(|e| e.call).collect();
+        assert_eq!(both, [a.call, b.call]);
+        assert_eq!(found(d.find(TenantId(2), "sid")), Some(b.call));
+        d.remove(a.call);
+        assert!(!d.has_ended(Whose::Tenant(TenantId(2)), VENDORS[0].name, "sid"));
+        assert_eq!(found(d.find(TenantId(2), "sid")), Some(b.call));
+    }
+
+    #[test]
+    fn what_ended_at_a_tenants_own_account_is_not_what_ended_at_the_operators() {
+        let (d, a) = (directory(), entry(1, "a"));
+        let own = Entry {
+            carrier: Carrier {
+                own: true,
+                ..Carrier::default()
+            },
+            ..Arc::into_inner(a).unwrap()
+        };
+        let own = Arc::new(own);
+        enter(&d, &own, Some("sid"));
+        d.remove(own.call);
+        let ended = |whose| d.has_ended(whose, VENDORS[0].name, "sid");
+        assert!(ended(Whose::Tenant(TenantId(1))) && !ended(Whose::Operator));
     }
 
     #[test]

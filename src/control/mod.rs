@@ -274,8 +274,9 @@ impl Control {
         update: CallUpdate,
         line: Option<Arc<Line>>,
     ) -> Result<Answer, Fault> {
-        let (directory, call_sid) = (&self.shared.directory, update.call_sid.clone());
-        let known = directory.by_sid(vendor.name, &call_sid).is_some() || directory.has_ended(vendor.name, &call_sid);
+        let call_sid = update.call_sid.clone();
+        let known = self.shared.known(vendor, &update, line.as_deref()).is_some()
+            || self.shared.has_ended(vendor, &call_sid, line.as_deref());
         let called = line
             .clone()
             .or_else(|| self.shared.roster.called(vendor.name, &update.to));
@@ -346,12 +347,7 @@ impl Control {
         update: CallUpdate,
         line: Option<Arc<Line>>,
     ) -> Result<(), Fault> {
-        let known = self.shared.known(vendor, &update);
-        let foreign = |e: &Arc<Entry>| !self.shared.speaks_for(line.as_deref(), e);
-        if known.as_ref().is_some_and(foreign) {
-            metrics::refused("update", "other_account");
-            return Ok(());
-        }
+        let known = self.shared.known(vendor, &update, line.as_deref());
         let worth_a_record = update.inbound && !matches!(update.news, CallNews::Other | CallNews::StreamFailed);
         let entry = match known {
             Some(entry) => entry,
@@ -360,7 +356,7 @@ impl Control {
                 Begun::Busy | Begun::Nobody => return Ok(()),
             },
             None => {
-                if !self.shared.directory.has_ended(vendor.name, &update.call_sid) {
+                if !self.shared.has_ended(vendor, &update.call_sid, line.as_deref()) {
                     metrics::refused("update", "unknown_call");
                 }
                 return Ok(());

@@ -31,7 +31,7 @@ macro_rules! run_contract {
             a_refused_batch_leaves_its_neighbours_alone
             a_call_is_found_by_either_id
             the_pending_id_gives_way_to_the_vendors
-            two_calls_of_a_vendor_never_share_an_id
+            a_vendors_id_is_that_of_one_call_of_a_tenant
             a_status_never_moves_back
             late_news_still_updates_facts
             no_query_crosses_tenants
@@ -290,17 +290,23 @@ pub(super) async fn the_pending_id_gives_way_to_the_vendors(bench: &dyn Bench) {
     assert_eq!((found.call_id, found.session_id.as_str()), (row.call_id, "CA9-1"));
 }
 
-pub(super) async fn two_calls_of_a_vendor_never_share_an_id(bench: &dyn Bench) {
+pub(super) async fn a_vendors_id_is_that_of_one_call_of_a_tenant(bench: &dyn Bench) {
     let store = bench.open();
-    let (mut a, mut b, mut c) = (call(TENANT), call(OTHER), call(TENANT));
-    for row in [&mut a, &mut b, &mut c] {
+    let (mut a, mut again, mut c) = (call(TENANT), call(TENANT), call(TENANT));
+    let (mut theirs, learned) = (call(OTHER), call(OTHER));
+    for row in [&mut a, &mut again, &mut c, &mut theirs] {
         row.call_sid = "CA1".into();
     }
     c.vendor = "other".into();
     must(&*store, [new_call(&a)]).await;
-    let refused = store.commit(batch([new_call(&b)])).await.unwrap_err();
+    let refused = store.commit(batch([new_call(&again)])).await.unwrap_err();
     assert_eq!(refused.kind, Kind::Conflict);
     must(&*store, [new_call(&c)]).await;
+    // Another tenant's account says what it likes, and takes no id away.
+    must(&*store, [new_call(&theirs), new_call(&learned)]).await;
+    assert_eq!(store.call(OTHER, "CA1").await.unwrap().unwrap().call_id, theirs.call_id);
+    let learns = change(learned.call_id, |c| c.call_sid = Some("CA1".into()));
+    assert_eq!(store.commit(batch([learns])).await.unwrap_err().kind, Kind::Conflict);
 }
 
 pub(super) async fn a_status_never_moves_back(bench: &dyn Bench) {

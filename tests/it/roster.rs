@@ -7,7 +7,7 @@ use sidetone::{
     base::secret::Secret,
     config::{Config, Env},
     net::client::ApiRequest,
-    vendor::{self, Answer, PeerCall},
+    vendor::{self, Answer, Peer, PeerCall},
 };
 use std::time::Duration;
 
@@ -54,16 +54,21 @@ fn path(url: &Value) -> String {
     url.splitn(4, '/').nth(3).map(|path| format!("/{path}")).unwrap()
 }
 
-/// Announces a call as the vendor does, and reads the answer as it does.
-async fn ring(house: &House, url: &str, sid: &str, secret: &str) -> Result<Answer, u16> {
-    let peer = (vendor::by_name("twilio").unwrap().peer)(PeerCall {
+/// The vendor's side of a call.
+fn peer(sid: &str) -> Box<dyn Peer> {
+    (vendor::by_name("twilio").unwrap().peer)(PeerCall {
         call_sid: sid.to_owned(),
         token: None,
         from: "+15559990000".to_owned(),
         to: OURS.to_owned(),
         account: Some(ACCOUNT.to_owned()),
         ..PeerCall::default()
-    });
+    })
+}
+
+/// Announces a call as the vendor does, and reads the answer as it does.
+async fn ring(house: &House, url: &str, sid: &str, secret: &str) -> Result<Answer, u16> {
+    let peer = peer(sid);
     let announcement = peer.announce(url, Some(&Secret::new(secret))).unwrap();
     let answer = house.request(replay(announcement)).await;
     match answer.status().as_u16() {
@@ -381,17 +386,31 @@ async fn who_moves_an_account_elsewhere_must_bring_its_secrets_again() {
 }
 
 #[tokio::test]
-async fn news_at_a_numbers_path_say_nothing_of_another_tenants_call() {
+async fn a_call_id_that_another_tenant_took_first_is_still_ours_and_its_news_are_not() {
     let house = House::strict().await;
-    let theirs = add(&house, 1, &line(OURS)).await;
-    ring(&house, theirs["webhookUrl"].as_str().unwrap(), "CA7", AUTH)
-        .await
-        .unwrap();
-    let mine = add(&house, 2, &line("+15557770008")).await;
-    let answer = ring(&house, mine["webhookUrl"].as_str().unwrap(), "CA7", AUTH).await;
-    assert_eq!(answer, Ok(Answer::HangUp));
-    assert!(active(&house, 2).await.is_empty());
-    assert_eq!(active(&house, 1).await.len(), 1);
+    let (ours, theirs) = (
+        add(&house, 1, &line(OURS)).await,
+        add(&house, 2, &line("+15557770008")).await,
+    );
+    let url = |number: &Value| number["webhookUrl"].as_str().unwrap().to_owned();
+    let taken = ring(&house, &url(&theirs), "CA7", AUTH).await;
+    assert!(matches!(taken, Ok(Answer::Stream { .. })), "{taken:?}");
+    let answer = ring(&house, &url(&ours), "CA7", AUTH).await;
+    assert!(matches!(answer, Ok(Answer::Stream { .. })), "{answer:?}");
+    assert_ne!(answer, taken);
+    let calls = async || (active(&house, 1).await.len(), active(&house, 2).await.len());
+    assert_eq!(calls().await, (1, 1));
+    let over = |number: &Value| {
+        let over = peer("CA7").conclude(&format!("{}/status", url(number)), 1, Some(&Secret::new(AUTH)));
+        house.request(replay(over.unwrap()))
+    };
+    assert_eq!(over(&theirs).await.status(), 204);
+    assert_eq!(calls().await, (1, 0), "news of theirs end theirs");
+    // Nor is a call of ours over because one of theirs is.
+    assert_eq!(ring(&house, &url(&theirs), "CA7", AUTH).await, Ok(Answer::HangUp));
+    assert_eq!(ring(&house, &url(&ours), "CA7", AUTH).await, answer);
+    assert_eq!(over(&ours).await.status(), 204);
+    assert_eq!(calls().await, (0, 0));
 }
 
 #[tokio::test]

@@ -270,7 +270,7 @@ impl Call {
         if call.row.inbound {
             writes.push(Write::Seen {
                 vendor: terms.vendor,
-                key: format!("call:{}", call.row.call_sid),
+                key: format!("call:{}:{}", call.row.tenant_id.0, call.row.call_sid),
             });
         }
         writes.push(Write::Call(Box::new(call.row.clone())));

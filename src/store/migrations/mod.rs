@@ -9,7 +9,7 @@ pub struct Migration {
     pub version: i64,
     /// What it brings.
     pub name: &'static str,
-    /// The statements for SQLite.
+    /// The statements for SQLite. Foreign keys are checked after them, not meanwhile.
     pub sqlite: &'static str,
     /// The statements for PostgreSQL.
     pub postgres: &'static str,
@@ -46,6 +46,12 @@ pub const ALL: &[Migration] = &[
         name: "keeping",
         sqlite: include_str!("0005_keeping.sqlite.sql"),
         postgres: include_str!("0005_keeping.postgres.sql"),
+    },
+    Migration {
+        version: 6,
+        name: "sids",
+        sqlite: include_str!("0006_sids.sqlite.sql"),
+        postgres: include_str!("0006_sids.postgres.sql"),
     },
 ];
 

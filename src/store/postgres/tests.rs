@@ -10,6 +10,7 @@ use crate::{
         CallStatus, Write,
         contract::{Bench, batch, call, change, event, message, new_call, run_contract},
         journal::{Entry, Record},
+        migrations,
     },
 };
 use server::Server;
@@ -84,6 +85,29 @@ fn a_newer_schema_is_refused() {
     place.psql("INSERT INTO schema_migrations VALUES (999, 'later', now())");
     let refused = place.try_open().unwrap_err();
     assert!(matches!(refused, OpenError::TooNew { found: 999, .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn calls_of_an_older_schema_keep_their_ids_and_other_tenants_may_have_the_same() {
+    let place = Place::new();
+    for step in &migrations::ALL[..5] {
+        place.psql(step.postgres);
+    }
+    let (row, mut theirs) = (call(TENANT), call(TenantId(2)));
+    place.psql(&format!(
+        "CREATE TABLE schema_migrations (version BIGINT PRIMARY KEY, name TEXT NOT NULL, applied_at TIMESTAMPTZ NOT NULL);
+         INSERT INTO schema_migrations VALUES (1, 'first', now()), (2, 'roster', now()), (3, 'jobs', now()),
+             (4, 'tenants', now()), (5, 'keeping', now());
+         INSERT INTO tenants (id, name, created_at) VALUES (1, 'one', now());
+         INSERT INTO phone_calls (call_id, call_sid, session_id, vendor, direction, customer_number, organization_number,
+             status, start_time, tenant_id, agent, node, created_at, updated_at)
+         VALUES ('{id}', 'CA1', 'CA1_s', 'acme', 'inbound', '+1', '+2', 'ended', now(), 1, 'echo', 'n', now(), now())",
+        id = row.call_id,
+    ));
+    let store = place.open();
+    assert_eq!(store.call(TENANT, "CA1").await.unwrap().unwrap().call_id, row.call_id);
+    (theirs.call_sid, theirs.vendor) = ("CA1".to_owned(), "acme".to_owned());
+    store.commit(batch([new_call(&theirs)])).await.unwrap();
 }
 
 #[test]

@@ -162,6 +162,8 @@ pub(super) fn check(path: &Path, conn: &Connection) -> Result<(), OpenError> {
 }
 
 fn migrate(conn: &mut Connection, found: i64) -> rusqlite::Result<()> {
+    // A table that others refer to can be made anew only while nobody looks; a transaction cannot look away.
+    conn.pragma_update(None, "foreign_keys", false)?;
     for step in migrations::ALL.iter().filter(|m| m.version > found) {
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         tx.execute_batch(
@@ -180,7 +182,7 @@ fn migrate(conn: &mut Connection, found: i64) -> rusqlite::Result<()> {
             tracing::info!(version = step.version, name = step.name, "database schema updated");
         }
     }
-    Ok(())
+    conn.pragma_update(None, "foreign_keys", true)
 }
 
 fn stopped_cleanly(conn: &Connection) -> rusqlite::Result<bool> {

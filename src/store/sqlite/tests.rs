@@ -5,6 +5,7 @@ use crate::base::fault::Kind;
 use crate::store::{
     CallStatus, Scope, Write,
     contract::{Bench, batch, call, change, event, message, new_call, run_contract},
+    migrations,
 };
 use rusqlite::Connection;
 use std::{
@@ -238,6 +239,51 @@ fn a_newer_schema_is_refused() {
         .unwrap();
     let refused = file.try_open().unwrap_err();
     assert!(matches!(refused, OpenError::TooNew { found: 999, .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn calls_of_an_older_schema_keep_their_ids_messages_and_jobs() {
+    let file = File::new();
+    std::fs::create_dir_all(file.path().parent().unwrap()).unwrap();
+    let old = file.raw();
+    for step in &migrations::ALL[..5] {
+        old.execute_batch(step.sqlite).unwrap();
+    }
+    let (row, mut theirs) = (call(TENANT), call(TenantId(2)));
+    let sql = format!(
+        "CREATE TABLE schema_migrations (version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at TEXT NOT NULL);
+         INSERT INTO schema_migrations VALUES (1, 'first', ''), (2, 'roster', ''), (3, 'jobs', ''),
+             (4, 'tenants', ''), (5, 'keeping', '');
+         PRAGMA application_id = 0x73696465;
+         INSERT INTO tenants (id, name, created_at) VALUES (1, 'one', '2026-01-01T00:00:00.000000Z');
+         INSERT INTO phone_calls VALUES (41, '{id}', 'CA1', 'CA1_s', 'acme', 'inbound', '+1', '+2', 'ended', 'completed',
+             '2026-01-01T00:00:00.000000Z', NULL, '2026-01-01T00:00:05.000000Z', 5, 1, 'echo', NULL, NULL,
+             '2026-01-01T00:00:00.000000Z', '2026-01-01T00:00:00.000000Z', TRUE, 'text', NULL);
+         INSERT INTO phone_call_messages (message_id, call_id, tenant_id, seq, message_type, content, sender_type,
+             created_at, updated_at) VALUES ('{message}', '{id}', 1, 1, 'transcript', 'hello', 'customer',
+             '2026-01-01T00:00:01.000000Z', '2026-01-01T00:00:01.000000Z');",
+        id = row.call_id,
+        message = crate::base::ids::MessageId::new(),
+    );
+    old.execute_batch(&sql).unwrap();
+    drop(old);
+    let store = file.open();
+    let found = store.call(TENANT, "CA1").await.unwrap().unwrap();
+    assert_eq!((found.call_id, found.duration), (row.call_id, Some(5)));
+    assert_eq!(store.messages(TENANT, row.call_id).await.unwrap()[0].content, "hello");
+    (theirs.call_sid, theirs.vendor) = ("CA1".to_owned(), "acme".to_owned());
+    store.commit(batch([new_call(&theirs)])).await.unwrap();
+    let now = file.raw();
+    let one = |sql: &str| now.query_row(sql, [], |r| r.get::<_, i64>(0)).unwrap();
+    assert_eq!(
+        one("SELECT id FROM phone_calls WHERE tenant_id = 1 AND legal_hold AND erasing = 'text'"),
+        41
+    );
+    assert_eq!(one("SELECT max(id) FROM phone_calls"), 42, "ids go on");
+    assert_eq!(one("SELECT count(*) FROM pragma_foreign_key_check"), 0);
+    drop(store);
+    let orphan = "PRAGMA foreign_keys = ON; DELETE FROM phone_calls WHERE id = 41";
+    assert!(now.execute_batch(orphan).is_err(), "messages still refer to it");
 }
 
 #[test]
