@@ -65,6 +65,9 @@ mod names {
         ear_queue_seconds Gauge Seconds "Audio that waited for its ear, the most of any leg within a second, by shard";
         frontends_live Gauge Count "Frontend sockets";
         hooks_total Counter Count "Webhooks, by vendor and outcome";
+        nodes_connected Gauge Count "Whether the server of the cluster's nodes is there";
+        nodes_heard Gauge Count "Other nodes of the cluster that are heard";
+        nodes_dropped_total Counter Count "Messages to other nodes that were dropped, by kind and reason";
         store_queue Gauge Count "Batches waiting for the store";
         store_journal_bytes Gauge Bytes "Bytes in the journal that wait for the database";
         store_journal_age_seconds Gauge Seconds "Age of the oldest record in the journal";

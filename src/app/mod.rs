@@ -12,7 +12,7 @@ use door::Door;
 
 use crate::{
     access::Access,
-    bus::{Bus, local::LocalBus},
+    bus::{Bus, local::LocalBus, nats::NatsBus},
     config::Config,
     control::{self, Control},
     http::{self, Readiness},
@@ -190,6 +190,9 @@ async fn serve(mut config: Config, announce: impl FnOnce(SocketAddr)) -> Result<
     for task in tasks {
         task.abort();
     }
+    if let Some(peers) = parts.bus.peers() {
+        peers.leave_cluster().await;
+    }
     drop(parts);
     if let Err(e) = store.close().await {
         tracing::error!(error = %e, "the store was not closed cleanly");
@@ -270,6 +273,16 @@ fn tenant_http(config: &Config) -> HttpClient {
     }
 }
 
+/// The bus of this process, or of the cluster where one is configured.
+async fn bus(config: &Config, store: &dyn Store) -> Result<Arc<dyn Bus>, StartError> {
+    let Some(me) = store.node().filter(|_| config.nodes.is_cluster()) else {
+        return Ok(Arc::new(LocalBus::new()));
+    };
+    let bus = NatsBus::connect(&config.nodes, me).await;
+    bus.map(|bus| Arc::new(bus) as Arc<dyn Bus>)
+        .map_err(|e| StartError::Config(e.to_string()))
+}
+
 async fn upkeep(renderer: Renderer) {
     loop {
         tokio::time::sleep(Duration::from_secs(5)).await;
@@ -296,6 +309,7 @@ impl Signals {
 /// What runs, besides the store.
 struct Parts {
     access: Arc<Access>,
+    bus: Arc<dyn Bus>,
     control: Control,
     hub: Hub,
     llm: Llm,
@@ -307,7 +321,7 @@ struct Parts {
 
 impl Parts {
     async fn build(config: &Config, address: SocketAddr, store: Arc<dyn Store>) -> Result<Self, StartError> {
-        let bus: Arc<dyn Bus> = Arc::new(LocalBus::new());
+        let bus = bus(config, &*store).await?;
         let access = Arc::new(Access::new(&config.access, config.dev));
         let speech = Speech::new(&config.speech, Shards::count(&config.media));
         // Simulated phones speak plain WebSocket; behind our own TLS there is none.
@@ -339,7 +353,7 @@ impl Parts {
         let deps = hub::Deps {
             control: control.clone(),
             store: store.clone(),
-            bus,
+            bus: bus.clone(),
             access: access.clone(),
         };
         let hub = Hub::new(config.frontends.clone(), deps);
@@ -349,6 +363,7 @@ impl Parts {
         let simulator = plain.then(|| Simulator::new(control.clone(), speech, address));
         Ok(Self {
             access,
+            bus,
             control,
             hub,
             llm,

@@ -1,4 +1,4 @@
-//! News between the calls and whoever watches them. Local by default; the trait is the seam for many nodes.
+//! News between the calls and whoever watches them: within the process ([`local`]), and between the nodes of a cluster ([`nats`]).
 //!
 //! Events are values, published after the commit that made them true. What is merely live (interims, audio) carries no id.
 
@@ -10,7 +10,14 @@ use bytes::Bytes;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
+mod config;
+pub mod envelope;
 pub mod local;
+pub mod nats;
+pub mod peers;
+
+pub use config::Config;
+pub use peers::Peers;
 
 /// News of one call.
 #[derive(Clone, Debug)]
@@ -124,4 +131,12 @@ pub trait Bus: Send + Sync {
 
     /// Receives every event from now on.
     fn subscribe(&self) -> mpsc::Receiver<Arc<Event>>;
+
+    /// A frontend of this tenant came (or, for `false`, went): it wants what is live of its calls, speech among it.
+    fn watch(&self, _tenant: TenantId, _comes: bool) {}
+
+    /// The other nodes, where there may be some.
+    fn peers(&self) -> Option<&Peers> {
+        None
+    }
 }

@@ -11,7 +11,7 @@ mod overlay;
 use crate::{
     access, agent,
     base::settings::{Catalogue, Fault, Faults, Known, Place, Section, Table, show_duration},
-    control, http, hub, jobs, llm,
+    bus, control, http, hub, jobs, llm,
     net::listen,
     record, shard, speech, store,
     vendor::{self, Descriptor, Trunk},
@@ -66,6 +66,8 @@ pub struct Config {
     pub jobs: jobs::Config,
     /// `[llm]`: language models.
     pub llm: llm::Config,
+    /// `[nodes]`: the other nodes of a cluster.
+    pub nodes: bus::Config,
     /// `[media]`: media threads and the limits of their sockets.
     pub media: shard::Config,
     /// `[record]`: recordings.
@@ -137,6 +139,7 @@ impl Config {
             calls,
             jobs: jobs::Config::read(&root),
             llm: part(&root, "llm", llm::Config::read),
+            nodes: part(&root, "nodes", bus::Config::read),
             media: part(&root, "media", shard::Config::read),
             record: part(&root, "record", record::Config::read),
             speech: part(&root, "speech", speech::Config::read),
@@ -180,6 +183,13 @@ impl Config {
                 "max_length",
                 format!("{} is shorter than calls.max_length", show_duration(record)),
                 format!("at least {}", show_duration(calls)),
+            );
+        }
+        if self.nodes.is_cluster() && matches!(self.store.engine, store::Engine::Sqlite(_)) {
+            root.section("nodes").fault(
+                "url",
+                "several nodes share one database, and SQLite is one process's own",
+                "set store.url = \"postgres://…\", or leave nodes.url out",
             );
         }
         self.check_backends(&root.section("agents"));

@@ -556,6 +556,11 @@ impl Control {
         Some((entry.vendor, entry.carrier.trunk.clone()))
     }
 
+    /// Whether there are other nodes that cannot be reached now.
+    pub fn is_cut_off(&self) -> bool {
+        self.shared.deps.bus.peers().is_some_and(|peers| !peers.is_connected())
+    }
+
     /// Where the shards report legs that began.
     pub fn arrivals(&self) -> mpsc::Sender<Arrival> {
         self.arrivals.clone()

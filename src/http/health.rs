@@ -52,6 +52,9 @@ pub(super) struct Ready {
     /// Why not: starting, draining, storage, late, memory, full.
     #[serde(skip_serializing_if = "Option::is_none")]
     reasons: Option<Vec<&'static str>>,
+    /// What is amiss without keeping calls away: `nodes` where the other nodes cannot be reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warnings: Option<Vec<&'static str>>,
 }
 
 /// `GET /health`: touches nothing, answers as long as the process does.
@@ -81,15 +84,21 @@ pub(super) async fn ready(State(shared): State<Shared>) -> Response {
     if shared.media.admit().is_err() {
         reasons.push("full");
     }
+    // Calls go on without the others, and where no node reached them, none would be left to take any.
+    let alone = shared.control.is_cut_off();
+    let warnings = alone.then(|| vec!["nodes"]);
     match reasons.as_slice() {
-        [] => {
-            let status = "ready";
-            Json(Ready { status, reasons: None }).into_response()
-        }
+        [] => Json(Ready {
+            status: "ready",
+            reasons: None,
+            warnings,
+        })
+        .into_response(),
         _ => {
             let body = Ready {
                 status: "unavailable",
                 reasons: Some(reasons),
+                warnings,
             };
             (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
         }

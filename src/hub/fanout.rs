@@ -203,8 +203,8 @@ impl Fanout {
                     }
                 }
             }
-            metrics::dropped("news", "fanout_lagged", 1);
-            tracing::warn!("the fan-out to frontends fell behind; reading what it missed from the store");
+            metrics::dropped("news", "interrupted", 1);
+            tracing::warn!("news to frontends were interrupted; reading what was missed from the store");
         }
     }
 

@@ -220,6 +220,7 @@ struct Joined<'a> {
 impl<'a> Joined<'a> {
     fn new(hub: &'a Inner, tenant: TenantId, client: Arc<Client>) -> Self {
         hub.fanout.join(tenant, client.clone());
+        hub.deps.bus.watch(tenant, true);
         Self { hub, tenant, client }
     }
 }
@@ -227,6 +228,7 @@ impl<'a> Joined<'a> {
 impl Drop for Joined<'_> {
     fn drop(&mut self) {
         self.hub.fanout.leave(self.tenant, &self.client);
+        self.hub.deps.bus.watch(self.tenant, false);
     }
 }
 

@@ -475,6 +475,11 @@ pub trait Store: Send + Sync {
     /// [`AFTER_CALL`]. Returns how many.
     fn close_open_calls<'a>(&'a self) -> BoxFuture<'a, Result<usize, Fault>>;
 
+    /// This daemon's name among those that share the database; `None` where it has the database to itself.
+    fn node(&self) -> Option<&str> {
+        None
+    }
+
     /// Whether writes are getting through, and how much waits.
     fn health(&self) -> StoreHealth;
 

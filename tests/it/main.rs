@@ -14,6 +14,7 @@ mod house;
 mod jobs;
 mod listening;
 mod minds;
+mod nodes;
 mod openapi;
 mod options;
 mod opus;

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     agent,
     base::{
-        fault::Fault,
+        fault::{Fault, Kind},
         ids::{AgentId, NumberId},
         secret::LastFour,
         settings::json::camel_case,
@@ -28,13 +28,27 @@ use std::{
     sync::Arc,
 };
 
-/// Brings the store up to date with the configuration and reads all of it.
+/// Tries of a start that crosses with another node's.
+const TRIES: u32 = 8;
+
+/// Brings the store up to date with the configuration and reads all of it. Nodes that start at the same time write the same
+/// rows: who comes second finds them there.
 pub(in crate::control) async fn load(
     store: &dyn Store,
     config: &Config,
     built_in: &agent::Config,
     seal: &Seal,
 ) -> Result<Roster, Fault> {
+    let mut tries = 1;
+    loop {
+        match load_once(store, config, built_in, seal).await {
+            Err(fault) if fault.kind == Kind::Conflict && tries < TRIES => tries += 1,
+            loaded => return loaded,
+        }
+    }
+}
+
+async fn load_once(store: &dyn Store, config: &Config, built_in: &agent::Config, seal: &Seal) -> Result<Roster, Fault> {
     let mut writes = Vec::new();
     let agents = write_agents(store.agents(None).await?, built_in, &mut writes);
     let numbers = write_numbers(store.numbers(None).await?, config, &agents, &mut writes);

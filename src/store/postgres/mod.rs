@@ -57,6 +57,8 @@ type End = Option<Result<(), Fault>>;
 /// A store in a PostgreSQL database. Dropping it without [`Store::close`] is like a crash: what was not acknowledged is lost.
 #[derive(Debug)]
 pub struct PostgresStore {
+    /// This daemon's id among those of the database.
+    id: String,
     queue: Arc<Queue>,
     readers: Arc<Readers>,
     ended: watch::Receiver<End>,
@@ -72,6 +74,7 @@ impl PostgresStore {
     pub fn open(url: &str, folder: &Path, config: &Config) -> Result<Self, OpenError> {
         let address = Address::read(url).map_err(|what| OpenError::unavailable("of store.url", what))?;
         let node = Node::take(folder)?;
+        let name = node.id().to_owned();
         let id = format!("writer_{}", uuid::Uuid::now_v7().simple());
         let journal = Journal::open(folder, &id, config.journal_bytes as u64);
         let journal = journal.map_err(|e| OpenError::unavailable(folder.display(), e))?;
@@ -109,6 +112,7 @@ impl PostgresStore {
         open.recv()
             .unwrap_or_else(|_| Err(OpenError::unavailable(&place, "the store's thread died")))?;
         Ok(Self {
+            id: name,
             queue,
             readers,
             ended,
@@ -268,6 +272,10 @@ impl Store for PostgresStore {
         let (done, rx) = oneshot::channel();
         self.queue.push(Work::CloseOpenCalls { done });
         Box::pin(async move { rx.await.unwrap_or_else(|_| Err(closed())) })
+    }
+
+    fn node(&self) -> Option<&str> {
+        Some(&self.id)
     }
 
     fn health(&self) -> StoreHealth {
