@@ -77,6 +77,7 @@ mod names {
         speech_ears_total Counter Count "Ears opened, by backend and whether the vendor's codes are passed through or decoded";
         speech_failovers_total Counter Count "Outages that another backend took over, by that backend";
         jobs_total Counter Count "Attempts at jobs, by kind and outcome";
+        erased_total Counter Count "Calls of which something was too old and is erased, by scope";
         llm_tokens_total Counter Count "Tokens of language models, by service and direction";
         speech_restarts_total Counter Count "Speech engine processes restarted, by backend and reason";
         recordings_total Counter Count "Recordings, by outcome";

@@ -398,6 +398,8 @@ impl Parts {
             data_root: config.state_dir.clone(),
             control: self.control.clone(),
             store: self.store.clone(),
+            eraser: jobs::Eraser::new(self.store.clone(), config.jobs.clone(), config.state_dir.clone()),
+            retention: config.jobs.retention,
             access: self.access.clone(),
             llm: self.llm.clone(),
             hub: self.hub.clone(),

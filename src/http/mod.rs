@@ -5,6 +5,7 @@
 
 mod agents;
 mod ai;
+mod analytics;
 pub mod auth;
 pub mod body;
 mod called;
@@ -12,12 +13,14 @@ mod calls;
 mod config;
 mod echo;
 pub mod edge;
+mod export;
 mod framing;
 mod frontends;
 pub mod guard;
 pub mod health;
 mod hooks;
 mod jobs;
+mod keeping;
 mod numbers;
 mod openapi;
 mod place;
@@ -40,8 +43,9 @@ use crate::{
     base::{fault::Fault, ids::TenantId},
     control::Control,
     hub::Hub,
+    jobs::Eraser,
     llm::Llm,
-    store::{BoxFuture, CallRow, Store},
+    store::{BoxFuture, CallRow, Retention, Store},
     vendor::{Descriptor, Trunk, Upgrade},
 };
 use hyper::upgrade::Upgraded;
@@ -91,6 +95,10 @@ pub struct Deps {
     pub control: Control,
     /// Remembers them.
     pub store: Arc<dyn Store>,
+    /// Erases what is kept of calls.
+    pub eraser: Eraser,
+    /// How long the calls of a tenant without a rule of its own are kept.
+    pub retention: Retention,
     /// Knows who may do what.
     pub access: Arc<Access>,
     /// Language models.

@@ -24,8 +24,10 @@ pub(super) struct Doc {
     pub(super) query: &'static [(&'static str, &'static str)],
     /// The type of the body.
     pub(super) takes: Option<fn(&mut SchemaGenerator) -> Schema>,
-    /// The type of the answer; a sound file when `None`.
+    /// The type of the answer; a file of one of these `kinds` when `None`.
     pub(super) answers: Option<fn(&mut SchemaGenerator) -> Schema>,
+    /// Media types of the answer, where it is a file.
+    pub(super) kinds: &'static [&'static str],
 }
 
 /// The documents as they are sent.
@@ -113,7 +115,12 @@ fn operation(route: &Route, doc: &Doc, bodies: &mut SchemaGenerator, answers: &m
     let json_of = |schema: Schema| json!({ "application/json": { "schema": schema } });
     let content = match doc.answers {
         Some(answer) => json_of(answer(answers)),
-        None => json!({ "audio/wav": {}, "audio/ogg": {} }),
+        None => doc
+            .kinds
+            .iter()
+            .map(|kind| ((*kind).to_owned(), json!({})))
+            .collect::<Map<_, _>>()
+            .into(),
     };
     let in_path = route
         .path

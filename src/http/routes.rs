@@ -1,10 +1,10 @@
 //! Every route: method, path, and what it asks for before it answers. Vendors' routes come from their descriptors.
 
 use super::{
-    Deps, Shared, agents, ai, auth,
+    Deps, Shared, agents, ai, analytics, auth,
     called::STREAMS,
     calls::{self, Call},
-    echo, edge, frontends, health, hooks, jobs, numbers,
+    echo, edge, export, frontends, health, hooks, jobs, keeping, numbers,
     openapi::{self, Doc},
     place, recording,
     respond::{Data, Done, Failure, List, Told},
@@ -57,17 +57,19 @@ impl Route {
             query: &[],
             takes: None,
             answers: Some(SchemaGenerator::subschema_for::<T>),
+            kinds: &[],
         };
         Self { doc: Some(doc), ..self }
     }
 
-    /// Part of the REST interface: a sound file.
-    fn plays(self, summary: &'static str) -> Self {
+    /// Part of the REST interface: a file of one of these media types.
+    fn sends(self, kinds: &'static [&'static str], summary: &'static str) -> Self {
         let doc = Doc {
             summary,
             query: &[],
             takes: None,
             answers: None,
+            kinds,
         };
         Self { doc: Some(doc), ..self }
     }
@@ -134,13 +136,44 @@ impl fmt::Display for Collision {
 
 impl std::error::Error for Collision {}
 
+/// A parameter of a query, and what it means.
+type Asked = (&'static str, &'static str);
+
+const USER: Asked = ("userId", "Taken and ignored: the tenant is the credential's.");
+
+/// What finds calls.
+const FILTERS: [Asked; 8] = [
+    ("status", "Another status, or `all`."),
+    ("from", "Calls that began at this time (RFC 3339) or later."),
+    ("until", "Calls that began before this time."),
+    ("number", "Calls with this number on either side."),
+    ("agent", "Calls served by the agent of this name."),
+    ("vendor", "Calls of this vendor."),
+    ("text", "Calls in which this was said."),
+    USER,
+];
+const HISTORY: [Asked; 10] = with([
+    ("limit", "Calls on a page, at most 200."),
+    ("cursor", "`next_cursor` of the page before."),
+]);
+const EXPORT: [Asked; 10] = with([
+    ("format", "`csv` (without it) or `jsonl`."),
+    ("transcript", "`true` for what was said, too."),
+]);
+
+/// The filters, and two more parameters.
+const fn with(more: [Asked; 2]) -> [Asked; 10] {
+    let [a, b, c, d, e, f, g, h] = FILTERS;
+    let [i, j] = more;
+    [a, b, c, d, e, f, g, h, i, j]
+}
+
 /// All routes there are with these trunks.
 pub fn table(deps: &Deps) -> Vec<Route> {
     const VIEW: Gate = Gate::Role(Role::Viewer);
     const ACT: Gate = Gate::Role(Role::Agent);
     const OWN: Gate = Gate::Role(Role::Admin);
     let (get, post, put, delete) = (&Method::GET, &Method::POST, &Method::PUT, &Method::DELETE);
-    const USER: (&str, &str) = ("userId", "Taken and ignored: the tenant is the credential's.");
     const ID: (&str, &str) = ("id", "Which one.");
     let mut all = vec![
         route(get, "/health", Gate::Open, health::health).says::<health::Alive>("Whether the process lives"),
@@ -153,18 +186,31 @@ pub fn table(deps: &Deps) -> Vec<Route> {
         route(get, "/api/calls/active", VIEW, calls::active).says::<List<Call>>("Live calls, newest first"),
         route(get, "/api/calls/history", VIEW, calls::history)
             .says::<List<Call>>("Ended calls, newest first")
-            .asks(&[
-                ("status", "Another status, or `all`."),
-                ("from", "Calls that began at this time (RFC 3339) or later."),
-                ("until", "Calls that began before this time."),
-                ("number", "Calls with this number on either side."),
-                ("agent", "Calls served by the agent of this name."),
-                ("vendor", "Calls of this vendor."),
-                ("text", "Calls in which this was said."),
-                ("limit", "Calls on a page, at most 200."),
-                ("cursor", "`next_cursor` of the page before."),
-                USER,
-            ]),
+            .asks(&HISTORY),
+        route(get, "/api/calls/export", VIEW, export::export)
+            .sends(&["text/csv", "application/x-ndjson"], "The history as a file")
+            .asks(&EXPORT),
+        route(get, "/api/analytics", VIEW, analytics::of_calls)
+            .says::<Data<analytics::Analytics>>("Figures of ended calls")
+            .asks(&FILTERS),
+        route(get, "/api/calls/{id}/analytics", VIEW, analytics::of_call)
+            .says::<Data<analytics::CallAnalytics>>("Figures and cost of a call"),
+        route(delete, "/api/calls/{id}", OWN, keeping::erase_call)
+            .says::<Done<keeping::Erased>>("Erase a call and all that is kept of it"),
+        route(delete, "/api/calls/{id}/recording", OWN, keeping::erase_audio)
+            .says::<Done<keeping::Erased>>("Erase the recording of a call"),
+        route(delete, "/api/calls/{id}/transcript", OWN, keeping::erase_text)
+            .says::<Done<keeping::Erased>>("Erase what was said on a call"),
+        route(post, "/api/calls/{id}/hold", OWN, keeping::hold)
+            .says::<Done<keeping::Held>>("Hold a call: nothing of it is erased"),
+        route(delete, "/api/calls/{id}/hold", OWN, keeping::release)
+            .says::<Done<keeping::Held>>("Release a call that is held"),
+        route(get, "/api/retention", OWN, keeping::retention).says::<Data<keeping::Kept>>("How long calls are kept"),
+        route(put, "/api/retention", OWN, keeping::set_retention)
+            .says::<Done<keeping::Kept>>("Change how long calls are kept")
+            .takes::<keeping::RetentionBody>(),
+        route(delete, "/api/retention", OWN, keeping::reset_retention)
+            .says::<Done<keeping::Kept>>("Keep calls for as long as the operator says"),
         route(get, "/api/calls/{id}", VIEW, calls::one).says::<Data<Call>>("A call, by either id"),
         route(get, "/api/calls/{id}/status", VIEW, calls::status).says::<Data<calls::Standing>>("Where a call stands"),
         route(get, "/api/calls/{id}/details", ACT, calls::details)
@@ -173,7 +219,8 @@ pub fn table(deps: &Deps) -> Vec<Route> {
             .says::<List<calls::Said>>("What was said on a call, in order"),
         route(get, "/api/calls/{id}/transcript", VIEW, calls::transcript)
             .says::<Data<calls::Transcript>>("Who said what on a call"),
-        route(get, "/api/calls/{id}/recording", VIEW, recording::recording).plays("The recording of a call"),
+        route(get, "/api/calls/{id}/recording", VIEW, recording::recording)
+            .sends(&["audio/wav", "audio/ogg"], "The recording of a call"),
         route(post, "/api/calls/{id}/recording/pause", ACT, recording::pause)
             .says::<Data<recording::Standing>>("Stop the recording of a live call"),
         route(post, "/api/calls/{id}/recording/resume", ACT, recording::resume)

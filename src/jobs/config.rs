@@ -1,6 +1,10 @@
-//! `[after_call]` and `[cost]`: where files go, who is told, how long is tried, what things cost.
+//! `[after_call]`, `[retention]` and `[cost]`: where files go, who is told, how long is tried, how long is kept, what things cost.
 
-use crate::base::{secret::Secret, settings::Section};
+use super::retention::{KEPT_HINT, read_kept};
+use crate::{
+    base::{secret::Secret, settings::Section},
+    store::Retention,
+};
 use std::{path::PathBuf, time::Duration};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -19,6 +23,10 @@ pub struct Config {
     pub retry_for: Duration,
     /// How long an attempt may take; after that the job is anybody's.
     pub lease: Duration,
+    /// How long the calls of a tenant without a rule of its own are kept.
+    pub retention: Retention,
+    /// How often calls that are too old are looked for.
+    pub retention_every: Duration,
     /// The currency of the rates.
     pub currency: String,
     /// What things cost.
@@ -47,7 +55,7 @@ pub struct Rate {
 }
 
 impl Config {
-    /// Reads both sections below the root.
+    /// Reads the sections below the root.
     pub fn read(root: &Section<'_>) -> Self {
         let section = root.section("after_call");
         let url = section.text_opt("webhook_url").filter(|u| !u.is_empty());
@@ -64,6 +72,8 @@ impl Config {
             },
             retry_for: section.duration("retry_for", DAY, SECOND..=DAY * 30),
             lease: section.duration("lease", SECOND * 120, SECOND..=SECOND * 3600),
+            retention: Retention::default(),
+            retention_every: Duration::ZERO,
             currency: String::new(),
             rates: Vec::new(),
         };
@@ -71,6 +81,16 @@ impl Config {
             let hint = "`openssl rand -base64 32`, given to the receiver too";
             section.fault("webhook_secret", "webhooks are signed", hint);
         }
+        section.finish();
+        let section = root.section("retention");
+        let config = Self {
+            retention: Retention {
+                audio: kept(&section, "audio"),
+                text: kept(&section, "text"),
+            },
+            retention_every: section.duration("look_every", SECOND * 600, SECOND..=DAY),
+            ..config
+        };
         section.finish();
         let section = root.section("cost");
         let currency = section.text("currency", "USD");
@@ -103,6 +123,14 @@ impl Config {
     pub(super) fn price(&self, of: &str) -> f64 {
         self.rates.iter().rev().find(|r| r.of == of).map_or(0.0, |r| r.price)
     }
+}
+
+fn kept(section: &Section<'_>, key: &str) -> Option<Duration> {
+    let text = section.text(key, "forever");
+    read_kept(&text).unwrap_or_else(|| {
+        section.fault(key, format!("{text:?} is no such time"), KEPT_HINT);
+        None
+    })
 }
 
 /// Whether a webhook may be sent there.

@@ -1,6 +1,6 @@
 //! The two files of a call: what was said, and what is to be known of it. One name each, written whole or not at all.
 
-use super::{Deps, Outcome, Wishes, cost, extract, next, webhook};
+use super::{Config, Deps, Outcome, Wishes, cost, extract, next, webhook};
 use crate::{
     base::time::Wall,
     store::{CallChange, CallRow, MessageRow, Sender, Write},
@@ -31,7 +31,7 @@ pub(super) async fn run(deps: &Deps, call: &CallRow, wishes: &Wishes) -> Outcome
         return Outcome::Done(writes);
     }
     let report = report(deps, call, &messages, wishes);
-    let (transcript, file) = paths(deps, call);
+    let (transcript, file) = paths(&deps.config, &deps.data_root, call);
     let texts = [
         (transcript.clone(), transcript_of(call, &messages)),
         (file, report.clone()),
@@ -65,19 +65,22 @@ pub(super) fn rewrite(deps: &Deps, call: &CallRow, messages: &[MessageRow], wish
     if messages.len() < wishes.min_messages {
         return Ok(());
     }
-    put(&paths(deps, call).1, &report(deps, call, messages, wishes))
+    put(
+        &paths(&deps.config, &deps.data_root, call).1,
+        &report(deps, call, messages, wishes),
+    )
 }
 
 /// `transcripts/call_{id}_{timestamp}_transcript.json` and `calls/call_{id}_{timestamp}.json`: the vendor's id of the call, made
 /// safe, and the Unix milliseconds of its end, which no repetition changes.
-fn paths(deps: &Deps, call: &CallRow) -> (PathBuf, PathBuf) {
+pub(super) fn paths(config: &Config, data_root: &Path, call: &CallRow) -> (PathBuf, PathBuf) {
     let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
     let id: String = call.call_sid.chars().map(safe).take(MAX_NAME).collect();
     let at = call.end_time.unwrap_or(call.start_time).as_millis();
-    let folder = |folder: &Path| deps.data_root.join(folder);
+    let folder = |folder: &Path| data_root.join(folder);
     (
-        folder(&deps.config.transcripts).join(format!("call_{id}_{at}_transcript.json")),
-        folder(&deps.config.calls).join(format!("call_{id}_{at}.json")),
+        folder(&config.transcripts).join(format!("call_{id}_{at}_transcript.json")),
+        folder(&config.calls).join(format!("call_{id}_{at}.json")),
     )
 }
 

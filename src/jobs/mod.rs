@@ -6,18 +6,22 @@
 
 mod config;
 mod cost;
+mod erase;
 mod extract;
 mod files;
+mod retention;
 mod webhook;
 
 pub use config::{Config, Rate, Webhook};
+pub use erase::Eraser;
+pub use retention::{KEPT_HINT, read_kept, show_kept};
 
 use crate::{
     base::{backoff::Backoff, ids::TenantId, time::Wall},
     llm::Chat,
     metrics,
     net::client::HttpClient,
-    store::{AFTER_CALL, Batch, CallRow, Committed, JobFilter, JobRow, JobState, Store, Write},
+    store::{AFTER_CALL, Batch, CallRow, Committed, ERASE, JobFilter, JobRow, JobState, Store, Write},
 };
 use serde_json::Value;
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
@@ -87,8 +91,12 @@ enum Outcome {
     Never(String, Vec<Write>),
 }
 
-/// Runs what is due until it is dropped.
+/// Runs what is due, and erases what is too old, until it is dropped.
 pub async fn run(deps: Arc<Deps>) {
+    tokio::join!(run_due(&deps), retention::run(&deps));
+}
+
+async fn run_due(deps: &Arc<Deps>) {
     let mut running = JoinSet::new();
     loop {
         while running.try_join_next().is_some() {}
@@ -105,7 +113,7 @@ pub async fn run(deps: Arc<Deps>) {
         };
         let idle = due.is_empty();
         for job in due {
-            if let Some(job) = take(&deps, job).await {
+            if let Some(job) = take(deps, job).await {
                 let deps = deps.clone();
                 running.spawn(async move { attempt(&deps, job).await });
             }
@@ -141,12 +149,13 @@ async fn take(deps: &Deps, mut job: JobRow) -> Option<JobRow> {
 
 async fn attempt(deps: &Deps, job: JobRow) {
     let within = deps.config.lease.mul_f64(0.9);
-    let outcome = match tokio::time::timeout(within, perform(deps, &job)).await {
+    let mut about = None;
+    let outcome = match tokio::time::timeout(within, perform(deps, &job, &mut about)).await {
         Ok(outcome) => outcome,
         Err(_) => Outcome::Later("it took too long".to_owned(), Duration::ZERO),
     };
     let now = Wall::now();
-    let (word, moved, mut writes) = match outcome {
+    let (word, moved, writes) = match outcome {
         Outcome::Done(writes) => ("done", job.moved(JobState::Done, job.attempts, now, None), writes),
         Outcome::Never(why, writes) => (
             "buried",
@@ -181,23 +190,48 @@ async fn attempt(deps: &Deps, job: JobRow) {
             "a job failed"
         );
     }
-    writes.push(Write::JobMove(Box::new(moved)));
-    if let Err(fault) = deps.store.commit(Batch { writes }).await {
-        warn!(%fault, job = job.id, "what became of a job could not be stored: it will be run again");
+    // First, because an erasure takes the job with it.
+    let writes = [vec![Write::JobMove(Box::new(moved))], writes].concat();
+    match deps.store.commit(Batch { writes }).await {
+        Ok(Committed::Done { .. }) if word == "done" && job.kind == ERASE => erase::audit("erased", &job),
+        Ok(Committed::Done { .. }) => {}
+        Ok(Committed::Duplicate) => give_way(deps, &job, about).await,
+        Err(fault) => {
+            warn!(%fault, job = job.id, "what became of a job could not be stored: it will be run again");
+        }
     }
 }
 
-async fn perform(deps: &Deps, job: &JobRow) -> Outcome {
+/// Somebody else has moved the job, or an erasure has taken it away: then what it left is removed again.
+async fn give_way(deps: &Deps, job: &JobRow, about: Option<CallRow>) {
+    let filter = JobFilter {
+        id: Some(job.id.clone()),
+        limit: 1,
+        ..JobFilter::default()
+    };
+    if let (Ok(found), Some(call)) = (deps.store.jobs(filter).await, about)
+        && found.is_empty()
+    {
+        Eraser::of(deps).sweep(&call).await;
+    }
+}
+
+/// Does the work of a job. `about` is the call, once that is known.
+async fn perform(deps: &Deps, job: &JobRow, about: &mut Option<CallRow>) -> Outcome {
+    if kind(job) == ERASE {
+        return Eraser::of(deps).run(job).await;
+    }
     let call = match deps.store.call(job.tenant_id, job.call_id.as_str()).await {
         Ok(Some(call)) => call,
         Ok(None) => return Outcome::Never("the call is not on record".to_owned(), Vec::new()),
         Err(fault) => return Outcome::Later(fault.to_string(), Duration::ZERO),
     };
-    let wishes = deps.agents.wishes(call.tenant_id, &first_agent(&call));
+    let call = &*about.insert(call);
+    let wishes = deps.agents.wishes(call.tenant_id, &first_agent(call));
     match kind(job) {
-        AFTER_CALL => files::run(deps, &call, &wishes).await,
-        extract::KIND => extract::run(deps, job, &call, &wishes).await,
-        webhook::KIND => webhook::run(deps, job, &call, &wishes).await,
+        AFTER_CALL => files::run(deps, call, &wishes).await,
+        extract::KIND => extract::run(deps, job, call, &wishes).await,
+        webhook::KIND => webhook::run(deps, job, call, &wishes).await,
         _ => Outcome::Never("this version knows no such job".to_owned(), Vec::new()),
     }
 }
@@ -212,7 +246,7 @@ fn forgone(job: &JobRow) -> Vec<Write> {
 
 /// The sort of a job as one of a few words, for metrics.
 fn kind(job: &JobRow) -> &'static str {
-    let known = [AFTER_CALL, extract::KIND, webhook::KIND];
+    let known = [AFTER_CALL, ERASE, extract::KIND, webhook::KIND];
     known.into_iter().find(|k| *k == job.kind).unwrap_or("other")
 }
 
@@ -257,14 +291,4 @@ pub async fn replay(store: &dyn Store, job: &JobRow) -> Result<bool, crate::base
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn delays_double_to_an_hour_and_vary() {
-        for (attempts, most) in [(1, 2), (2, 4), (5, 32), (12, 3600), (1000, 3600)] {
-            let (d, most) = (delay(attempts), Duration::from_secs(most));
-            assert!(d <= most && d >= most / 2, "{attempts}: {d:?}");
-        }
-    }
-}
+mod tests;

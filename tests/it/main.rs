@@ -12,6 +12,7 @@ mod echo;
 mod frontends;
 mod house;
 mod jobs;
+mod keeping;
 mod listening;
 mod minds;
 mod nodes;

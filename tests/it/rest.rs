@@ -13,6 +13,8 @@ use std::sync::atomic::Ordering::Relaxed;
 async fn ask(house: &House, method: &str, path: &str, token: Option<&str>) -> (u16, Value) {
     match method {
         "GET" => house.get(path, token).await,
+        "PUT" => house.put(path, token, &json!({})).await,
+        "DELETE" => house.delete(path, token).await,
         _ => house.post(path, token, &json!({})).await,
     }
 }
