@@ -334,7 +334,7 @@ impl Shared {
             seed.served.profile,
             dial,
         );
-        tokio::spawn(watch_over(self.clone(), entry.clone(), talk).instrument(span));
+        tokio::spawn(watch_over(self.clone(), entry.clone(), Box::new(talk)).instrument(span));
         Ok(entry)
     }
 

@@ -59,7 +59,7 @@ pub(super) struct Entry {
     /// To the task.
     pub(super) commands: mpsc::Sender<Command>,
     /// To the task, for what may be dropped.
-    pub(super) microphone: mpsc::Sender<Microphone>,
+    pub(super) microphone: mpsc::Sender<Box<Microphone>>,
     /// The call as it may be shown; `None` until its record exists.
     pub(super) shown: Mutex<Option<LiveCall>>,
     /// The leg, to be closed should the task panic.

@@ -369,7 +369,8 @@ impl Control {
     }
 
     async fn tell_vendor_news(&self, entry: &Entry, update: CallUpdate) -> Result<(), Fault> {
-        self.ask(entry, PATIENCE, |done| Command::Vendor(update, done)).await
+        self.ask(entry, PATIENCE, |done| Command::Vendor(Box::new(update), done))
+            .await
     }
 
     /// Places a call. Returns once the vendor has taken it.
@@ -483,7 +484,7 @@ impl Control {
             sender_name: say.sender_name,
         };
         let (told, answer) = oneshot::channel();
-        self.send(&entry, Command::Say(words, told)).await?;
+        self.send(&entry, Command::Say(Box::new(words), told)).await?;
         answer.await.map_err(|_| gone())?
     }
 
@@ -506,7 +507,7 @@ impl Control {
     /// Audio from a frontend. Never waits; a full queue drops the audio and counts it.
     pub fn microphone(&self, tenant: TenantId, id: &str, audio: Microphone) -> Result<(), Fault> {
         let entry = self.find(tenant, id)?;
-        if entry.microphone.try_send(audio).is_err() {
+        if entry.microphone.try_send(Box::new(audio)).is_err() {
             metrics::dropped("frontend_audio", "queue_full", 1);
         }
         Ok(())

@@ -19,8 +19,9 @@ use std::{panic::AssertUnwindSafe, sync::Arc};
 use tracing::{debug, error};
 
 /// Runs a call's task to its end, whatever end that is.
-pub(super) async fn watch_over(shared: Arc<Shared>, entry: Arc<Entry>, talk: Talk) {
+pub(super) async fn watch_over(shared: Arc<Shared>, entry: Arc<Entry>, mut talk: Box<Talk>) {
     let outcome = AssertUnwindSafe(talk.run()).catch_unwind().await;
+    drop(talk);
     if outcome.is_err() {
         error!("the call's task panicked: the call is ended");
         metrics::counter(metrics::panics_total, &[("kind", "call")]).increment(1);

@@ -103,8 +103,9 @@ pub(super) struct Leg {
     pub(super) keys: Keys,
     pub(super) way: Way,
     pub(super) playout: Option<Playout>,
-    pub(super) onset: Option<Onset>,
-    pub(super) tap: Option<Tap>,
+    /// Boxed, as is the tap: not every leg has one.
+    pub(super) onset: Option<Box<Onset>>,
+    pub(super) tap: Option<Box<Tap>>,
     pub(super) monitor: Option<Monitor>,
     /// When `start` came.
     pub(super) began: Mono,
@@ -487,9 +488,11 @@ impl Leg {
                 onset_ms: after.as_millis() as u32,
                 ..VadConfig::default()
             };
-            Onset::new(rate, config)
+            Onset::new(rate, config).map(Box::new)
         });
-        self.tap = plan.tap.map(|tx| Tap::new(self.began, tx, rate, self.outbound.rate));
+        self.tap = plan
+            .tap
+            .map(|tx| Box::new(Tap::new(self.began, tx, rate, self.outbound.rate)));
         self.timers.stop(Timer::Plan);
         self.state = State::Streaming;
         if let Some(tap) = &mut self.tap {

@@ -111,6 +111,11 @@ impl Conn {
     pub fn adopt(&mut self) -> io::Result<()> {
         self.slot().adopt()
     }
+
+    /// Closes the socket; reads and writes fail from now on.
+    pub fn close(&mut self) {
+        *self.slot() = Slot::Gone;
+    }
 }
 
 macro_rules! forward {

@@ -21,6 +21,7 @@ use crate::{
 };
 use std::{
     future::poll_fn,
+    io,
     net::SocketAddr,
     task::{Context, Poll},
     time::Duration,
@@ -51,7 +52,7 @@ struct Leg {
     /// Where news goes, once there is a plan.
     events: Option<mpsc::Sender<LegEvent>>,
     /// An arrival that its queue did not take yet.
-    arrival: Option<Arrival>,
+    arrival: Option<Box<Arrival>>,
     began: Option<Mono>,
     /// A flush is under way; since when.
     flushing: Option<Mono>,
@@ -59,49 +60,58 @@ struct Leg {
 }
 
 /// Runs a leg from its handover to its end.
-pub(super) async fn run(seat: Seat, mut handover: Handover, handle: LegHandle, shard: usize) {
-    if let Err(e) = handover.conn.adopt() {
-        tracing::warn!(connection = %handover.connection, error = %e, "a media socket could not be moved to its thread");
-        return;
-    }
-    let config = &seat.desk.config;
-    let limits = Limits {
-        frame: config.max_frame,
-        message: config.max_message,
-        fragments: FRAGMENTS,
-        gather: GATHER,
-    };
-    let ws = WebSocket::new(handover.conn, &handover.read, limits);
-    let session = Session::new(
-        Mono::now(),
-        handover.vendor.caps,
-        handover.codec.0,
-        config.limits.clone(),
-    );
-    let mut leg = Leg {
-        seat,
-        ws,
-        session,
-        handle,
-        connection: handover.connection,
-        vendor: handover.vendor,
-        path_token: handover.path_token,
-        number: handover.number,
-        proven: handover.proven,
-        peer: handover.peer,
-        shard,
-        permit: handover.permit,
-        events: None,
-        arrival: None,
-        began: None,
-        flushing: None,
-        counted: (0, 0),
+pub(super) async fn run(seat: Seat, handover: Handover, handle: LegHandle, shard: usize) {
+    let connection = handover.connection;
+    let mut leg = match Leg::new(seat, handover, handle, shard) {
+        Ok(leg) => leg,
+        Err(e) => {
+            tracing::warn!(%connection, error = %e, "a media socket could not be moved to its thread");
+            return;
+        }
     };
     poll_fn(|cx| leg.turn(cx)).await;
     leg.tell_end().await;
 }
 
 impl Leg {
+    /// Of the handover only what a leg needs is kept: what came with the handshake sits in a buffer of the HTTP server's.
+    fn new(seat: Seat, mut handover: Handover, handle: LegHandle, shard: usize) -> io::Result<Self> {
+        handover.conn.adopt()?;
+        let config = &seat.desk.config;
+        let limits = Limits {
+            frame: config.max_frame,
+            message: config.max_message,
+            fragments: FRAGMENTS,
+            gather: GATHER,
+        };
+        let ws = WebSocket::new(handover.conn, &handover.read, limits);
+        let session = Session::new(
+            Mono::now(),
+            handover.vendor.caps,
+            handover.codec.0,
+            config.limits.clone(),
+        );
+        Ok(Self {
+            seat,
+            ws,
+            session,
+            handle,
+            connection: handover.connection,
+            vendor: handover.vendor,
+            path_token: handover.path_token,
+            number: handover.number,
+            proven: handover.proven,
+            peer: handover.peer,
+            shard,
+            permit: handover.permit,
+            events: None,
+            arrival: None,
+            began: None,
+            flushing: None,
+            counted: (0, 0),
+        })
+    }
+
     /// One turn: commands, socket, time, output, news.
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.seat.cell.remember(cx.waker());
@@ -141,23 +151,16 @@ impl Leg {
 
     /// What happened last must reach the call, however long its queue is. A caller may be gone before the call has said, with
     /// its plan, where that queue is.
-    async fn tell_end(self) {
-        let Self {
-            seat,
-            ws,
-            mut session,
-            events,
-            arrival,
-            began,
-            ..
-        } = self;
-        drop(ws);
-        if let Some(arrival) = arrival
-            && seat.desk.arrivals.send(arrival).await.is_err()
-        {
-            return;
+    async fn tell_end(&mut self) {
+        self.ws.disconnect();
+        let Self { seat, session, .. } = self;
+        if let Some(arrival) = self.arrival.take() {
+            match seat.desk.arrivals.reserve().await {
+                Ok(place) => place.send(*arrival),
+                Err(_) => return,
+            }
         }
-        let events = match (events, began) {
+        let events = match (self.events.take(), self.began) {
             (None, Some(_)) => {
                 let patience = seat.desk.config.limits.plan;
                 seat.cell.quiet_until.set(Mono::now() + patience);
@@ -287,7 +290,7 @@ impl Leg {
         }
         if let Some(start) = self.session.take_arrival() {
             self.began = Some(now);
-            self.arrival = Some(Arrival {
+            self.arrival = Some(Box::new(Arrival {
                 leg: self.handle.clone(),
                 connection: self.connection,
                 vendor: self.vendor,
@@ -297,12 +300,12 @@ impl Leg {
                 proven: self.proven,
                 peer: self.peer,
                 shard: self.shard,
-            });
+            }));
         }
         if let Some(arrival) = self.arrival.take()
-            && let Err(TrySendError::Full(arrival)) = self.seat.desk.arrivals.try_send(arrival)
+            && let Err(TrySendError::Full(arrival)) = self.seat.desk.arrivals.try_send(*arrival)
         {
-            self.arrival = Some(arrival);
+            self.arrival = Some(Box::new(arrival));
         }
         while let (Some(events), true) = (&self.events, self.session.has_events()) {
             let place = match events.try_reserve() {

@@ -175,7 +175,7 @@ enum Leg {
 pub(super) struct Call {
     row: CallRow,
     terms: Terms,
-    facts: Facts,
+    facts: Box<Facts>,
     timers: Timers,
     outbox: Outbox,
     ledger: Ledger,
@@ -234,7 +234,7 @@ impl Call {
     pub(super) fn new(now: Now, row: CallRow, terms: Terms, facts: Facts) -> Self {
         let mut call = Self {
             terms,
-            facts,
+            facts: Box::new(facts),
             timers: Timers::default(),
             outbox: Outbox::default(),
             ledger: Ledger::default(),

@@ -41,17 +41,17 @@ use thinking::Thinking;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
-/// What others ask of a call.
+/// What others ask of a call. What is large is boxed: every call has room for a block of them.
 #[derive(Debug)]
 pub(super) enum Command {
     /// The vendor has news.
-    Vendor(CallUpdate, Done),
+    Vendor(Box<CallUpdate>, Done),
     /// Tell when the vendor has taken the call.
     WhenDialed(Done),
     /// A media socket for the call; its token was used up.
     Arrival(Box<Arrival>),
     /// Words for the caller.
-    Say(Words, oneshot::Sender<Result<MessageId, Fault>>),
+    Say(Box<Words>, oneshot::Sender<Result<MessageId, Fault>>),
     /// A person moves the call.
     SetStatus(CallStatus, Done),
     /// Listen in another language.
@@ -87,7 +87,7 @@ enum Event {
     /// From ear and mouth; `None` when both are closed.
     Speech(Option<SpeechEvent>),
     /// Audio of a frontend.
-    Microphone(Microphone),
+    Microphone(Box<Microphone>),
     /// From the ear of a frontend's microphone.
     Overheard(Option<SpeechEvent>),
     Committed(Result<Committed, Fault>),
@@ -116,7 +116,7 @@ pub(super) struct Talk {
     dial: Option<Arc<Dial>>,
     offer: Arc<Offer>,
     commands: mpsc::Receiver<Command>,
-    microphone: mpsc::Receiver<Microphone>,
+    microphone: mpsc::Receiver<Box<Microphone>>,
     line: Option<Line>,
     /// The media socket: its id, the vendor's id of the stream, the format of the caller's audio.
     stream: Option<(ConnectionId, String, AudioFormat)>,
@@ -138,7 +138,7 @@ pub(super) struct Talk {
 /// The receiving ends of an [`Entry`].
 pub(super) struct Inbox {
     pub(super) commands: mpsc::Receiver<Command>,
-    pub(super) microphone: mpsc::Receiver<Microphone>,
+    pub(super) microphone: mpsc::Receiver<Box<Microphone>>,
 }
 
 impl Talk {
@@ -189,7 +189,7 @@ impl Talk {
     }
 
     /// Lives until the call is over and all of it on record.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(&mut self) {
         self.settle(self.shared.clock.now());
         while !self.call.is_over() {
             let event = self.next().await;
@@ -229,7 +229,7 @@ impl Talk {
             Event::Leg(event) => self.leg(now, event),
             Event::Speech(Some(event)) => self.heard(now, Sender::Customer, event),
             Event::Speech(None) => self.speech = None,
-            Event::Microphone(audio) => self.hear_frontend(now, audio),
+            Event::Microphone(audio) => self.hear_frontend(now, *audio),
             Event::Overheard(Some(event)) => self.heard(now, self.desk.sender, event),
             Event::Overheard(None) => self.desk.news = None,
             Event::Committed(result) => self.call.committed(now, result),
@@ -246,7 +246,7 @@ impl Talk {
             Command::WhenDialed(done) => self.call.when_dialed(done),
             Command::Arrival(arrival) => self.attach(now, *arrival),
             Command::Say(words, told) => {
-                let _ = told.send(self.say(now, words));
+                let _ = told.send(self.say(now, *words));
             }
             Command::SetStatus(status, done) => self.call.set_status(now, status, done),
             Command::Language(language) => self.listen_in(&language),

@@ -121,7 +121,8 @@ impl Playout {
             horizon: Mono::ZERO,
             floor: UtteranceId::default(),
             speaking: None,
-            awaiting: VecDeque::with_capacity(AWAITING),
+            // What is played live is one utterance without an end.
+            awaiting: VecDeque::with_capacity(if live { 0 } else { AWAITING }),
             mark_due: None,
             clear_due: false,
             held_until: None,

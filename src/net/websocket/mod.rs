@@ -135,6 +135,11 @@ impl WebSocket {
         self.unsent.is_empty() && !self.flush
     }
 
+    /// Closes the connection without a word.
+    pub fn disconnect(&mut self) {
+        self.conn.close();
+    }
+
     /// Whether a ping or a close waits for its answer.
     pub fn owes(&self) -> bool {
         !matches!(self.listener.answer, Answer::None)
