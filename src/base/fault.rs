@@ -3,7 +3,7 @@
 //! Modules keep error enums of their own; this is the word they translate into where an error leaves them.
 //! `http::respond` maps it to a status, `hub::protocol` to an `error_code`, `control::cdr` to the result of a call.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, time::Duration};
 
 /// Who caused it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,10 @@ pub struct Fault {
     pub kind: Kind,
     /// What was wrong, where, what to do. Never holds a secret.
     pub message: Cow<'static, str>,
+    /// When to try again, where whoever refused it said so.
+    pub retry_after: Option<Duration>,
+    /// Whether it may have been done all the same.
+    pub in_doubt: bool,
 }
 
 impl Fault {
@@ -65,6 +69,8 @@ impl Fault {
             origin,
             kind,
             message: message.into(),
+            retry_after: None,
+            in_doubt: matches!(kind, Kind::Timeout),
         }
     }
 

@@ -388,8 +388,7 @@ impl Shared {
         };
         let http = self.deps.client(account.own).clone();
         tokio::spawn(async move {
-            let reply = rest::send(&http, request, trunk.handling().repeatable).await;
-            if let Err(fault) = reply.and_then(|r| trunk.reply(&action, r.status, &r.body)) {
+            if let Err(fault) = rest::ask(&http, vendor, &*trunk, &action, request).await {
                 warn!(vendor = vendor.name, %fault, "a call that is not for us was not rejected");
             }
             drop(slot);

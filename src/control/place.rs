@@ -144,8 +144,8 @@ impl Shared {
         let trunk = trunk.ok_or_else(|| conflict(format!("{}'s REST credentials are not configured", vendor.name)))?;
         let request = trunk.request(&row.call_sid, &CallAction::Details);
         let request = request.ok_or_else(|| conflict(format!("{} tells nothing of calls", vendor.name)))?;
-        let reply = rest::send(self.deps.client(carrier.own), request, true).await?;
-        trunk.reply(&CallAction::Details, reply.status, &reply.body)?;
+        let http = self.deps.client(carrier.own);
+        let (_, reply) = rest::ask(http, vendor, &*trunk, &CallAction::Details, request).await?;
         trunk.details(&reply.body)
     }
 }

@@ -27,10 +27,11 @@ pub struct Failure {
 
 impl From<Fault> for Failure {
     fn from(fault: Fault) -> Self {
+        let retry_after = fault.retry_after.map(|wait| wait.as_secs_f64().ceil() as u64);
         Self {
             fault,
             status: None,
-            retry_after: None,
+            retry_after,
         }
     }
 }
@@ -276,6 +277,9 @@ mod tests {
             let (_, _, retry) = shown(Fault::client(Kind::Unavailable, "no").into()).await;
             assert!((2..=10).contains(&retry.unwrap().parse::<u64>().unwrap()));
         }
+        let mut told = Fault::client(Kind::TooMany, "no");
+        told.retry_after = Some(std::time::Duration::from_millis(6500));
+        assert_eq!(shown(told.into()).await.2.as_deref(), Some("7"));
         let (_, _, retry) = shown(Fault::client(Kind::Invalid, "no").into()).await;
         assert_eq!(retry, None);
     }

@@ -18,6 +18,7 @@ mod hook;
 pub mod ozonetel;
 mod params;
 mod peer;
+mod refusal;
 mod stream;
 pub mod teler;
 pub mod telnyx;
@@ -70,6 +71,8 @@ pub fn by_name(name: &str) -> Option<&'static Descriptor> {
 
 /// What a vendor is: facts and constructors.
 pub struct Descriptor {
+    /// The name as people write it, for sentences.
+    pub title: &'static str,
     /// Lower-case name: configuration section, REST path segment, metrics label, `provider` in JSON.
     pub name: &'static str,
     /// Facts about its media stream.

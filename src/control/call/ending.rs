@@ -199,7 +199,7 @@ impl Call {
                 self.amend();
             }
             // After a timeout nobody knows what the vendor did: the stream's deadline decides.
-            (Ask::Accept | Ask::StartStream, Err(fault)) if fault.kind != Kind::Timeout && self.leg == Leg::Awaited => {
+            (Ask::Accept | Ask::StartStream, Err(fault)) if !fault.in_doubt && self.leg == Leg::Awaited => {
                 let reason = match self.facts.lost_streams.is_empty() {
                     true => EndReason::Failed,
                     false => EndReason::MediaLost,
@@ -225,8 +225,8 @@ impl Call {
                 }
             }
             Err(fault) => {
-                // After a timeout nobody knows whether the phone rings: the stream's deadline decides.
-                if fault.kind != Kind::Timeout {
+                // Where nobody knows whether the phone rings, the stream's deadline decides.
+                if !fault.in_doubt {
                     self.end(now, EndReason::Failed);
                 }
                 for done in waiting {

@@ -55,15 +55,14 @@ impl Talk {
                 .await_stream(now.mono, &self.entry, Some(sid), Duration::ZERO);
         }
         let http = deps.client(carrier.own).clone();
-        let (dial, offer) = (self.dial.clone(), self.offer.clone());
+        let (vendor, dial, offer) = (self.entry.vendor, self.dial.clone(), self.offer.clone());
         let job = async move {
-            let repeatable = trunk.handling().repeatable;
-            let result = rest::send(&http, request, repeatable).await.and_then(|reply| {
-                let Some(action) = action(&ask, &offer, dial.as_deref()) else {
-                    return Ok(String::new());
-                };
-                trunk.reply(&action, reply.status, &reply.body)
-            });
+            let result = match action(&ask, &offer, dial.as_deref()) {
+                Some(action) => rest::ask(&http, vendor, &*trunk, &action, request)
+                    .await
+                    .map(|(sid, _)| sid),
+                None => Ok(String::new()),
+            };
             Event::Asked(ask, result)
         };
         self.jobs.push(job.boxed());

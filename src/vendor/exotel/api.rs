@@ -3,10 +3,11 @@
 
 use super::{config::Config, hooks};
 use crate::{
-    base::fault::{Fault, Kind, Origin},
+    base::fault::Fault,
     vendor::{
         Answer, ApiRequest, CallAction, CallDetails,
-        params::{self, is_id, words},
+        params::{self, is_id},
+        refusal::{Refusal, nameless},
     },
     wire::{
         base64,
@@ -20,6 +21,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::borrow::Cow;
 
+const TITLE: &str = "Exotel";
 /// The longest stream URL that Exotel takes.
 const MAX_URL: usize = 600;
 
@@ -60,8 +62,8 @@ pub(super) fn request(config: &Config, call_sid: &str, action: &CallAction<'_>) 
         form = form
             .pair("StatusCallback", &config.gate.sealed(status_url))
             .pair("StatusCallbackContentType", "application/json")
-            .pair("StatusCallbackEvents[0]", "terminal")
-            .pair("StatusCallbackEvents[1]", "answered");
+            .pair("StatusCallbackEvents[]", "terminal")
+            .pair("StatusCallbackEvents[]", "answered");
     }
     ask(config, Method::POST, "Calls/connect.json", form.finish())
 }
@@ -116,42 +118,29 @@ struct Exception<'a> {
 }
 
 /// Reads a reply: the call's id, or a fault in Exotel's own words.
-pub(super) fn reply(_: &CallAction<'_>, status: u16, body: &[u8]) -> Result<String, Fault> {
+pub(super) fn reply(action: &CallAction<'_>, status: u16, body: &[u8]) -> Result<String, Fault> {
     let reply: Reply<'_> = json::read(body).unwrap_or_default();
     if (200..300).contains(&status) {
         let sid = reply.call.and_then(|c| c.sid).filter(|sid| is_id(sid));
-        let none = || {
-            Fault::new(
-                Origin::Vendor,
-                Kind::BadGateway,
-                "Exotel took the call and told no id for it",
-            )
-        };
-        return sid.map(Cow::into_owned).ok_or_else(none);
+        return sid.map(Cow::into_owned).ok_or_else(|| nameless(TITLE, status));
     }
-    let kind = match status {
-        429 => Kind::TooMany,
-        404 => Kind::NotFound,
-        409 => Kind::Conflict,
-        400 | 402 | 422 => Kind::Invalid,
-        _ => Kind::BadGateway,
-    };
-    let hint = match status {
-        401 => ": check exotel.api_key, api_token and sid",
-        402 => ": the account's plan or balance does not allow it",
-        403 => ": streams may not be enabled for the account",
-        _ => "",
-    };
     let (message, code) = reply
         .exception
         .map_or_else(|| (in_xml(body), None), |e| (e.message.map(Cow::into_owned), e.code));
-    let code = code.map_or_else(|| status.to_string(), Cow::into_owned);
-    let message = words(message.as_deref().unwrap_or_default());
-    Err(Fault::new(
-        Origin::Vendor,
-        kind,
-        format!("Exotel: {message} (code {}){hint}", words(&code)),
-    ))
+    let refusal = Refusal {
+        vendor: TITLE,
+        status,
+        code: code.as_deref(),
+        words: message.as_deref(),
+        keys: "exotel.api_key, api_token and sid",
+        hint: match status {
+            402 => Some("the account's plan or balance does not allow it"),
+            403 => Some("check exotel.sid, and that streams are enabled for the account"),
+            _ => None,
+        },
+        ..Refusal::default()
+    };
+    Err(refusal.fault(action))
 }
 
 /// Reads what is told of a call. Length and price come minutes after its end.
@@ -174,7 +163,7 @@ fn in_xml(body: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{vendor::account::tests::configured, wire::form::Form};
+    use crate::{base::fault::Kind, vendor::account::tests::configured, wire::form::Form};
     use std::time::Duration;
 
     fn config() -> Config {
@@ -232,6 +221,8 @@ mod tests {
         ] {
             assert_eq!(form.get(name), Some(value), "{name}");
         }
+        let events = form.0.iter().filter(|(n, _)| n == "StatusCallbackEvents[]");
+        assert_eq!(events.map(|(_, v)| &**v).collect::<Vec<_>>(), ["terminal", "answered"]);
         assert!(super::request(&config(), "", &dial("sip:a@b", &answer)).is_none());
         assert!(super::request(&config(), "c", &CallAction::HangUp).is_none());
         let (bare, _) = configured(&[], Config::read);
@@ -257,12 +248,12 @@ mod tests {
             read(403, xml)
                 .unwrap_err()
                 .message
-                .starts_with("Exotel: no (code 403): streams")
+                .starts_with("Exotel: no (status 403): check exotel.sid")
         );
         for (status, kind) in [
             (401, Kind::BadGateway),
             (429, Kind::TooMany),
-            (404, Kind::NotFound),
+            (404, Kind::BadGateway),
             (500, Kind::BadGateway),
         ] {
             assert_eq!(read(status, "").unwrap_err().kind, kind);

@@ -20,7 +20,7 @@ const MORE: &[&str] = &[
     "Record",
     "StatusCallback",
     "StatusCallbackContentType",
-    "StatusCallbackEvents[*",
+    "StatusCallbackEvents[]",
 ];
 /// The longest stream URL.
 const MAX_URL: usize = 600;

@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 /// What Exotel is.
 pub static EXOTEL: Descriptor = Descriptor {
+    title: "Exotel",
     name: "exotel",
     caps: &CAPS,
     error_code: "VENDOR_ERROR",

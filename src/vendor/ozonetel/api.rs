@@ -3,14 +3,19 @@
 
 use super::config::Config;
 use crate::{
-    base::fault::{Fault, Kind, Origin},
+    base::fault::{Fault, Kind},
     vendor::{
         ApiRequest, CallAction,
-        params::{is_id, with_query, words},
+        params::{is_id, with_query},
+        refusal::{Refusal, nameless},
     },
     wire::xml::Element,
 };
 use http::{HeaderMap, Method};
+
+const TITLE: &str = "Ozonetel";
+const KEYS: &str = "ozonetel.api_key";
+const CHECK_KEY: &str = "check ozonetel.api_key";
 
 /// The request for an action; `None` for what the API has no command for, and where the key is not configured.
 pub(super) fn request(config: &Config, action: &CallAction<'_>) -> Option<ApiRequest> {
@@ -47,7 +52,7 @@ pub(super) fn request(config: &Config, action: &CallAction<'_>) -> Option<ApiReq
 }
 
 /// Reads a reply: the call's id, or a fault in Ozonetel's own words.
-pub(super) fn reply(status: u16, body: &[u8]) -> Result<String, Fault> {
+pub(super) fn reply(action: &CallAction<'_>, status: u16, body: &[u8]) -> Result<String, Fault> {
     let root = std::str::from_utf8(body)
         .ok()
         .and_then(|b| Element::parse(b.trim()).ok());
@@ -56,15 +61,36 @@ pub(super) fn reply(status: u16, body: &[u8]) -> Result<String, Fault> {
         children.iter().find(|c| c.name == name).map_or("", |c| c.text.trim())
     };
     let (said, message) = (text("status"), text("message"));
-    let fault = |kind, what: String| Err(Fault::new(Origin::Vendor, kind, format!("Ozonetel: {what}")));
+    let refusal = Refusal {
+        vendor: TITLE,
+        status,
+        words: Some(message),
+        keys: KEYS,
+        ..Refusal::default()
+    };
     match (status, said) {
-        (200..300, "queued") if is_id(message) => Ok(message.to_owned()),
-        (200..300, "queued") => fault(Kind::BadGateway, "the call was taken and no id told for it".to_owned()),
-        (200..300, "error") => fault(Kind::Invalid, words(message)),
-        (429, _) => fault(Kind::TooMany, "too many requests".to_owned()),
-        (400..500, _) => fault(Kind::Invalid, format!("{} (status {status})", words(message))),
-        _ => fault(Kind::BadGateway, format!("the reply cannot be read (status {status})")),
+        (200..300, "queued") if is_id(message) => return Ok(message.to_owned()),
+        (200..300, "error") if is_of_key(message) => Err(Refusal {
+            kind: Some(Kind::BadGateway),
+            hint: Some(CHECK_KEY),
+            ..refusal
+        }),
+        (200..300, "error") => Err(Refusal {
+            kind: Some(Kind::Invalid),
+            ..refusal
+        }),
+        (200..300, _) => return Err(nameless(TITLE, status)),
+        _ => Err(refusal),
     }
+    .map_err(|refusal| refusal.fault(action))
+}
+
+/// Whether the words of an error, which all come with status 200, are about who we are.
+fn is_of_key(words: &str) -> bool {
+    let words = words.to_ascii_lowercase();
+    ["api key", "api_key", "apikey", "authenti", "authori", "invalid key"]
+        .iter()
+        .any(|word| words.contains(word))
 }
 
 #[cfg(test)]
@@ -120,21 +146,40 @@ mod tests {
 
     #[test]
     fn replies_are_an_id_or_a_clear_fault() {
-        let read = |status, body: &str| reply(status, body.as_bytes());
+        let answer = Answer::HangUp;
+        let dial = CallAction::Dial {
+            call: "",
+            agent: "",
+            to: "",
+            from: "",
+            answer: &answer,
+            answer_url: "",
+            status_url: "",
+            ring: Duration::ZERO,
+        };
+        let read = |status, body: &str| reply(&dial, status, body.as_bytes());
         let queued = "<response><status>queued</status><message>34322178840270491</message></response>\n";
         assert_eq!(read(200, queued).as_deref(), Ok("34322178840270491"));
         let error = "<response><status>error</status><message>Invalid\u{a0}number</message></response>";
         let fault = read(200, error).unwrap_err();
         assert_eq!(
             (fault.kind, &*fault.message),
-            (Kind::Invalid, "Ozonetel: Invalid\u{a0}number")
+            (Kind::Invalid, "Ozonetel: Invalid\u{a0}number (status 200)")
         );
         for (status, body, kind) in [
             (200, "<response><status>queued</status></response>", Kind::BadGateway),
             (200, "queued", Kind::BadGateway),
-            (403, "", Kind::Invalid),
+            (401, "", Kind::BadGateway),
+            (403, "", Kind::BadGateway),
+            (422, "", Kind::Invalid),
+            (
+                200,
+                "<response><status>error</status><message>Invalid API key</message></response>",
+                Kind::BadGateway,
+            ),
             (429, "", Kind::TooMany),
             (500, queued, Kind::BadGateway),
+            (404, "", Kind::BadGateway),
         ] {
             assert_eq!(read(status, body).unwrap_err().kind, kind, "{status} {body}");
         }

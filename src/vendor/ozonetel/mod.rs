@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 /// What Ozonetel is.
 pub static OZONETEL: Descriptor = Descriptor {
+    title: "Ozonetel",
     name: "ozonetel",
     caps: &CAPS,
     error_code: "VENDOR_ERROR",
@@ -112,8 +113,8 @@ impl Trunk for Account {
         api::request(&self.config, action)
     }
 
-    fn reply(&self, _: &CallAction<'_>, status: u16, body: &[u8]) -> Result<String, Fault> {
-        api::reply(status, body)
+    fn reply(&self, action: &CallAction<'_>, status: u16, body: &[u8]) -> Result<String, Fault> {
+        api::reply(action, status, body)
     }
 
     fn can_dial(&self) -> bool {

@@ -2,10 +2,11 @@
 
 use super::config::Config;
 use crate::{
-    base::fault::{Fault, Kind, Origin},
+    base::fault::Fault,
     vendor::{
         Answer, ApiRequest, CallAction, CallDetails,
-        params::{self, is_id, words},
+        params::{self, is_id},
+        refusal::{Refusal, nameless},
     },
     wire::{form, json, sign},
 };
@@ -14,6 +15,7 @@ use serde::Deserialize;
 use serde_json::json;
 use std::borrow::Cow;
 
+const TITLE: &str = "Teler";
 static API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 static IDEMPOTENCY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -135,11 +137,7 @@ pub(super) fn reply(action: &CallAction<'_>, status: u16, body: &[u8]) -> Result
         let id = reply.data.and_then(|d| d.id).or(reply.id).filter(|id| is_id(id));
         return match (id, action) {
             (Some(id), CallAction::Dial { .. }) => Ok(id.into_owned()),
-            (None, CallAction::Dial { .. }) => Err(Fault::new(
-                Origin::Vendor,
-                Kind::BadGateway,
-                "Teler took the call and told no id for it",
-            )),
+            (None, CallAction::Dial { .. }) => Err(nameless(TITLE, status)),
             _ => Ok(String::new()),
         };
     }
@@ -147,31 +145,26 @@ pub(super) fn reply(action: &CallAction<'_>, status: u16, body: &[u8]) -> Result
     if matches!(action, CallAction::HangUp) && matches!(status, 404 | 409 | 410) {
         return Ok(String::new());
     }
-    let kind = match status {
-        429 => Kind::TooMany,
-        404 | 410 => Kind::NotFound,
-        409 => Kind::Conflict,
-        400 | 422 => Kind::Invalid,
-        // It may have dialled: nobody knows, so nobody tries again.
-        502 | 504 => Kind::Timeout,
-        _ => Kind::BadGateway,
-    };
-    let hint = if status == 403 { ": check teler.api_key" } else { "" };
     let detail = reply.errors.first().and_then(|e| e.msg.as_deref());
-    let message = words(reply.message.as_deref().or(detail).unwrap_or_default());
-    let detail = detail.map(|d| format!(" ({})", words(d))).unwrap_or_default();
-    let code = reply.code.map_or_else(|| status.to_string(), |c| words(&c));
-    Err(Fault::new(
-        Origin::Vendor,
-        kind,
-        format!("Teler: {message}{detail} (code {code}){hint}"),
-    ))
+    let message = match (reply.message.as_deref(), detail) {
+        (Some(message), Some(detail)) => Some(Cow::Owned(format!("{message} ({detail})"))),
+        (message, detail) => message.or(detail).map(Cow::Borrowed),
+    };
+    let refusal = Refusal {
+        vendor: TITLE,
+        status,
+        code: reply.code.as_deref(),
+        words: message.as_deref(),
+        keys: "teler.api_key",
+        ..Refusal::default()
+    };
+    Err(refusal.fault(action))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vendor::account::tests::configured;
+    use crate::{base::fault::Kind, vendor::account::tests::configured};
     use serde_json::Value;
     use std::time::Duration;
 
@@ -289,7 +282,7 @@ mod tests {
         for (status, kind) in [
             (403, Kind::BadGateway),
             (429, Kind::TooMany),
-            (502, Kind::Timeout),
+            (502, Kind::BadGateway),
             (503, Kind::BadGateway),
         ] {
             assert_eq!(reply(&dial, status, b"").unwrap_err().kind, kind);

@@ -28,6 +28,7 @@ use verify::Verifier;
 
 /// What Teler is.
 pub static TELER: Descriptor = Descriptor {
+    title: "Teler",
     name: "teler",
     caps: &CAPS,
     error_code: "VENDOR_ERROR",

@@ -4,8 +4,11 @@
 
 use super::config::{Codec, Config};
 use crate::{
-    base::fault::{Fault, Kind, Origin},
-    vendor::{Answer, ApiRequest, CallAction, CallDetails, params},
+    base::fault::{Fault, Kind},
+    vendor::{
+        Answer, ApiRequest, CallAction, CallDetails, params,
+        refusal::{Refusal, nameless},
+    },
     wire::{base64, form, json},
 };
 use http::{HeaderMap, HeaderValue, Method, header};
@@ -18,8 +21,7 @@ const ENDED: &str = "90018";
 /// "Too many requests".
 const TOO_MANY: &str = "10011";
 
-/// Longest piece of Telnyx's own words that is passed on, in characters.
-const MAX_WORDS: usize = 200;
+const TITLE: &str = "Telnyx";
 
 /// The request for an action. `None` where the credentials for it are not configured, or it is to connect to nothing.
 pub(super) fn request(config: &Config, call_sid: &str, action: &CallAction<'_>) -> Option<ApiRequest> {
@@ -153,7 +155,7 @@ struct Reply<'a> {
     #[serde(borrow)]
     data: Option<Call<'a>>,
     #[serde(borrow, default)]
-    errors: Option<Vec<Refusal<'a>>>,
+    errors: Option<Vec<Problem<'a>>>,
 }
 
 #[derive(Deserialize)]
@@ -163,7 +165,7 @@ struct Call<'a> {
 }
 
 #[derive(Deserialize)]
-struct Refusal<'a> {
+struct Problem<'a> {
     #[serde(borrow, default, deserialize_with = "json::loose_text")]
     code: Option<Cow<'a, str>>,
     #[serde(borrow, default, deserialize_with = "json::loose_text")]
@@ -193,11 +195,7 @@ pub(super) fn reply(action: &CallAction<'_>, status: u16, body: &[u8]) -> Result
     if (200..300).contains(&status) {
         return match (action, reply.data.and_then(|d| d.call_control_id)) {
             (CallAction::Dial { .. }, Some(sid)) if is_id(&sid) => Ok(sid.into_owned()),
-            (CallAction::Dial { .. }, _) => Err(Fault::new(
-                Origin::Vendor,
-                Kind::BadGateway,
-                "Telnyx took the call and told no id for it",
-            )),
+            (CallAction::Dial { .. }, _) => Err(nameless(TITLE, status)),
             _ => Ok(String::new()),
         };
     }
@@ -207,33 +205,23 @@ pub(super) fn reply(action: &CallAction<'_>, status: u16, body: &[u8]) -> Result
     if over && matches!(action, CallAction::HangUp | CallAction::Enhance { on: false }) {
         return Ok(String::new());
     }
-    let kind = match (status, code) {
-        (429, _) | (_, TOO_MANY) => Kind::TooMany,
-        (401 | 403, _) => Kind::BadGateway,
-        (_, ENDED) | (409, _) => Kind::Conflict,
-        (404, _) => Kind::NotFound,
-        (400..500, _) => Kind::Invalid,
-        _ => Kind::BadGateway,
-    };
     let words = refusal
         .as_ref()
         .and_then(|r| r.detail.as_deref().or(r.title.as_deref()));
-    let words: String = words
-        .unwrap_or("no reason given")
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(MAX_WORDS)
-        .collect();
-    let hint = if status == 401 { ": check telnyx.api_key" } else { "" };
-    let code = match code.chars().all(|c| c.is_ascii_alphanumeric()) && (1..=16).contains(&code.len()) {
-        true => code.to_owned(),
-        false => status.to_string(),
+    let told = Refusal {
+        vendor: TITLE,
+        status,
+        code: Some(code).filter(|c| (1..=16).contains(&c.len()) && c.chars().all(|c| c.is_ascii_alphanumeric())),
+        words,
+        keys: "telnyx.api_key",
+        kind: match code {
+            TOO_MANY => Some(Kind::TooMany),
+            ENDED => Some(Kind::Conflict),
+            _ => None,
+        },
+        ..Refusal::default()
     };
-    Err(Fault::new(
-        Origin::Vendor,
-        kind,
-        format!("Telnyx: {words} (code {code}){hint}"),
-    ))
+    Err(told.fault(action))
 }
 
 fn is_id(sid: &str) -> bool {
@@ -243,6 +231,7 @@ fn is_id(sid: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{super::config::tests::read, *};
+    use crate::base::fault::Origin;
     use proptest::prelude::*;
     use std::time::Duration;
 
@@ -447,7 +436,8 @@ mod tests {
             (&dial, 401, errors("10009"), Kind::BadGateway),
             (&dial, 429, String::new(), Kind::TooMany),
             (&dial, 422, errors("10011"), Kind::TooMany),
-            (&dial, 404, errors("10005"), Kind::NotFound),
+            (&dial, 404, errors("10005"), Kind::BadGateway),
+            (&CallAction::Transfer { to: "" }, 404, errors("10005"), Kind::NotFound),
             (&dial, 500, String::new(), Kind::BadGateway),
             (&CallAction::Transfer { to: "" }, 422, errors("90018"), Kind::Conflict),
             (&CallAction::HangUp, 503, String::new(), Kind::BadGateway),

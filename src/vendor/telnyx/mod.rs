@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 /// What Telnyx is.
 pub static TELNYX: Descriptor = Descriptor {
+    title: "Telnyx",
     name: "telnyx",
     caps: &CAPS,
     error_code: "VENDOR_ERROR",

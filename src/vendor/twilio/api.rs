@@ -2,8 +2,11 @@
 
 use super::{config::Config, hooks};
 use crate::{
-    base::fault::{Fault, Kind, Origin},
-    vendor::{ApiRequest, CallAction, CallDetails, params},
+    base::fault::{Fault, Kind},
+    vendor::{
+        ApiRequest, CallAction, CallDetails, params,
+        refusal::{Refusal, nameless},
+    },
     wire::{
         base64,
         form::{self, FormWriter},
@@ -22,8 +25,7 @@ const CALL_STATE: u64 = 21220;
 /// "Too many requests". The request was not processed.
 const TOO_MANY: u64 = 20429;
 
-/// Longest piece of Twilio's own words that is passed on, in characters.
-const MAX_WORDS: usize = 200;
+const TITLE: &str = "Twilio";
 
 /// The request for an action. `None` where Twilio has no command that leaves the stream alone (digits: `<Play digits>`
 /// would replace the running `<Connect>`), and where the credentials for it are not configured.
@@ -122,46 +124,29 @@ pub(super) fn reply(action: &CallAction<'_>, status: u16, body: &[u8]) -> Result
     if (200..300).contains(&status) {
         return match reply.sid {
             Some(sid) if is_id(&sid) => Ok(sid.into_owned()),
-            _ if matches!(action, CallAction::Dial { .. }) => Err(Fault::new(
-                Origin::Vendor,
-                Kind::BadGateway,
-                "Twilio took the call and told no id for it",
-            )),
+            _ if matches!(action, CallAction::Dial { .. }) => Err(nameless(TITLE, status)),
             _ => Ok(String::new()),
         };
     }
     if hanging_up && (status == 404 || code == NOT_FOUND || code == CALL_STATE) {
         return Ok(String::new());
     }
-    let kind = match (status, code) {
-        (429, _) | (_, TOO_MANY) => Kind::TooMany,
-        (401 | 403, _) => Kind::BadGateway,
-        (404, _) | (_, NOT_FOUND) => Kind::NotFound,
-        (409, _) | (_, CALL_STATE) => Kind::Conflict,
-        (400..500, _) => Kind::Invalid,
-        // It may have placed the call before it failed.
-        (500.., _) if matches!(action, CallAction::Dial { .. }) => Kind::Timeout,
-        _ => Kind::BadGateway,
+    let told = (code != 0).then(|| code.to_string());
+    let refusal = Refusal {
+        vendor: TITLE,
+        status,
+        code: told.as_deref(),
+        words: reply.message.as_deref(),
+        keys: "twilio.account_sid and its credentials",
+        kind: match code {
+            TOO_MANY => Some(Kind::TooMany),
+            NOT_FOUND if !matches!(action, CallAction::Dial { .. }) => Some(Kind::NotFound),
+            CALL_STATE => Some(Kind::Conflict),
+            _ => None,
+        },
+        ..Refusal::default()
     };
-    let words: String = reply
-        .message
-        .as_deref()
-        .unwrap_or("no reason given")
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(MAX_WORDS)
-        .collect();
-    let hint = if status == 401 {
-        ": check twilio.account_sid and its credentials"
-    } else {
-        ""
-    };
-    let code = if code == 0 { u64::from(status) } else { code };
-    Err(Fault::new(
-        Origin::Vendor,
-        kind,
-        format!("Twilio: {words} (code {code}){hint}"),
-    ))
+    Err(refusal.fault(action))
 }
 
 /// Reads what is told of a call. The price comes minutes after its end.
@@ -177,7 +162,10 @@ fn is_id(sid: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{base::secret::Secret, vendor::Answer};
+    use crate::{
+        base::{fault::Origin, secret::Secret},
+        vendor::Answer,
+    };
     use http::header::AUTHORIZATION;
     use proptest::prelude::*;
     use std::time::Duration;
@@ -307,7 +295,7 @@ mod tests {
             ),
             (&dial, 429, "", Kind::TooMany),
             (&dial, 400, r#"{"code":20429}"#, Kind::TooMany),
-            (&dial, 500, "", Kind::Timeout),
+            (&dial, 500, "", Kind::BadGateway),
             (&dial, 302, "", Kind::BadGateway),
             (
                 &CallAction::Transfer { to: "" },
@@ -333,7 +321,7 @@ mod tests {
         let fault = reply(&dial, 400, b"{\"code\":21211,\"message\":\"Bad\\u001b[31m number\"}").unwrap_err();
         assert_eq!(fault.message, "Twilio: Bad[31m number (code 21211)");
         let long = format!(r#"{{"message":"{}"}}"#, "x".repeat(5000));
-        assert!(reply(&dial, 500, long.as_bytes()).unwrap_err().message.len() < 300);
+        assert!(reply(&dial, 500, long.as_bytes()).unwrap_err().message.len() < 400);
     }
 
     #[test]

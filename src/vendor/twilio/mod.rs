@@ -26,6 +26,7 @@ use verify::Verifier;
 
 /// What Twilio is.
 pub static TWILIO: Descriptor = Descriptor {
+    title: "Twilio",
     name: "twilio",
     caps: &CAPS,
     error_code: "TWILIO_ERROR",

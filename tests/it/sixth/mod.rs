@@ -22,6 +22,7 @@ use std::{sync::Arc, time::Duration};
 
 /// What it is.
 pub(crate) static SIXTH: Descriptor = Descriptor {
+    title: "Sixth",
     name: "sixth",
     caps: &CAPS,
     error_code: "VENDOR_ERROR",
