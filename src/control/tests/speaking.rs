@@ -318,7 +318,7 @@ async fn an_agent_without_a_voice_cannot_be_spoken_through() {
 async fn words_are_checked_before_they_are_said() {
     let mut world = World::with(|s| s.config.default_agent = "human".into()).await;
     let _leg = world.call("sid").await;
-    for (text, kind) in [("  ", Kind::Invalid), (&*"x".repeat(MAX_TEXT + 1), Kind::TooLarge)] {
+    for (text, kind) in [("  ", Kind::Invalid), (&*"x".repeat(4001), Kind::TooLarge)] {
         let say = Say {
             text: text.into(),
             ..Say::default()
