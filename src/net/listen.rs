@@ -1,14 +1,17 @@
 //! The listener: accepts, bounds how many sockets there are in all and from one address, and shakes TLS hands.
 //!
-//! Refusing is cheap and early; running out of descriptors pauses accepting and hurts nobody connected.
+//! Refusing is cheap and early; running out of descriptors pauses accepting and hurts nobody connected. Where strangers take all
+//! the room there is for them, the oldest of the address with the most makes way for a newcomer.
 
 use super::conn::{Conn, Slot};
 use crate::{base::settings::Section, metrics};
 use std::{
-    collections::HashMap,
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
     future::Future,
     io::{self, Write},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Shutdown, SocketAddr},
+    os::fd::{AsFd, OwnedFd},
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -124,7 +127,7 @@ pub struct Limits {
     pub total: usize,
     /// Sockets at once from one address that have proven nothing yet: vendors and proxies have few addresses and many sockets.
     pub per_address: usize,
-    /// Sockets at once that have proven nothing yet.
+    /// Sockets at once that have proven nothing yet; beyond it one of the greediest address is closed for each newcomer.
     pub unproven: usize,
     /// A TLS handshake that takes longer is dropped.
     pub tls_handshake: Duration,
@@ -137,23 +140,43 @@ pub struct Census {
     open: Mutex<Open>,
 }
 
+/// The sockets of one address that have proven nothing, the oldest first, each with a second handle to close it by.
+type Strangers = BTreeMap<u64, Option<OwnedFd>>;
+
 #[derive(Debug, Default)]
 struct Open {
     total: usize,
+    /// Sockets counted in so far.
+    entered: u64,
     unproven: usize,
-    by_address: HashMap<IpAddr, usize>,
+    by_address: HashMap<IpAddr, Strangers>,
 }
 
 impl Open {
-    /// A stranger at `address` is none any more.
-    fn proves(&mut self, address: IpAddr) {
-        self.unproven -= 1;
-        if let Some(n) = self.by_address.get_mut(&address) {
-            *n -= 1;
-            if *n == 0 {
-                self.by_address.remove(&address);
-            }
+    /// A stranger at `address` is none any more. Returns its handle, if it was one.
+    fn proves(&mut self, address: IpAddr, number: u64) -> Option<OwnedFd> {
+        let strangers = self.by_address.get_mut(&address)?;
+        let handle = strangers.remove(&number)?;
+        if strangers.is_empty() {
+            self.by_address.remove(&address);
         }
+        self.unproven -= 1;
+        handle
+    }
+
+    fn of(&self, address: IpAddr) -> usize {
+        self.by_address.get(&address).map_or(0, Strangers::len)
+    }
+
+    /// Takes the oldest stranger out that can be closed, of the address that would have the most with one more at `newcomer`.
+    fn make_way(&mut self, newcomer: IpAddr) -> Option<OwnedFd> {
+        let greediest = self.by_address.iter().filter_map(|(address, strangers)| {
+            let (number, _) = strangers.iter().find(|(_, handle)| handle.is_some())?;
+            let count = strangers.len() + usize::from(*address == newcomer);
+            Some((count, Reverse(*number), *address))
+        });
+        let (_, Reverse(number), address) = greediest.max_by_key(|(count, age, _)| (*count, *age))?;
+        self.proves(address, number)
     }
 }
 
@@ -170,30 +193,46 @@ impl Census {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a socket from `address` in, or says which bound refused it.
-    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Permit, &'static str> {
+    /// Counts a socket from `address` in, or says which bound refused it. `handle` is a second handle of it, by which it is closed
+    /// where it makes way for others.
+    pub fn enter(self: &Arc<Self>, address: IpAddr, handle: Option<OwnedFd>) -> Result<Permit, &'static str> {
         let mut open = self.lock();
         let over = |limit, n| limit != 0 && n >= limit;
         if over(self.limits.total, open.total) {
             return Err("total");
         }
-        if over(self.limits.unproven, open.unproven) {
-            return Err("unauthenticated");
-        }
-        if over(
-            self.limits.per_address,
-            open.by_address.get(&address).copied().unwrap_or(0),
-        ) {
+        if over(self.limits.per_address, open.of(address)) {
             return Err("per_address");
         }
+        let evicted = match over(self.limits.unproven, open.unproven) {
+            true => Some(open.make_way(address).ok_or("unauthenticated")?),
+            false => None,
+        };
         open.total += 1;
         open.unproven += 1;
-        *open.by_address.entry(address).or_default() += 1;
+        open.entered += 1;
+        let number = open.entered;
+        open.by_address.entry(address).or_default().insert(number, handle);
+        drop(open);
+        if let Some(handle) = evicted {
+            metrics::refused("socket", "evicted");
+            // Whoever serves it reads its end, on whatever thread that is; a socket that is gone already needs no more.
+            let _ = socket2::SockRef::from(&handle).shutdown(Shutdown::Both);
+        }
         Ok(Permit(Arc::new(Entry {
             census: self.clone(),
             address,
+            number,
             proven: AtomicBool::new(false),
         })))
+    }
+
+    /// A second handle of a socket, where strangers are bounded.
+    fn handle(&self, stream: &TcpStream) -> Option<OwnedFd> {
+        match self.limits.unproven {
+            0 => None,
+            _ => stream.as_fd().try_clone_to_owned().ok(),
+        }
     }
 }
 
@@ -205,7 +244,8 @@ impl Permit {
     /// Who is at the other end has proven who it is.
     pub fn vouch(&self) {
         if !self.0.proven.swap(true, Relaxed) {
-            self.0.census.lock().proves(self.0.address);
+            // The handle is closed after the lock is let go.
+            let _handle = self.0.census.lock().proves(self.0.address, self.0.number);
         }
     }
 }
@@ -214,6 +254,8 @@ impl Permit {
 struct Entry {
     census: Arc<Census>,
     address: IpAddr,
+    /// How many sockets had been counted in with it.
+    number: u64,
     proven: AtomicBool,
 }
 
@@ -222,7 +264,9 @@ impl Drop for Entry {
         let mut open = self.census.lock();
         open.total -= 1;
         if !*self.proven.get_mut() {
-            open.proves(self.address);
+            let handle = open.proves(self.address, self.number);
+            drop(open);
+            drop(handle);
         }
     }
 }
@@ -250,7 +294,7 @@ where
                 continue;
             }
         };
-        let permit = match census.enter(address.ip()) {
+        let permit = match census.enter(address.ip(), census.handle(&stream)) {
             Ok(permit) => permit,
             Err(bound) => {
                 metrics::refused("socket", bound);
@@ -301,6 +345,7 @@ fn tune(stream: &TcpStream) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{io::Read, os::unix::net::UnixStream};
 
     #[test]
     fn sockets_that_have_proven_nothing_have_a_bound_of_their_own() {
@@ -313,22 +358,96 @@ mod tests {
         let a = IpAddr::from([10, 0, 0, 1]);
         let known: Vec<_> = (0..9)
             .map(|_| {
-                let permit = census.enter(a).unwrap();
+                let permit = census.enter(a, None).unwrap();
                 permit.vouch();
                 permit.vouch();
                 permit
             })
             .collect();
-        let strangers = [census.enter(a).unwrap(), census.enter(a).unwrap()];
-        assert_eq!(census.enter(a).unwrap_err(), "unauthenticated");
+        let strangers = [census.enter(a, None).unwrap(), census.enter(a, None).unwrap()];
+        assert_eq!(census.enter(a, None).unwrap_err(), "unauthenticated");
         drop(known);
         assert_eq!(
-            census.enter(a).unwrap_err(),
+            census.enter(a, None).unwrap_err(),
             "unauthenticated",
             "those who left had been let in"
         );
         drop(strangers);
-        assert!(census.enter(a).is_ok());
+        assert!(census.enter(a, None).is_ok());
+    }
+
+    /// Both ends of a connection.
+    type Line = (UnixStream, UnixStream);
+
+    /// A second handle of our end, and the connection.
+    fn line() -> (OwnedFd, Line) {
+        let (near, far) = UnixStream::pair().unwrap();
+        far.set_nonblocking(true).unwrap();
+        (near.as_fd().try_clone_to_owned().unwrap(), (near, far))
+    }
+
+    fn is_shut((_, far): &Line) -> bool {
+        let mut far = far;
+        matches!(far.read(&mut [0]), Ok(0))
+    }
+
+    #[test]
+    fn the_oldest_stranger_of_the_greediest_address_makes_way_for_a_newcomer() {
+        let census = Census::new(Limits {
+            total: 0,
+            per_address: 3,
+            unproven: 5,
+            tls_handshake: Duration::ZERO,
+        });
+        let at = |n| IpAddr::from([10, 0, 0, n]);
+        let mut lines = Vec::new();
+        let mut enter = |n: u8| {
+            let (handle, both) = line();
+            let permit = census.enter(at(n), Some(handle));
+            lines.push(both);
+            permit
+        };
+        let mut permits: Vec<_> = [1, 2, 2, 2, 3].into_iter().map(|n| enter(n).unwrap()).collect();
+        assert_eq!(
+            enter(2).unwrap_err(),
+            "per_address",
+            "no address has more than its share"
+        );
+        // One who has proven who he is cannot be turned out, however many others of his address are.
+        permits[1].vouch();
+        permits.push(enter(4).unwrap());
+        permits.push(enter(5).unwrap());
+        permits.push(enter(6).unwrap());
+        let gone: Vec<_> = (0..lines.len()).filter(|n| is_shut(&lines[*n])).collect();
+        assert_eq!(
+            gone,
+            [0, 2],
+            "the oldest of the two of address 2, then the oldest of all"
+        );
+        assert_eq!(census.lock().unproven, 5);
+        drop(permits);
+        let open = census.lock();
+        assert_eq!((open.total, open.unproven, open.by_address.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn who_would_be_the_greediest_makes_way_himself() {
+        let census = Census::new(Limits {
+            total: 0,
+            per_address: 0,
+            unproven: 4,
+            tls_handshake: Duration::ZERO,
+        });
+        let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let lines: Vec<_> = [a, a, b, b, b]
+            .into_iter()
+            .map(|address| {
+                let (handle, both) = line();
+                (census.enter(address, Some(handle)).unwrap(), both)
+            })
+            .collect();
+        let shut: Vec<_> = lines.iter().map(|(_, both)| is_shut(both)).collect();
+        assert_eq!(shut, [false, false, true, false, false]);
     }
 
     #[test]
@@ -344,21 +463,21 @@ mod tests {
             IpAddr::from([10, 0, 0, 2]),
             IpAddr::from([10, 0, 0, 3]),
         );
-        let first = census.enter(a).unwrap();
-        let second = census.enter(a).unwrap();
-        assert_eq!(census.enter(a).unwrap_err(), "per_address");
-        let _third = census.enter(b).unwrap();
+        let first = census.enter(a, None).unwrap();
+        let second = census.enter(a, None).unwrap();
+        assert_eq!(census.enter(a, None).unwrap_err(), "per_address");
+        let _third = census.enter(b, None).unwrap();
         second.vouch();
         assert!(
-            census.lock().by_address[&a] == 1,
+            census.lock().of(a) == 1,
             "who has proven who it is takes no stranger's place"
         );
-        assert_eq!(census.enter(c).unwrap_err(), "total");
+        assert_eq!(census.enter(c, None).unwrap_err(), "total");
         let clone = first.clone();
         drop(first);
-        assert_eq!(census.enter(c).unwrap_err(), "total");
+        assert_eq!(census.enter(c, None).unwrap_err(), "total");
         drop(clone);
-        let _fourth = census.enter(c).unwrap();
-        assert!(census.enter(a).is_err());
+        let _fourth = census.enter(c, None).unwrap();
+        assert!(census.enter(a, None).is_err());
     }
 }
