@@ -20,12 +20,12 @@ use crate::{
     audio::{codec, resample::any::AnyResampler},
     base::{format::AudioFormat, secret::Secret, time::Mono},
     net::client::HttpClient,
-    vendor::{Descriptor, Peer, PeerCall, PeerEvent},
+    vendor::{Descriptor, Peer, PeerCall, PeerEvent, PeerOrder},
 };
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderName, HeaderValue};
 use std::{fmt, io, net::SocketAddr, time::Duration};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
     tungstenite::{self, Message, client::IntoClientRequest, protocol::WebSocketConfig},
@@ -87,8 +87,10 @@ pub struct Webhook {
     pub address: Address,
     /// The URL as configured at the vendor, which the signature covers.
     pub signed_as: String,
-    /// The account's secret, to sign it.
+    /// The account's secret: signs it, or stands in its URL.
     pub secret: Option<Secret>,
+    /// What stands in its URL where the account's secret signs and does not stand there.
+    pub url_secret: Option<Secret>,
     /// The vendor's id of the account; one made up when `None`.
     pub account: Option<String>,
     /// Where the vendor's REST interface is served, for vendors that answer calls by commands.
@@ -181,6 +183,15 @@ impl Plan {
 
 /// Places a call and stays until it is over. `progress` is never waited for.
 pub async fn place(plan: Plan, progress: &mpsc::Sender<Progress>) -> Result<Outcome, CallError> {
+    place_until(plan, progress, None).await
+}
+
+/// The same, for a call that its vendor may take elsewhere: then its stream is over.
+pub(super) async fn place_until(
+    plan: Plan,
+    progress: &mpsc::Sender<Progress>,
+    leave: Option<oneshot::Receiver<()>>,
+) -> Result<Outcome, CallError> {
     let mut call = PeerCall {
         call_sid: announce::new_call_sid(),
         token: None,
@@ -210,6 +221,7 @@ pub async fn place(plan: Plan, progress: &mpsc::Sender<Progress>) -> Result<Outc
         Opening::Unannounced => {}
         Opening::Webhook(webhook) => {
             call.account.clone_from(&webhook.account);
+            call.url_secret.clone_from(&webhook.url_secret);
             let before = Mono::now();
             let mut peer = (plan.vendor.peer)(call.clone());
             if peer.by_command() {
@@ -290,6 +302,7 @@ pub async fn place(plan: Plan, progress: &mpsc::Sender<Progress>) -> Result<Outc
         last_speech_ms: 0,
         progress,
         desk,
+        leave,
     };
     let (outcome, mut peer, mut desk) = line.run(plan.linger, plan.limit).await?;
     if let Opening::Webhook(webhook) = &plan.opening {
@@ -346,6 +359,18 @@ async fn commands(desk: Option<&mut Desk>) -> Option<Asked> {
     }
 }
 
+/// Returns when the vendor takes the call elsewhere.
+async fn told(leave: Option<&mut oneshot::Receiver<()>>) {
+    match leave {
+        Some(leave) => {
+            if leave.await.is_err() {
+                std::future::pending().await
+            }
+        }
+        None => std::future::pending().await,
+    }
+}
+
 /// A call on the line.
 struct Line<'a> {
     peer: Box<dyn Peer>,
@@ -373,6 +398,8 @@ struct Line<'a> {
     progress: &'a mpsc::Sender<Progress>,
     /// Where commands arrive while the call lasts.
     desk: Option<Desk>,
+    /// Told when the vendor takes the call elsewhere.
+    leave: Option<oneshot::Receiver<()>>,
 }
 
 impl Line<'_> {
@@ -393,7 +420,7 @@ impl Line<'_> {
         let now = Mono::now();
         self.playout.advance(now);
         self.report.duration_ms = now.millis_since(self.started);
-        if matches!(self.report.ended, Ended::Caller | Ended::Limit) {
+        if matches!(self.report.ended, Ended::Caller | Ended::Limit | Ended::Vendor) {
             // The daemon may be gone already; the call is over either way.
             let _ = tokio::time::timeout(Duration::from_secs(2), self.hang_up()).await;
         }
@@ -435,8 +462,11 @@ impl Line<'_> {
                 }
                 Some(asked) = commands(self.desk.as_mut()) => {
                     // A hung-up call's socket is closed by the daemon, too.
-                    asked.carry_out(&mut *self.peer, None);
+                    if asked.carry_out(&mut *self.peer, None) == PeerOrder::Leave {
+                        return Ok(Ended::Vendor);
+                    }
                 }
+                () = told(self.leave.as_mut()) => return Ok(Ended::Vendor),
                 () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => {}
                 message = self.socket.next(), if stall.is_none() => match message {
                     Some(Ok(Message::Text(text))) => self.hear(text.as_bytes()),

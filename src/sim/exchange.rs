@@ -18,7 +18,10 @@ use crate::{
     vendor::{self, Answer, Descriptor, HookKind, Peer, PeerCall, PeerOrder, Trunk},
 };
 use std::{collections::HashMap, fmt, io, net::Ipv4Addr, sync::Arc, time::Duration};
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
 
 /// Calls at once.
 const MOST: usize = 16;
@@ -46,6 +49,8 @@ struct Phone {
     /// Takes the commands for it.
     peer: Box<dyn Peer>,
     talk: JoinHandle<()>,
+    /// Tells it that the vendor takes the call elsewhere; used up by that.
+    leave: Option<oneshot::Sender<()>>,
 }
 
 /// Why a phone that rang was not connected.
@@ -98,7 +103,12 @@ impl Exchange {
             let about = |p: &&mut Phone| p.vendor == vendor.name && asked.path().contains(&p.call_sid);
             if let Some(phone) = phones.iter_mut().find(about) {
                 // A call that is hung up is left by the daemon, too.
-                asked.carry_out(&mut *phone.peer, None);
+                if asked.carry_out(&mut *phone.peer, None) == PeerOrder::Leave
+                    && let Some(leave) = phone.leave.take()
+                {
+                    // It may be over already.
+                    let _ = leave.send(());
+                }
                 continue;
             }
             if phones.iter().filter(|p| !p.talk.is_finished()).count() >= MOST {
@@ -127,10 +137,11 @@ fn ring(vendor: &'static Descriptor, asked: Asked, speech: &Speech, daemon: &Add
     };
     let call_sid = call.call_sid.clone();
     let (speech, daemon) = (speech.clone(), daemon.clone());
+    let (leave, left) = oneshot::channel();
     let talk = tokio::spawn(async move {
         let hello = voice::speak(&speech, HELLO.to_owned(), Plan::rate(vendor));
         let (hello, ()) = tokio::join!(hello, tokio::time::sleep(RINGS));
-        if let Err(error) = talk(vendor, call, media, hello.unwrap_or_default(), daemon).await {
+        if let Err(error) = talk(vendor, call, media, hello.unwrap_or_default(), daemon, left).await {
             tracing::warn!(vendor = vendor.name, %error, "a simulated phone was not connected");
         }
     });
@@ -139,6 +150,7 @@ fn ring(vendor: &'static Descriptor, asked: Asked, speech: &Speech, daemon: &Add
         call_sid,
         peer,
         talk,
+        leave: Some(leave),
     })
 }
 
@@ -149,10 +161,12 @@ async fn talk(
     media: Option<(String, String)>,
     hello: Vec<i16>,
     daemon: Address,
+    leave: oneshot::Receiver<()>,
 ) -> Result<(), NotConnected> {
     let client = HttpClient::new();
     let path = vendor.hook(HookKind::Call).map_or("", |h| h.path);
     let webhook = Webhook {
+        url_secret: None,
         signed_as: daemon.at("http", path),
         address: Address {
             path: path.to_owned(),
@@ -194,7 +208,9 @@ async fn talk(
         limit: LIMIT,
     };
     let (progress, _unwatched) = mpsc::channel(1);
-    let outcome = caller::place(plan, &progress).await.map_err(NotConnected::Media)?;
+    let outcome = caller::place_until(plan, &progress, Some(leave))
+        .await
+        .map_err(NotConnected::Media)?;
     let seconds = (outcome.report.duration_ms / 1000) as u32;
     if let Some(over) = peer.conclude(&announce::status_url(vendor, &webhook), seconds, None) {
         // The stream's end was the call's; this only confirms it.

@@ -70,6 +70,8 @@ pub enum Ended {
     Caller,
     /// The daemon closed the media socket, with this code.
     Daemon(u16),
+    /// The vendor, which was told to take the call elsewhere.
+    Vendor,
     /// The media socket broke.
     Lost,
     /// The call reached its time limit.

@@ -21,6 +21,8 @@ pub struct PeerCall {
     pub url: Option<String>,
     /// One of [`Caps::offers`](super::Caps::offers) for it to send; its usual one, or what the URL asks for, when `None`.
     pub format: Option<AudioFormat>,
+    /// The secret in the URLs that the vendor was given, where that is another than the account's.
+    pub url_secret: Option<Secret>,
 }
 
 /// What our side said to a simulated vendor.
@@ -56,6 +58,8 @@ pub enum PeerOrder {
     Take,
     /// It is connected to a media socket, answered where it was not.
     Connect(Answer),
+    /// It goes on without us: its stream is over.
+    Leave,
     /// It is over.
     HangUp,
 }

@@ -401,6 +401,7 @@ async fn simulate(daemon: &Daemon, rest: Option<SocketAddr>, secret: Option<&str
         vendor,
         daemon: daemon.url(),
         opening: Opening::Webhook(Webhook {
+            url_secret: None,
             signed_as: address.at("http", HOOK),
             address,
             secret: secret.map(Secret::new),

@@ -105,6 +105,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
 
+    /// File with the secret in the webhooks' URLs (`webhook_secret`), for a vendor that signs with another; SIDETONE_WEBHOOK_SECRET holds it as well
+    #[arg(long, value_name = "FILE")]
+    pub webhook_secret_file: Option<PathBuf>,
+
     /// The account's id at the vendor; one made up if not given
     #[arg(long, value_name = "ID")]
     pub account: Option<String>,
@@ -303,10 +307,6 @@ fn webhook(args: &Args) -> Result<Option<Webhook>, String> {
         path: path.to_owned(),
         ..args.url.clone()
     });
-    let secret = args.secret_file.as_ref().map(|file| {
-        let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
-        Ok::<_, String>(Secret::new(text.trim()))
-    });
     let signed_as = match &args.public_url {
         Some(base) => format!("{}{}", base.trim_end_matches('/'), address.path),
         None => address.at("http", &address.path),
@@ -315,12 +315,19 @@ fn webhook(args: &Args) -> Result<Option<Webhook>, String> {
         rest: args.rest,
         address,
         signed_as,
-        secret: match secret.transpose()? {
-            Some(secret) => Some(secret),
-            None => std::env::var("SIDETONE_VENDOR_SECRET").ok().map(Secret::new),
-        },
+        secret: secret(args.secret_file.as_deref(), "SIDETONE_VENDOR_SECRET")?,
+        url_secret: secret(args.webhook_secret_file.as_deref(), "SIDETONE_WEBHOOK_SECRET")?,
         account: args.account.clone(),
     }))
+}
+
+/// A secret in a file, else in a variable of the environment.
+fn secret(file: Option<&Path>, variable: &str) -> Result<Option<Secret>, String> {
+    let Some(file) = file else {
+        return Ok(std::env::var(variable).ok().map(Secret::new));
+    };
+    let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+    Ok(Some(Secret::new(text.trim())))
 }
 
 fn read_wav(path: &Path, rate: u32) -> Result<Vec<i16>, String> {

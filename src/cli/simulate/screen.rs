@@ -172,6 +172,7 @@ fn essence(r: &Report) -> Vec<String> {
             }
             None => format!("the daemon hung up (close code {code})"),
         },
+        Ended::Vendor => "the vendor took the call elsewhere".to_owned(),
         Ended::Lost => "the media socket broke".to_owned(),
         Ended::Limit => "the call reached its time limit".to_owned(),
     };

@@ -33,6 +33,7 @@ pub(super) fn plan_of_hooks(plan: &Plan) -> HookPlan {
     HookPlan {
         vendor: plan.vendor,
         webhook: Webhook {
+            url_secret: None,
             rest: None,
             signed_as: address.at("http", &address.path),
             address,

@@ -161,7 +161,10 @@ impl vendor::Peer for Peer {
             ("Direction", "incoming"),
         ]
         .into_iter()
-        .fold(sealed(url, secret), |url, (name, value)| with_query(&url, name, value));
+        .fold(
+            sealed(url, self.call.url_secret.as_ref().or(secret)),
+            |url, (name, value)| with_query(&url, name, value),
+        );
         Some(ApiRequest {
             method: Method::GET,
             url,
@@ -224,7 +227,7 @@ impl vendor::Peer for Peer {
         let kind = HeaderValue::try_from(format!("multipart/form-data; boundary={BOUNDARY}")).ok()?;
         Some(ApiRequest {
             method: Method::POST,
-            url: sealed(url, secret),
+            url: sealed(url, self.call.url_secret.as_ref().or(secret)),
             headers: HeaderMap::from_iter([(header::CONTENT_TYPE, kind)]),
             body: body.into(),
             timeout: TIMEOUT,

@@ -52,9 +52,10 @@ impl Peer {
     }
 
     fn hook(&self, url: &str, secret: Option<&Secret>, parameters: &[(&str, &str)]) -> ApiRequest {
-        let url = parameters
-            .iter()
-            .fold(sealed(url, secret), |url, (name, value)| with_query(&url, name, value));
+        let url = parameters.iter().fold(
+            sealed(url, self.call.url_secret.as_ref().or(secret)),
+            |url, (name, value)| with_query(&url, name, value),
+        );
         ApiRequest {
             method: Method::GET,
             url,

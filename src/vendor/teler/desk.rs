@@ -114,6 +114,7 @@ pub(super) fn command(call: &PeerCall, request: &HookRequest<'_>, key: Option<&S
             body: json!({ "request_id": "req_1" }).to_string(),
             order: match of_call {
                 Some("hangup") => PeerOrder::HangUp,
+                Some("transfer") => PeerOrder::Leave,
                 _ => PeerOrder::Nothing,
             },
         },

@@ -62,7 +62,7 @@ impl Peer {
     fn post(&self, url: &str, secret: Option<&Secret>, body: String) -> ApiRequest {
         ApiRequest {
             method: Method::POST,
-            url: sealed(url, secret),
+            url: sealed(url, self.call.url_secret.as_ref().or(secret)),
             headers: HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]),
             body: Bytes::from(body),
             timeout: TIMEOUT,
@@ -302,6 +302,30 @@ mod tests {
             let refusal = account.answer(r, &Answer::Busy);
             assert_eq!(peer(None).answered(refusal.body.as_bytes()), Ok(Answer::HangUp));
         });
+    }
+
+    #[test]
+    fn an_account_with_two_secrets_is_brought_both() {
+        let secrets = [("signing_secret", "s"), ("webhook_secret", "w")];
+        let account = Account::new(configured(&secrets, Config::read).0);
+        let of = |url_secret: &str| Peer {
+            call: PeerCall {
+                url_secret: Some(Secret::new(url_secret)),
+                ..peer(None).call
+            },
+            ..peer(None)
+        };
+        for (signs, stands, flow, news) in [("s", "w", true, true), ("s", "v", false, true), ("t", "w", true, false)] {
+            let (peer, secret) = (of(stands), Secret::new(signs));
+            let asked = peer.announce("/flow", Some(&secret)).unwrap();
+            with(&asked, Wall::now(), |r| {
+                assert_eq!(account.verify(r).is_ok(), flow, "{signs} {stands}")
+            });
+            let told = peer.conclude("/webhook", 7, Some(&secret)).unwrap();
+            with(&told, Wall::now(), |r| {
+                assert_eq!(account.verify(r).is_ok(), news, "{signs} {stands}")
+            });
+        }
     }
 
     #[test]

@@ -219,6 +219,7 @@ impl Desk {
                 self.over = true;
                 PeerOrder::HangUp
             }
+            "transfer" => PeerOrder::Leave,
             _ => PeerOrder::Nothing,
         }
     }

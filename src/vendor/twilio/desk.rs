@@ -57,6 +57,8 @@ pub(super) fn command(call: &PeerCall, request: &HookRequest<'_>, key: Option<&S
         path if path == format!("Calls/{}.json", call.call_sid) => match wrong(names, &[], &["Status", "Twiml"]) {
             Some(wrong) => fault(400, 20001, &wrong),
             None if form.get("Status") == Some("completed") => reply(200, PeerOrder::HangUp),
+            // Another document takes the call out of its stream.
+            None if form.get("Twiml").is_some() => reply(200, PeerOrder::Leave),
             None => reply(200, PeerOrder::Nothing),
         },
         _ => fault(404, 20404, "The requested resource was not found"),

@@ -102,6 +102,7 @@ async fn a_call_to_the_number_is_heard_both_ways_on_its_own_socket() {
             vendor,
             daemon: site.daemon.url(),
             opening: Opening::Webhook(Webhook {
+                url_secret: None,
                 signed_as: address.at("http", &hook),
                 address,
                 secret: None,
