@@ -212,7 +212,7 @@ impl Profile {
         }
     }
 
-    /// What its ear listens with, if it hears.
+    /// What its ear listens with, if it hears. Whoever opens it says whose call it is.
     pub fn ear(&self) -> Option<EarSpec> {
         self.kind.hears().then(|| EarSpec {
             backend: self.stt.clone(),
@@ -220,6 +220,7 @@ impl Profile {
             language: self.language.clone(),
             phrases: self.script.phrases(),
             free_speech: self.free_speech,
+            ..EarSpec::default()
         })
     }
 

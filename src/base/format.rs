@@ -75,6 +75,17 @@ impl Encoding {
         self.bytes(1)
     }
 
+    /// The media type without its parameters, in the case that REST clients compare it in (RFC 3551, 4856, 7587).
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Self::Ulaw => "audio/pcmu",
+            Self::Alaw => "audio/pcma",
+            Self::L16Le | Self::L16 | Self::L16Be => "audio/l16",
+            Self::G722 => "audio/g722",
+            Self::Opus => "audio/opus",
+        }
+    }
+
     /// The name frontends see.
     pub const fn name(self) -> &'static str {
         match self {

@@ -117,7 +117,7 @@ fn random() -> uuid::Uuid {
 }
 
 /// An organization. Everything a caller or operator owns belongs to exactly one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(transparent)]
 pub struct TenantId(pub i64);
 

@@ -21,6 +21,7 @@ use crate::{
     },
     media::Arrival,
     metrics,
+    speech::EarSpec,
     store::{CallRow, CallStatus},
     vendor::{Answer, CallAction, CallUpdate, Descriptor, HookKind, NUMBER_HOOK, NUMBER_STREAM, Trunk},
 };
@@ -299,7 +300,7 @@ impl Shared {
         .increment(1);
         let life = self.deps.config.stream_timeout + ring.unwrap_or_default();
         self.await_stream(now.mono, &entry, seed.call_sid.clone(), ring.unwrap_or_default());
-        self.warm(&seed.served.profile);
+        self.warm(entry.tenant, &seed.served.profile);
         let dial = ring.map(|ring| Dial {
             to: seed.customer.clone(),
             from: seed.ours.clone(),
@@ -346,8 +347,9 @@ impl Shared {
     }
 
     /// Gets speech ready while the phone still rings, on the first lane: on which the stream will land is not known yet.
-    fn warm(&self, profile: &Profile) {
-        let (ear, mouth) = (profile.ear(), profile.mouth());
+    fn warm(&self, tenant: TenantId, profile: &Profile) {
+        let ear = profile.ear().map(|spec| EarSpec { tenant, ..spec });
+        let mouth = profile.mouth();
         if ear.is_some() || mouth.is_some() {
             self.deps.speech.warm(0, ear.as_ref(), mouth.as_ref());
         }
@@ -371,6 +373,16 @@ impl Shared {
             token,
             status_url: self.hook_url(entry, HookKind::Status),
             session_id: session_id.unwrap_or_else(|| entry.call.to_string()),
+        }
+    }
+
+    /// How a vendor is told to connect a call that it did not name: its stream says which one it is.
+    pub(super) fn open_answer(&self, vendor: &Descriptor) -> Answer {
+        Answer::Stream {
+            url: format!("{}{}", self.deps.config.stream_base(), vendor.stream_path),
+            token: String::new(),
+            status_url: String::new(),
+            session_id: String::new(),
         }
     }
 

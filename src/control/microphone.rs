@@ -9,7 +9,11 @@ use super::{
 use crate::{
     agent::Profile,
     audio::ring::{self, UplinkTx},
-    base::{format::AudioFormat, ids::UtteranceId, time::Mono},
+    base::{
+        format::AudioFormat,
+        ids::{TenantId, UtteranceId},
+        time::Mono,
+    },
     metrics,
     speech::{EarHandle, EarSpec, Mouth, Speech, SpeechEvent},
     store::Sender,
@@ -61,6 +65,8 @@ impl Pace {
 /// The microphone of one call's frontends.
 #[derive(Debug)]
 pub(super) struct Desk {
+    /// Whose call it is.
+    tenant: TenantId,
     ear: Option<UplinkTx>,
     /// The language that frontends asked for, and the ear that is to know of it.
     language: Option<String>,
@@ -83,8 +89,9 @@ pub(super) struct Desk {
 
 impl Desk {
     /// A microphone that is off.
-    pub(super) const fn new() -> Self {
+    pub(super) const fn new(tenant: TenantId) -> Self {
         Self {
+            tenant,
             ear: None,
             language: None,
             handle: None,
@@ -179,6 +186,7 @@ impl Desk {
 
     fn open(&mut self, speech: &Speech, shard: usize, profile: &Profile, has_leg: bool, rate: u32) {
         let anything = || EarSpec {
+            tenant: self.tenant,
             backend: profile.stt.clone(),
             fallback: profile.stt_fallback.clone(),
             language: profile.language.clone(),
@@ -189,7 +197,8 @@ impl Desk {
         let spec = if has_leg {
             anything()
         } else {
-            profile.ear().unwrap_or_else(anything)
+            let tenant = self.tenant;
+            profile.ear().map_or_else(anything, |spec| EarSpec { tenant, ..spec })
         };
         let news = self.news_tx.get_or_insert_with(|| {
             let (tx, rx) = mpsc::channel(NEWS);
@@ -263,7 +272,7 @@ mod tests {
             stt: "fake".into(),
             ..Profile::new("human", Kind::Human)
         };
-        let mut desk = Desk::new();
+        let mut desk = Desk::new(TenantId(1));
         assert_eq!(desk.next_timeout(), None);
         // A tone that has not ended when the microphone falls silent.
         let samples = phrase(0, 100, 8000)[..800].to_vec();
@@ -298,7 +307,7 @@ mod tests {
             stt: "fake".into(),
             ..Profile::new("human", Kind::Human)
         };
-        let mut desk = Desk::new();
+        let mut desk = Desk::new(TenantId(1));
         let (mut opened, mut told, mut before) = (0, 0, Mono::ZERO);
         for n in 0..450u64 {
             let rate = rates[n as usize % rates.len()];

@@ -5,11 +5,11 @@ use crate::{
     audio::ring::{self, DownlinkRx, DownlinkTx},
     base::{
         format::{AudioFormat, Encoding},
-        ids::CallId,
+        ids::{CallId, TenantId},
     },
     media::{Arrival, LegEvent, Plan, Route},
     record::TapTx,
-    speech::{EarHandle, Mouth, Speech, SpeechEvent},
+    speech::{EarHandle, EarSpec, Mouth, Speech, SpeechEvent},
 };
 use tokio::sync::mpsc;
 
@@ -35,7 +35,13 @@ pub(super) struct Laid {
 }
 
 /// Opens what the agent needs, on the lane of the leg's shard.
-pub(super) fn lay(speech: &Speech, profile: &Profile, call: CallId, arrival: &Arrival, tap: Option<TapTx>) -> Laid {
+pub(super) fn lay(
+    speech: &Speech,
+    profile: &Profile,
+    (call, tenant): (CallId, TenantId),
+    arrival: &Arrival,
+    tap: Option<TapTx>,
+) -> Laid {
     let (events, leg) = mpsc::channel(NEWS);
     let plan = |route| Plan {
         call,
@@ -74,21 +80,22 @@ pub(super) fn lay(speech: &Speech, profile: &Profile, call: CallId, arrival: &Ar
         .map(|spec| {
             let room = inbound.rate as usize * UPLINK_SECONDS;
             let (tx, rx) = ring::uplink_of(inbound, room, Some(speech.bell(arrival.shard)));
+            let spec = EarSpec { tenant, ..spec };
             (tx, speech.open_ear(arrival.shard, spec, rx, news_tx.clone()))
         })
         .unzip();
-    let (downlink, mouth) = profile
-        .mouth()
-        .map(|spec| {
-            let (tx, rx) = downlink(outbound);
-            (rx, speech.open_mouth(arrival.shard, spec, tx, news_tx))
-        })
-        .unzip();
+    let (tx, downlink) = downlink(outbound);
+    // An agent that says nothing presses keys, which need no voice.
+    let voice = profile.mouth().unwrap_or_default();
+    let mouth = speech.open_mouth(arrival.shard, voice, tx, news_tx);
     Laid {
-        plan: plan(Route::Relay { uplink, downlink }),
+        plan: plan(Route::Relay {
+            uplink,
+            downlink: Some(downlink),
+        }),
         leg,
         speech: Some(news),
-        mouth,
+        mouth: Some(mouth),
         ear,
     }
 }

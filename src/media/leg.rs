@@ -10,6 +10,7 @@ use super::{
     reorder::{Reorder, Turn},
     tap::Tap,
     timer::{Timer, Timers},
+    tones::Tones,
 };
 use crate::{
     audio::{
@@ -110,6 +111,8 @@ pub(super) struct Leg {
     /// When `start` came.
     pub(super) began: Mono,
     pub(super) muted_uplink: bool,
+    /// What takes the place of the caller's audio, in order.
+    pub(super) tones: VecDeque<Box<Tones>>,
     /// What is being said may not be talked over.
     pub(super) protected: bool,
     pub(super) events: VecDeque<LegEvent>,
@@ -162,6 +165,7 @@ impl Leg {
             monitor: None,
             began: now,
             muted_uplink: false,
+            tones: VecDeque::new(),
             protected: false,
             events: VecDeque::with_capacity(32),
             accounts: Accounting::default(),
@@ -383,6 +387,8 @@ impl Leg {
         }
         self.retunes += 1;
         self.ingress.retune(rate);
+        // Sound of another rate would be another sound.
+        self.tones.clear();
         match &mut self.way {
             Way::None | Way::Passed { .. } => {}
             Way::Ear(up) | Way::Echo { up, .. } => up.retune(rate),
@@ -396,11 +402,26 @@ impl Leg {
         true
     }
 
-    /// Hands samples to whoever listens, with the payload that said them; the first `concealed` samples are not in it.
+    /// Hands the caller's samples to whoever listens, or what takes their place, with the payload that said them; the first
+    /// `concealed` samples are not in it.
     fn relay(&mut self, samples: &[i16], said: Option<(Encoding, &[u8])>, concealed: usize, resampled: &mut [i16]) {
+        match self.tones.pop_front() {
+            Some(tones) => self.relay_tones(tones, samples, resampled),
+            None if self.muted_uplink => self.accounts.in_dropped_unheard += samples.len() as u64,
+            None => self.hand_on(samples, said, concealed, resampled),
+        }
+    }
+
+    /// Hands samples to whoever listens.
+    pub(super) fn hand_on(
+        &mut self,
+        samples: &[i16],
+        said: Option<(Encoding, &[u8])>,
+        concealed: usize,
+        resampled: &mut [i16],
+    ) {
         match &mut self.way {
             Way::None => self.accounts.in_dropped_unheard += samples.len() as u64,
-            _ if self.muted_uplink => self.accounts.in_dropped_unheard += samples.len() as u64,
             Way::Ear(up) => self.wake_ear |= up.push(samples, said, resampled, &mut self.accounts),
             Way::Echo { up, rx, down } => {
                 let ms = samples.len() as u64 * 1000 / u64::from(self.ingress.rate());

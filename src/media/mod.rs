@@ -15,10 +15,12 @@ mod reorder;
 mod session;
 mod tap;
 mod timer;
+mod tones;
 
 pub use ingress::Scratch;
 pub use limits::Limits;
 pub use session::{Output, Session};
+pub use tones::Tones;
 
 use crate::{
     audio::ring::{DownlinkRx, UplinkTx},
@@ -119,6 +121,8 @@ pub enum LegCommand {
     },
     /// What is being said may not be talked over, or may again: the caller's voice does not cut it.
     Protect(bool),
+    /// Sound that takes the place of what the caller says, after what takes it already: an echo gives it back.
+    Tones(Box<Tones>),
     /// Copy the leg's audio for somebody who listens in, in place of who did before.
     Monitor(Box<MonitorTx>),
     /// Start or stop writing the recording's tap.

@@ -124,6 +124,7 @@ impl Session {
                 }
             }
             LegCommand::Protect(on) => self.leg.protected = on,
+            LegCommand::Tones(tones) => self.leg.tones.push_back(tones),
             LegCommand::Monitor(tx) => self.leg.monitor = Some(Monitor::new(*tx, self.leg.began)),
             LegCommand::Record(on) => {
                 if let Some(tap) = &mut self.leg.tap {

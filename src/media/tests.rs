@@ -12,6 +12,7 @@ use proptest::prelude::*;
 
 mod formats;
 mod hostile;
+mod tones;
 
 /// What went out in one drain.
 #[derive(Clone, Debug, PartialEq)]

@@ -26,7 +26,10 @@ pub use ear::Hearing;
 
 use crate::{
     audio::ring::{DownlinkTx, UplinkRx},
-    base::{doorbell::Doorbell, ids::UtteranceId},
+    base::{
+        doorbell::Doorbell,
+        ids::{TenantId, UtteranceId},
+    },
     metrics,
 };
 use bytes::Bytes;
@@ -88,6 +91,8 @@ pub enum SpeechEvent {
 /// What an ear listens with.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EarSpec {
+    /// Whose call it is: where ears share an engine, tenants take turns.
+    pub tenant: TenantId,
     /// Backend's name (`pocketsphinx`, `fake`, …).
     pub backend: String,
     /// The backend that takes over where that one fails; empty is none.

@@ -122,10 +122,10 @@ impl Line {
         let (sender, events) = mpsc::channel(256);
         let spec = EarSpec {
             backend: "pocketsphinx".to_owned(),
-            fallback: String::new(),
             language: language.to_owned(),
             phrases: phrases.iter().map(|p| (*p).to_owned()).collect(),
             free_speech,
+            ..EarSpec::default()
         };
         speech.open_ear(0, spec, audio, sender);
         Self { ring, events }

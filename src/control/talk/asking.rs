@@ -2,15 +2,21 @@
 
 use super::{Event, Talk};
 use crate::{
-    audio::tone::{Dtmf, DtmfKey},
+    agent::Kind as AgentKind,
+    audio::{
+        opus,
+        tone::{Dtmf, DtmfKey},
+    },
     base::{
         fault::{Fault, Kind},
+        format::Encoding,
         ids::CallId,
     },
     control::{
         call::{Ask, Now},
         rest,
     },
+    media::{LegCommand, Tones},
     metrics,
     vendor::{Answer, CallAction},
 };
@@ -19,6 +25,8 @@ use std::time::Duration;
 
 /// In-band keys: milliseconds of tone and of silence (ITU-T Q.24 asks for 40 of each at least).
 const KEY_MS: u32 = 100;
+/// Keys that wait to be played on a leg without a mouth, at most.
+const KEYS_WAIT: Duration = Duration::from_secs(60);
 
 /// How a call is placed.
 #[derive(Clone, Debug)]
@@ -72,7 +80,7 @@ impl Talk {
     pub(super) fn cannot_ask(&mut self, now: Now, ask: Ask) {
         let no_command = "the vendor has no such command, or its REST credentials are missing";
         let result = match &ask {
-            Ask::Digits(digits) => self.play_keys(digits),
+            Ask::Digits(digits) => self.play_keys(now, digits),
             Ask::Enhance(_) => Ok(()),
             _ => Err(Fault::client(Kind::Conflict, no_command)),
         };
@@ -83,27 +91,73 @@ impl Talk {
     }
 
     /// Keys as tones, in the caller's ear.
-    pub(super) fn play_keys(&mut self, digits: &str) -> Result<(), Fault> {
+    fn play_keys(&mut self, now: Now, digits: &str) -> Result<(), Fault> {
         const RATE: u32 = 8000;
+        if self.own.kind == AgentKind::Echo && self.line.is_some() {
+            return self.echo_keys(now, digits);
+        }
         let Some((mouth, utterance)) = self.mouth.as_ref().zip(self.call.sound()) else {
             metrics::dropped("digits", "no_caller", 1);
             let message = "the vendor sends no keys, and nothing can be played to the caller now";
             return Err(Fault::client(Kind::Conflict, message));
         };
-        let mut generator = Dtmf::new(RATE, KEY_MS, KEY_MS);
-        let mut samples = Vec::new();
-        for key in digits.chars().filter_map(DtmfKey::of) {
-            let mut tone = [0; (RATE * 2 * KEY_MS / 1000) as usize];
-            generator.press(key);
-            let n = generator.fill(&mut tone);
-            samples.extend_from_slice(&tone[..n]);
-        }
-        if mouth.play(utterance, samples, RATE, true) {
+        if mouth.play(utterance, tones(digits, RATE), RATE, true) {
             return Ok(());
         }
-        metrics::dropped("digits", "mouth_full", 1);
-        Err(Fault::client(Kind::TooMany, "too much waits to be said on this call"))
+        Err(too_much())
     }
+
+    /// The same where no mouth speaks and the caller's own audio comes back: the keys come back in its place.
+    fn echo_keys(&mut self, now: Now, digits: &str) -> Result<(), Fault> {
+        let Some((_, _, inbound)) = &self.stream else {
+            return Ok(());
+        };
+        let samples = tones(digits, inbound.rate);
+        let lasts = Duration::from_micros(samples.len() as u64 * 1_000_000 / u64::from(inbound.rate));
+        let until = self.keys_until.max(now.mono) + lasts;
+        if until.since(now.mono) > KEYS_WAIT {
+            return Err(too_much());
+        }
+        self.keys_until = until;
+        let passed_on = inbound.encoding == Encoding::Opus && self.outbound.encoding == Encoding::Opus;
+        let tones = match opus::Encoder::new(inbound.rate, 0).filter(|_| passed_on) {
+            Some(encoder) => packed(encoder, samples),
+            None => Tones::new(samples),
+        };
+        self.send_leg(LegCommand::Tones(Box::new(tones)));
+        Ok(())
+    }
+}
+
+fn too_much() -> Fault {
+    metrics::dropped("digits", "mouth_full", 1);
+    Fault::client(Kind::TooMany, "too much waits to be said on this call")
+}
+
+/// Keys as samples.
+fn tones(digits: &str, rate: u32) -> Vec<i16> {
+    let mut generator = Dtmf::new(rate, KEY_MS, KEY_MS);
+    let mut tone = vec![0; (rate * 2 * KEY_MS / 1000) as usize];
+    let mut samples = Vec::new();
+    for key in digits.chars().filter_map(DtmfKey::of) {
+        generator.press(key);
+        let n = generator.fill(&mut tone);
+        samples.extend_from_slice(&tone[..n]);
+    }
+    samples
+}
+
+/// The same in packets.
+fn packed(mut encoder: opus::Encoder, mut samples: Vec<i16>) -> Tones {
+    let frame = encoder.frame();
+    samples.resize(samples.len().next_multiple_of(frame), 0);
+    let mut packet = [0; opus::MAX_PACKET];
+    let packets = samples.chunks(frame).map(|piece| {
+        let n = encoder.encode(piece, &mut packet);
+        packet[..n].into()
+    });
+    let packets = packets.collect();
+    Tones::in_packets(samples, frame, packets)
 }
 
 fn action<'a>(ask: &'a Ask, offer: &'a Offer, dial: Option<&'a Dial>) -> Option<CallAction<'a>> {

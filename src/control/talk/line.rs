@@ -52,7 +52,8 @@ impl Talk {
             return refuse_leg(arrival.leg, 1008, "the call has its media stream", "second_stream");
         }
         let tap = self.open_recording();
-        let laid = plan::lay(&self.shared.deps.speech, &self.profile, self.entry.call, &arrival, tap);
+        let whose = (self.entry.call, self.entry.tenant);
+        let laid = plan::lay(&self.shared.deps.speech, &self.profile, whose, &arrival, tap);
         *lock(&self.entry.leg) = Some(arrival.leg.clone());
         self.line = Some(Line {
             handle: arrival.leg,

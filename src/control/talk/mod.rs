@@ -25,6 +25,7 @@ use crate::{
         fault::{Fault, Kind},
         format::AudioFormat,
         ids::{ConnectionId, MessageId, UtteranceId},
+        time::Mono,
     },
     llm::{ChatError, Piece, ToolCall},
     media::{Arrival, LegCommand, LegEvent},
@@ -130,6 +131,8 @@ pub(super) struct Talk {
     desk: Desk,
     jobs: FuturesUnordered<BoxFuture<'static, Event>>,
     muted: Mute,
+    /// When the keys have been played that are played in the place of what the caller says.
+    keys_until: Mono,
     /// The recording is stopped.
     paused: bool,
     ended: bool,
@@ -156,6 +159,7 @@ impl Talk {
             agent: profile.name.clone(),
             answer: shared.stream_answer(&entry),
         };
+        let tenant = entry.tenant;
         Self {
             offer: Arc::new(offer),
             shared,
@@ -177,8 +181,9 @@ impl Talk {
             ear: None,
             language: None,
             speech: None,
-            desk: Desk::new(),
+            desk: Desk::new(tenant),
             jobs: FuturesUnordered::new(),
+            keys_until: Mono::ZERO,
             paused: false,
             muted: Mute {
                 inbound: Some(false),
@@ -343,7 +348,8 @@ impl Talk {
 
     fn hear_frontend(&mut self, now: Now, audio: Microphone) {
         if audio.to_caller {
-            return self.desk.play(now, &mut self.call, self.mouth.as_ref(), audio);
+            let mouth = self.mouth.as_ref().filter(|_| self.profile.kind.speaks());
+            return self.desk.play(now, &mut self.call, mouth, audio);
         }
         let shard = self.line.as_ref().map_or(0, |l| l.shard);
         let speech = &self.shared.deps.speech;

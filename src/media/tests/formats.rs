@@ -274,6 +274,25 @@ fn an_echo_of_opus_makes_nothing_up_and_is_silent_when_muted() {
 }
 
 #[test]
+fn keys_take_the_place_of_the_callers_packets_and_then_the_packets_come_back_again() {
+    let mut wire = opus_echo();
+    let packets = opus_tone();
+    let mut encoder = opus::Encoder::new(48_000, 0).unwrap();
+    let mut key = [0; opus::MAX_PACKET];
+    let n = encoder.encode(&[1000; 960], &mut key);
+    let tones = Tones::in_packets(vec![1000; 960], 960, vec![key[..n].into()]);
+    let press = LegCommand::Tones(Box::new(tones));
+    wire.session.handle_command(wire.now, press, &mut wire.scratch);
+    let mut heard = Vec::new();
+    for at in 0..3 {
+        wire.hear(at, &packets[at as usize]);
+        heard.extend(wire.sent());
+        wire.now = wire.now + Duration::from_millis(20);
+    }
+    assert_eq!(heard, [key[..n].to_vec(), packets[1].clone(), packets[2].clone()]);
+}
+
+#[test]
 fn packets_of_the_mouth_reach_the_caller_untouched() {
     let opus = format(Encoding::Opus, 16_000);
     let (mut mouth, down) = downlink_of_packets(16_000, 16_000, 64, 4000);

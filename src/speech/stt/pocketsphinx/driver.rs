@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     audio::g711,
+    base::ids::TenantId,
     speech::{
         EarSpec, Hearing,
         stt::{
@@ -65,9 +66,9 @@ impl Task {
     }
 
     /// Gets a worker ready for the phrases. Free speech alone has no grammar to prepare.
-    pub(super) async fn prepare(&self, pool: &Pool) -> Result<(), PoolError> {
+    pub(super) async fn prepare(&self, tenant: TenantId, pool: &Pool) -> Result<(), PoolError> {
         if !self.plain.is_empty() {
-            pool.ask(Ask::Prepare(self.plain.clone()), Vec::new()).await?;
+            pool.ask(tenant, Ask::Prepare(self.plain.clone()), Vec::new()).await?;
         }
         Ok(())
     }
@@ -78,7 +79,7 @@ impl Task {
         if !self.plain.is_empty() {
             let again = if self.free { samples.clone() } else { Vec::new() };
             let heard = std::mem::replace(&mut samples, again);
-            match pool.ask(Ask::Phrase(self.plain.clone()), heard).await? {
+            match pool.ask(spec.tenant, Ask::Phrase(self.plain.clone()), heard).await? {
                 Reply::Phrase { index, deficit } => {
                     tracing::debug!(deficit, "speech was taken for a phrase");
                     let phrase = self.index.get(index).and_then(|at| spec.phrases.get(*at));
@@ -91,7 +92,7 @@ impl Task {
         if !self.free {
             return Ok(None);
         }
-        match pool.ask(Ask::Words, samples).await? {
+        match pool.ask(spec.tenant, Ask::Words, samples).await? {
             Reply::Words(words) => Ok(Some(words)),
             _ => Ok(None),
         }
@@ -111,7 +112,7 @@ fn give_grain(samples: &mut [i16]) {
 /// Hears to the end of the audio.
 pub(super) async fn session(pool: &Pool, spec: &EarSpec, hearing: &mut Hearing) -> Result<(), SttError> {
     let task = Task::of(spec)?;
-    match task.prepare(pool).await {
+    match task.prepare(spec.tenant, pool).await {
         Ok(()) => hearing.ready().await,
         Err(PoolError::Full) => {
             return Err(SttError::Lost(CROWDED.to_owned()));
@@ -143,10 +144,10 @@ mod tests {
     fn spec(language: &str, phrases: &[&str], free_speech: bool) -> EarSpec {
         EarSpec {
             backend: "pocketsphinx".to_owned(),
-            fallback: String::new(),
             language: language.to_owned(),
             phrases: phrases.iter().map(|p| (*p).to_owned()).collect(),
             free_speech,
+            ..EarSpec::default()
         }
     }
 

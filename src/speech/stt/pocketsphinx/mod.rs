@@ -11,6 +11,7 @@ mod pool;
 mod proto;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod words;
 mod worker;
 
@@ -49,7 +50,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
 struct Config {
     /// Worker processes.
     workers: usize,
-    /// Utterances of all calls that wait for a worker at most.
+    /// Utterances of all calls that wait for a worker at most; tenants take turns.
     queue: usize,
     /// Shared library: a name for the system's loader, or a path.
     library: String,
@@ -142,10 +143,10 @@ impl Stt for Lane {
 
     fn warm(&self, spec: &EarSpec) {
         if let Ok(task) = Task::of(spec) {
-            let pool = Arc::clone(self.pool());
+            let (pool, tenant) = (Arc::clone(self.pool()), spec.tenant);
             tokio::task::spawn_local(async move {
                 // What goes wrong is told to the ear, when it opens.
-                let _ = task.prepare(&pool).await;
+                let _ = task.prepare(tenant, &pool).await;
             });
         }
     }

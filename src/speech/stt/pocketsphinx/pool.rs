@@ -3,13 +3,21 @@
 use super::{
     Config,
     proto::{Ask, RATE, Reply, Setup, frame},
+    turns::{Entered, Turns},
 };
-use crate::metrics;
-use std::{io, process::Stdio, sync::Arc, thread, time::Duration};
+use crate::{base::ids::TenantId, metrics};
+use std::{
+    io,
+    pin::pin,
+    process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
-    sync::{Mutex, mpsc, oneshot},
+    sync::{Notify, oneshot},
     time::{Instant, timeout_at},
 };
 
@@ -27,7 +35,7 @@ const ENVIRONMENT: [&str; 2] = ["PATH", "LD_LIBRARY_PATH"];
 struct Job {
     ask: Ask,
     samples: Vec<i16>,
-    reply: oneshot::Sender<Result<Reply, String>>,
+    reply: oneshot::Sender<Result<Reply, PoolError>>,
 }
 
 /// Why a question was not answered.
@@ -39,50 +47,107 @@ pub(super) enum PoolError {
     Lost(String),
 }
 
+/// What waits for a worker, and who waits for that.
+#[derive(Debug)]
+struct Queue {
+    /// `None` once nobody asks any longer.
+    turns: Mutex<Option<Turns<Job>>>,
+    filled: Notify,
+}
+
+impl Queue {
+    fn with<T>(&self, act: impl FnOnce(&mut Option<Turns<Job>>) -> T) -> T {
+        act(&mut self.turns.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Lets a question wait, in the place of another where that is fairer.
+    fn push(&self, tenant: TenantId, job: Job) -> Result<(), PoolError> {
+        let displaced = match self.with(|turns| turns.as_mut().map(|turns| turns.push(tenant, job))) {
+            None => return Err(PoolError::Lost(GONE.to_owned())),
+            Some(Entered::Full(_)) => return Err(PoolError::Full),
+            Some(Entered::Waits) => None,
+            Some(Entered::Displaced(job)) => Some(job),
+        };
+        self.filled.notify_one();
+        if let Some(job) = displaced {
+            // Whoever asked may have left.
+            let _ = job.reply.send(Err(PoolError::Full));
+        }
+        Ok(())
+    }
+
+    /// The next question; `None` once there is none and nobody asks any longer.
+    async fn next(&self) -> Option<Job> {
+        loop {
+            let mut filled = pin!(self.filled.notified());
+            // What comes from here on is not missed.
+            filled.as_mut().enable();
+            match self.with(|turns| turns.as_mut().map(Turns::pop)) {
+                None => return None,
+                Some(Some(job)) => return Some(job),
+                Some(None) => filled.await,
+            }
+        }
+    }
+
+    fn close(&self) {
+        self.with(Option::take);
+        self.filled.notify_waiters();
+    }
+}
+
 /// The workers and the queue in front of them. They end with the last handle.
 ///
-/// Ears are served in turn: each asks one question at a time and comes behind all who wait when it asks the next.
+/// Tenants are served in turn, and so are the ears of each: an ear asks one question at a time and comes behind all of its tenant's
+/// who wait when it asks the next.
 #[derive(Debug)]
 pub(super) struct Pool {
-    jobs: mpsc::Sender<Job>,
+    queue: Arc<Queue>,
 }
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+/// Said where no worker is left.
+const GONE: &str = "the recognition workers are gone";
 
 impl Pool {
     /// Starts a thread that keeps the workers.
     pub(super) fn start(config: Config) -> Self {
-        let (jobs, queue) = mpsc::channel(config.queue);
+        let queue = Arc::new(Queue {
+            turns: Mutex::new(Some(Turns::new(config.queue))),
+            filled: Notify::new(),
+        });
+        let jobs = Arc::clone(&queue);
         let work = move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let Ok(runtime) = runtime else { return };
-            let queue = Arc::new(Mutex::new(queue));
-            let keepers = (0..config.workers).map(|_| Keeper::new(config.clone(), Arc::clone(&queue)).run());
-            runtime.block_on(futures_util::future::join_all(keepers));
+            if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                let keepers = (0..config.workers).map(|_| Keeper::new(config.clone(), Arc::clone(&jobs)).run());
+                runtime.block_on(futures_util::future::join_all(keepers));
+            }
+            jobs.close();
         };
         if let Err(error) = thread::Builder::new().name("stt-pool".to_owned()).spawn(work) {
             tracing::error!(%error, "no thread for recognition workers");
+            queue.close();
         }
-        Self { jobs }
+        Self { queue }
     }
 
-    /// Asks the next worker that is free.
-    pub(super) async fn ask(&self, ask: Ask, samples: Vec<i16>) -> Result<Reply, PoolError> {
+    /// Asks the next worker that is free when it is the tenant's turn.
+    pub(super) async fn ask(&self, tenant: TenantId, ask: Ask, samples: Vec<i16>) -> Result<Reply, PoolError> {
         let (reply, answer) = oneshot::channel();
-        let job = Job { ask, samples, reply };
-        self.jobs.try_send(job).map_err(|e| match e {
-            mpsc::error::TrySendError::Full(_) => PoolError::Full,
-            mpsc::error::TrySendError::Closed(_) => PoolError::Lost("the recognition workers are gone".to_owned()),
-        })?;
-        match answer.await {
-            Ok(outcome) => outcome.map_err(PoolError::Lost),
-            Err(_) => Err(PoolError::Lost("the recognition workers are gone".to_owned())),
-        }
+        self.queue.push(tenant, Job { ask, samples, reply })?;
+        answer.await.unwrap_or_else(|_| Err(PoolError::Lost(GONE.to_owned())))
     }
 }
 
 /// Keeps one worker process, for ever.
 struct Keeper {
     config: Config,
-    queue: Arc<Mutex<mpsc::Receiver<Job>>>,
+    queue: Arc<Queue>,
     worker: Option<Worker>,
     /// Why the last start failed, and when.
     cooling: Option<(Instant, String)>,
@@ -100,7 +165,7 @@ enum Failure {
 }
 
 impl Keeper {
-    fn new(config: Config, queue: Arc<Mutex<mpsc::Receiver<Job>>>) -> Self {
+    fn new(config: Config, queue: Arc<Queue>) -> Self {
         Self {
             config,
             queue,
@@ -115,13 +180,12 @@ impl Keeper {
             if self.worker.is_none() && self.cooling.is_none() {
                 let _ = self.prepare().await;
             }
-            let job = self.queue.lock().await.recv().await;
-            let Some(job) = job else { return };
+            let Some(job) = self.queue.next().await else { return };
             if job.reply.is_closed() {
                 continue;
             }
             let outcome = self.answer(&job).await;
-            let _ = job.reply.send(outcome);
+            let _ = job.reply.send(outcome.map_err(PoolError::Lost));
         }
     }
 

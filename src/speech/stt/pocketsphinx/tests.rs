@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     audio::{ring, tone::Sine},
+    base::ids::TenantId,
     speech::{self, EarSpec, Speech, SpeechEvent, stt::Engine},
 };
 use std::{
@@ -15,6 +16,9 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
+
+/// The tenant of most tests.
+const ALONE: TenantId = TenantId(1);
 
 struct Bench {
     folder: tempfile::TempDir,
@@ -45,7 +49,9 @@ fn config(script: &str, patience: Duration) -> Config {
 
 impl Bench {
     async fn ask(&self) -> Result<Reply, PoolError> {
-        self.pool.ask(Ask::Phrase(vec!["yes".to_owned()]), vec![0; 160]).await
+        self.pool
+            .ask(ALONE, Ask::Phrase(vec!["yes".to_owned()]), vec![0; 160])
+            .await
     }
 
     fn pids(&self) -> Vec<String> {
@@ -86,7 +92,7 @@ async fn a_worker_that_hangs_is_killed_and_its_speech_given_up_in_time() {
     let b = bench(&format!("{READY}; exec sleep 60"));
     let limit = Duration::from_millis(300) + Duration::from_secs(2);
     let began = Instant::now();
-    let Err(PoolError::Lost(message)) = b.pool.ask(Ask::Words, vec![0; 8000]).await else {
+    let Err(PoolError::Lost(message)) = b.pool.ask(ALONE, Ask::Words, vec![0; 8000]).await else {
         panic!("nobody could answer")
     };
     assert!(message.contains("hung"), "{message}");
@@ -169,6 +175,52 @@ async fn more_than_the_queue_holds_is_refused_at_once() {
 }
 
 #[tokio::test]
+async fn a_tenant_with_many_questions_does_not_keep_anothers_waiting_behind_them() {
+    // The worker is ready once everybody waits, and answers whatever comes.
+    let folder = tempfile::tempdir().unwrap();
+    let go = folder.path().join("go");
+    // The answers are numbered, so that each tells whose turn it was.
+    let answers = [0, 1, 2, 3, 4, 5].map(|n| ANSWER.replace("\"index\":0", &format!("\"index\":{n}")));
+    let answers = answers.join("; ");
+    let script = format!(
+        "while [ ! -e {} ]; do sleep 0.01; done; {READY}; {answers}; exec sleep 60",
+        go.display()
+    );
+    let pool = Pool::start(Config {
+        queue: 6,
+        ..config(&script, Duration::from_secs(10))
+    });
+    let done = Mutex::new(Vec::new());
+    let ask = async |tenant: TenantId, name: &'static str| {
+        let outcome = pool.ask(tenant, Ask::Words, vec![0; 160]).await;
+        let turn = match outcome {
+            Ok(Reply::Phrase { index, .. }) => Some(index),
+            _ => None,
+        };
+        done.lock().unwrap().push((turn, name));
+    };
+    let (many, few) = (TenantId(1), TenantId(2));
+    let begin = async { std::fs::write(&go, "").unwrap() };
+    tokio::join!(
+        ask(many, "m1"),
+        ask(many, "m2"),
+        ask(many, "m3"),
+        ask(many, "m4"),
+        ask(many, "m5"),
+        ask(many, "m6"),
+        // For these two, two of the others are told that there is no room.
+        ask(few, "f1"),
+        ask(few, "f2"),
+        begin,
+    );
+    let mut done = done.into_inner().unwrap();
+    done.sort();
+    let order: Vec<_> = done.iter().map(|(_, name)| *name).collect();
+    assert_eq!(order, ["m5", "m6", "m1", "f1", "m2", "f2", "m3", "m4"]);
+    assert!(done[1].0.is_none() && done[2].0 == Some(0), "{done:?}");
+}
+
+#[tokio::test]
 async fn a_worker_that_cannot_start_is_not_tried_again_at_once() {
     let b = bench(r#"echo '{"failed":"no engine here"}'"#);
     for _ in 0..5 {
@@ -189,12 +241,12 @@ async fn a_worker_command_that_is_no_program_is_named() {
         patience: Duration::from_secs(1),
         worker_command: vec!["/nowhere/sidetone".to_owned()],
     };
-    let Err(PoolError::Lost(message)) = Pool::start(config.clone()).ask(Ask::Words, Vec::new()).await else {
+    let Err(PoolError::Lost(message)) = Pool::start(config.clone()).ask(ALONE, Ask::Words, Vec::new()).await else {
         panic!("there is no such program")
     };
     assert!(message.contains("/nowhere/sidetone"), "{message}");
     config.worker_command = vec!["/bin/true".to_owned()];
-    let Err(PoolError::Lost(message)) = Pool::start(config).ask(Ask::Words, Vec::new()).await else {
+    let Err(PoolError::Lost(message)) = Pool::start(config).ask(ALONE, Ask::Words, Vec::new()).await else {
         panic!("it says nothing")
     };
     assert!(message.contains("crashed"), "{message}");
