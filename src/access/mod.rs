@@ -109,6 +109,8 @@ pub struct Access {
     tokens: jwt::Verifier,
     keys: apikey::Keys,
     failures: limit::Strikes,
+    /// Webhooks that prove nothing, apart: who forges a vendor's requests must not shut out people behind the same address.
+    forgeries: limit::Strikes,
     requests: limit::Buckets<TenantId>,
     anonymous: Option<Identity>,
 }
@@ -127,6 +129,7 @@ impl Access {
             tokens: config.verifier(),
             keys: apikey::Keys::new(&config.keys),
             failures: limit::Strikes::new(unless_dev(config.failures), config.block),
+            forgeries: limit::Strikes::new(unless_dev(config.failures), config.block),
             requests: limit::Buckets::new(unless_dev(config.requests)),
             anonymous: dev.then(|| Identity {
                 tenant: TenantId(1),
@@ -166,10 +169,11 @@ impl Access {
         self.requests.take(tenant, now)
     }
 
-    /// Counts a failure that another check found, such as a webhook's bad signature. `Some` when the address is blocked.
-    pub fn strike(&self, address: IpAddr, now: Mono) -> Option<Duration> {
-        self.failures.strike(address, now);
-        self.failures.blocked(address, now)
+    /// Counts a webhook that has not proven itself: ask only after its proof was looked at, since a vendor may share the address
+    /// of whoever passes for it. `Some` says how long such ones are told to stay away; credentials are counted apart.
+    pub fn forged(&self, address: IpAddr, now: Mono) -> Option<Duration> {
+        self.forgeries.strike(address, now);
+        self.forgeries.blocked(address, now)
     }
 }
 
@@ -205,6 +209,22 @@ mod tests {
         let bad = Some(Credential::bearer("nonsense"));
         let got = gate(true).identify(bad, IpAddr::from([127, 0, 0, 1]), Mono::ZERO, Wall::default());
         assert_eq!(got, Err(Denied::Bad("parts")));
+    }
+
+    #[test]
+    fn forged_webhooks_and_bad_credentials_are_counted_apart() {
+        let gate = gate(false);
+        let (ip, now) = (IpAddr::from([192, 0, 2, 1]), Mono::from_millis(1000));
+        let told = (0..50).filter_map(|_| gate.forged(ip, now)).count();
+        assert_eq!(told, 30, "all beyond the first twenty");
+        let ask = || gate.identify(Some(Credential::Key("sk_x")), ip, now, Wall::default());
+        for n in 0..21 {
+            assert_eq!(ask(), Err(Denied::Bad("key")), "{n}");
+        }
+        assert!(matches!(ask(), Err(Denied::Blocked(_))));
+        let other = IpAddr::from([192, 0, 2, 2]);
+        (0..21).for_each(|_| drop(gate.identify(Some(Credential::Key("sk_x")), other, now, Wall::default())));
+        assert_eq!(gate.forged(other, now), None);
     }
 
     #[test]

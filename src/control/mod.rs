@@ -8,10 +8,10 @@ use crate::{
         fault::{Fault, Kind, Origin},
         format::AudioFormat,
         ids::{CallId, ConnectionId, MessageId, TenantId},
-        phone::e164,
+        phone::{e164, is_e164},
     },
     bus::Bus,
-    llm::Llm,
+    llm::{Llm, scripted::Script},
     media::{Arrival, monitor::MonitorRx},
     metrics,
     net::client::HttpClient,
@@ -39,8 +39,6 @@ mod place;
 mod plan;
 mod rest;
 mod roster;
-mod route;
-mod survivors;
 mod talk;
 /// The update with its numbers in the one form in which numbers are compared, kept and shown: some vendors leave the plus
 /// sign out.
@@ -59,22 +57,25 @@ mod waterfall;
 
 pub use admission::Strain;
 pub use config::{Config, Number, StrainLimits, ToolHosts};
-pub use roster::{Agent, AgentSpec, Line, NumberSpec};
+pub use roster::{Agent, AgentSpec, Line, NUMBER_STATUSES, NumberSpec};
 
 use begin::Begun;
 use call::{Done, Words};
 use directory::{Directory, Entry};
 use pending::Pending;
 use roster::Roster;
-use route::{Elsewhere, Order};
 use talk::{Clock, Command};
 
 /// How long whoever asks waits for a commit before they are told to try again.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The same where the vendor is asked first.
 const LONG_PATIENCE: Duration = Duration::from_secs(60);
+/// Longest text said to a caller at once, in bytes.
+const MAX_TEXT: usize = 4000;
 /// Calls that are being rejected at once; more ring until their vendor gives up.
 const MAX_REJECTIONS: usize = 64;
+/// Keys sent at once.
+const MAX_DIGITS: usize = 64;
 /// Streams that may wait for the control plane.
 const MAX_ARRIVALS: usize = 1024;
 /// How long stopped calls may take to close their records.
@@ -139,8 +140,6 @@ struct Shared {
     clock: Clock,
     /// Bounds the rejections that are on their way to vendors.
     rejections: Arc<Semaphore>,
-    /// Where calls of other nodes were found.
-    elsewhere: Elsewhere,
 }
 
 /// The control plane. Cheap to clone.
@@ -249,16 +248,10 @@ impl Control {
             replies: Replies::default(),
             clock,
             rejections: Arc::new(Semaphore::new(MAX_REJECTIONS)),
-            elsewhere: Elsewhere::default(),
         });
         let (arrivals, inbox) = mpsc::channel(MAX_ARRIVALS);
         let control = Self { shared, arrivals };
-        let shared = Arc::downgrade(&control.shared);
-        tokio::spawn(begin::take_arrivals(shared.clone(), inbox));
-        if let Some(peers) = control.shared.deps.bus.peers() {
-            tokio::spawn(route::serve(shared.clone(), control.arrivals.clone(), peers.clone()));
-            tokio::spawn(survivors::watch(shared, peers.clone()));
-        }
+        tokio::spawn(begin::take_arrivals(Arc::downgrade(&control.shared), inbox));
         Ok(control)
     }
 
@@ -284,9 +277,6 @@ impl Control {
         let call_sid = update.call_sid.clone();
         let known = self.shared.known(vendor, &update, line.as_deref()).is_some()
             || self.shared.has_ended(vendor, &call_sid, line.as_deref());
-        if !known && let Some(answer) = self.news_elsewhere(vendor, &update, line.as_deref(), true).await {
-            return answer;
-        }
         let called = line
             .clone()
             .or_else(|| self.shared.roster.called(vendor.name, &update.to));
@@ -316,10 +306,7 @@ impl Control {
         simulated_for: Option<TenantId>,
     ) -> Result<Answer, Fault> {
         let called = update.to.clone();
-        let entry = match self
-            .shared
-            .find_or_begin(vendor, &update, line.clone(), simulated_for)?
-        {
+        let entry = match self.shared.find_or_begin(vendor, &update, line, simulated_for)? {
             Begun::Entry(entry) => entry,
             Begun::Busy => return Ok(Answer::Busy),
             Begun::Nobody => {
@@ -328,32 +315,26 @@ impl Control {
                 return Ok(Answer::HangUp);
             }
         };
-        match self.connect(&entry, update.clone()).await? {
-            // The same webhook at two nodes at once: the other's call is the one on record.
-            Answer::HangUp => {
-                let elsewhere = self.news_elsewhere(vendor, &update, line.as_deref(), true).await;
-                elsewhere.unwrap_or(Ok(Answer::HangUp))
-            }
-            answer => Ok(answer),
-        }
-    }
-
-    /// Tells a call of ours that it was announced, and says how its vendor is to connect it.
-    async fn connect(&self, entry: &Arc<Entry>, update: CallUpdate) -> Result<Answer, Fault> {
-        let mut refusal = Refusal(Some(entry));
-        let told = self.tell_vendor_news(entry, update).await;
+        let mut refusal = Refusal(Some(&entry));
+        let told = self.tell_vendor_news(&entry, update).await;
         if told.as_ref().map_or_else(|f| f.kind == Kind::Conflict, |()| true) {
             refusal.0 = None;
         }
         drop(refusal);
         match told {
             Ok(()) if entry.show().is_some_and(|c| c.row.status != CallStatus::Ended) => {
-                Ok(self.shared.stream_answer(entry))
+                Ok(self.shared.stream_answer(&entry))
             }
             Ok(()) => Ok(Answer::HangUp),
             Err(fault) if fault.kind == Kind::Conflict => Ok(Answer::HangUp),
             Err(fault) => Err(fault),
         }
+    }
+
+    /// The answer to a request that names no call, where streams that nobody announced are taken: the stream will name it.
+    pub fn unnamed(&self, vendor: &'static Descriptor) -> Option<Answer> {
+        let taken = self.shared.deps.config.accept_unannounced && !vendor.stream_path.is_empty();
+        taken.then(|| self.shared.open_answer(vendor))
     }
 
     /// News of a call from its vendor. Repeated and late news change nothing.
@@ -373,12 +354,6 @@ impl Control {
         line: Option<Arc<Line>>,
     ) -> Result<(), Fault> {
         let known = self.shared.known(vendor, &update, line.as_deref());
-        if known.is_none()
-            && !self.shared.has_ended(vendor, &update.call_sid, line.as_deref())
-            && let Some(told) = self.news_elsewhere(vendor, &update, line.as_deref(), false).await
-        {
-            return told.map(drop);
-        }
         let worth_a_record = update.inbound && !matches!(update.news, CallNews::Other | CallNews::StreamFailed);
         let entry = match known {
             Some(entry) => entry,
@@ -406,7 +381,7 @@ impl Control {
 
     /// Places a call. Returns once the vendor has taken it.
     pub async fn dial(&self, tenant: TenantId, request: DialRequest) -> Result<CallRow, Fault> {
-        route::check_dialable(&request.to)?;
+        check_dialable(&request.to)?;
         let entry = self.shared.place(tenant, &request)?;
         self.ask(&entry, LONG_PATIENCE, Command::WhenDialed).await?;
         shown_row(&entry)
@@ -414,48 +389,66 @@ impl Control {
 
     /// Stops the audio of a call at the relay, or lets it pass again; a direction that is `None` stays as it is.
     pub async fn mute(&self, tenant: TenantId, id: &str, mute: Mute) -> Result<Mute, Fault> {
-        let Mute { inbound, outbound } = mute;
-        self.order(tenant, id, Order::Mute { inbound, outbound }).await?.mute()
+        let entry = self.find(tenant, id).await?;
+        let (told, answer) = oneshot::channel();
+        self.send(&entry, Command::Mute(mute, told)).await?;
+        answer.await.map_err(|_| gone())
     }
 
     /// Stops the recording of a call, or lets it go on. What is said meanwhile is silence in the file.
     pub async fn record(&self, tenant: TenantId, id: &str, on: bool) -> Result<(), Fault> {
-        self.order(tenant, id, Order::Record(on)).await.map(drop)
+        let entry = self.find(tenant, id).await?;
+        let (done, answer) = oneshot::channel();
+        self.send(&entry, Command::Record(on, done)).await?;
+        answer.await.map_err(|_| gone())?
     }
 
     /// Drops what is queued at the vendor of the media socket of that id, or one chunk of it where the vendor can tell them apart.
     pub async fn silence(&self, tenant: TenantId, connection: &str, what: Silence) -> Result<(), Fault> {
-        self.order(tenant, connection, Order::silence(what)).await.map(drop)
+        let calls = self.shared.directory.of_tenant(tenant);
+        let call = calls
+            .iter()
+            .find(|c| c.connection.is_some_and(|id| id.as_str() == connection));
+        let call = call.ok_or_else(|| Fault::not_found("stream"))?;
+        let entry = self.find(tenant, call.row.call_id.as_str()).await?;
+        self.send(&entry, Command::Silence(what)).await
     }
 
     /// Sends keys to the far end of a call: by the vendor's command, else as tones in the caller's ear.
     pub async fn digits(&self, tenant: TenantId, id: &str, digits: String) -> Result<(), Fault> {
-        self.order(tenant, id, Order::Digits(digits)).await.map(drop)
+        let known = |c: char| c.is_ascii_digit() || matches!(c, '*' | '#' | 'A'..='D');
+        if digits.is_empty() || digits.len() > MAX_DIGITS || !digits.chars().all(known) {
+            let message = format!("digits are 1 to {MAX_DIGITS} of 0-9, *, #, A-D");
+            return Err(Fault::client(Kind::Invalid, message));
+        }
+        let entry = self.find(tenant, id).await?;
+        self.ask(&entry, LONG_PATIENCE, |done| Command::Digits(digits, done))
+            .await
     }
 
     /// Hands a call to a number, which ends our part of it. Returns once the vendor has taken the order.
     pub async fn transfer(&self, tenant: TenantId, id: &str, to: String) -> Result<(), Fault> {
-        self.order(tenant, id, Order::Transfer(to)).await.map(drop)
+        check_dialable(&to)?;
+        let entry = self.find(tenant, id).await?;
+        self.ask(&entry, LONG_PATIENCE, |done| Command::Transfer(to, done))
+            .await
     }
 
     /// A person takes a call from its agent, which falls silent and listens on. Taking a call that a person has succeeds.
     pub async fn take_over(&self, tenant: TenantId, id: &str, by: String) -> Result<CallRow, Fault> {
-        self.change(tenant, id, Order::Person { takes: true, by }).await
+        self.change_hands(tenant, id, true, by).await
     }
 
     /// A person hands a call back to its agent, which knows what was said meanwhile.
     pub async fn hand_back(&self, tenant: TenantId, id: &str, by: String) -> Result<CallRow, Fault> {
-        self.change(tenant, id, Order::Person { takes: false, by }).await
+        self.change_hands(tenant, id, false, by).await
     }
 
-    /// Carries an order out and returns the call's record as it is then.
-    async fn change(&self, tenant: TenantId, id: &str, order: Order) -> Result<CallRow, Fault> {
-        let here = self.shared.directory.find(tenant, id);
-        self.order(tenant, id, order).await?;
-        match here {
-            Some(entry) => shown_row(&entry),
-            None => self.stored(tenant, id).await,
-        }
+    async fn change_hands(&self, tenant: TenantId, id: &str, takes: bool, by: String) -> Result<CallRow, Fault> {
+        let entry = self.find(tenant, id).await?;
+        self.ask(&entry, PATIENCE, |done| Command::Person { takes, by, done })
+            .await?;
+        shown_row(&entry)
     }
 
     /// What the vendor tells of a call, live or ended. Either id.
@@ -467,26 +460,38 @@ impl Control {
 
     /// Ends a call, at the vendor too. Either id. Ending an ended call succeeds.
     pub async fn hang_up(&self, tenant: TenantId, id: &str) -> Result<CallRow, Fault> {
-        let fault = match self.change(tenant, id, Order::HangUp).await {
-            Err(fault) if matches!(fault.kind, Kind::NotFound | Kind::Unavailable) => fault,
-            done => return done,
-        };
-        let row = self.stored(tenant, id).await?;
-        match row.status {
-            CallStatus::Ended => Ok(row),
-            _ => Err(fault),
+        if let Some(entry) = self.shared.directory.find(tenant, id) {
+            self.ask(&entry, LONG_PATIENCE, Command::HangUp).await?;
+            return shown_row(&entry);
         }
+        self.call(tenant, id).await.map(|call| call.row)
     }
 
     /// Says something to the caller. Returns once it is queued; `News::MessageStatus` tells when it is durable and when it was heard.
     pub async fn say(&self, tenant: TenantId, id: &str, say: Say) -> Result<MessageId, Fault> {
+        let text = say.text.trim();
+        if text.is_empty() {
+            return Err(Fault::client(
+                Kind::Invalid,
+                "there is nothing to say: message is empty",
+            ));
+        }
+        if text.len() > MAX_TEXT {
+            return Err(Fault::client(
+                Kind::TooLarge,
+                format!("message is longer than {MAX_TEXT} bytes"),
+            ));
+        }
+        let entry = self.find(tenant, id).await?;
         let words = Words {
-            text: say.text.trim().to_owned(),
+            text: text.to_owned(),
             language: Some(say.language).filter(|l| !l.is_empty() && l != "auto"),
             client_ref: say.client_ref,
             sender_name: say.sender_name,
         };
-        self.order(tenant, id, Order::say(words)).await?.message()
+        let (told, answer) = oneshot::channel();
+        self.send(&entry, Command::Say(Box::new(words), told)).await?;
+        answer.await.map_err(|_| gone())?
     }
 
     /// A person moves the call: `Answered`, `InProgress`, or `Ended` (which hangs up).
@@ -494,24 +499,25 @@ impl Control {
         if status == CallStatus::Ended {
             return self.hang_up(tenant, id).await.map(drop);
         }
-        let order = Order::Move(status.as_str().to_owned());
-        self.order(tenant, id, order).await.map(drop)
+        let entry = self.find(tenant, id).await?;
+        self.ask(&entry, PATIENCE, |done| Command::SetStatus(status, done))
+            .await
     }
 
     /// A frontend wants the call understood in this language (BCP 47). `News::Fault` tells of a recogniser that cannot.
     pub async fn listen_in(&self, tenant: TenantId, id: &str, language: String) -> Result<(), Fault> {
-        self.order(tenant, id, Order::Language(language)).await.map(drop)
+        let entry = self.find(tenant, id).await?;
+        self.send(&entry, Command::Language(language)).await
     }
 
     /// Audio from a frontend. Never waits; a full queue drops the audio and counts it.
     pub fn microphone(&self, tenant: TenantId, id: &str, audio: Microphone) -> Result<(), Fault> {
-        match self.shared.directory.find(tenant, id) {
-            Some(entry) => {
-                route::hear(&entry, audio);
-                Ok(())
-            }
-            None => self.pass_on_microphone(tenant, id, &audio),
+        let entry = self.shared.directory.find(tenant, id);
+        let entry = entry.ok_or_else(|| Fault::not_found("call"))?;
+        if entry.microphone.try_send(Box::new(audio)).is_err() {
+            metrics::dropped("frontend_audio", "queue_full", 1);
         }
+        Ok(())
     }
 
     /// The live call of that id, either one.
@@ -521,7 +527,7 @@ impl Control {
 
     /// Listens in on a call that streams: its audio both ways from now on, in place of who listened before.
     pub async fn listen(&self, tenant: TenantId, id: &str) -> Result<Listening, Fault> {
-        let entry = self.find(tenant, id)?;
+        let entry = self.find(tenant, id).await?;
         let (told, answer) = oneshot::channel();
         self.send(&entry, Command::Listen(told)).await?;
         answer.await.map_err(|_| gone())?
@@ -533,26 +539,44 @@ impl Control {
         own.or_else(|| self.shared.deps.agents.get(name).cloned())
     }
 
+    /// The rules of an agent of the tenant's: of the one of that name, else of the most recent one that has some, else of the
+    /// default one.
+    pub fn script(&self, tenant: TenantId, agent: Option<&str>) -> Arc<Script> {
+        let named = agent.and_then(|name| self.agent_of_call(tenant, name));
+        let recent = self.shared.roster.agents(tenant);
+        let recent = recent.iter().rev().filter_map(|agent| agent.profile.clone());
+        let default = self
+            .shared
+            .deps
+            .agents
+            .get(&self.shared.deps.config.default_agent)
+            .cloned();
+        let scripts = named
+            .into_iter()
+            .chain(recent)
+            .chain(default)
+            .map(|profile| profile.script.clone());
+        scripts
+            .into_iter()
+            .find(|script| !script.is_empty())
+            .unwrap_or_default()
+    }
+
     /// A call by either id: as it stands while it lives, else as it is stored.
     pub async fn call(&self, tenant: TenantId, id: &str) -> Result<LiveCall, Fault> {
         if let Some(live) = self.shared.directory.find(tenant, id).and_then(|e| e.show()) {
             return Ok(live);
         }
-        let mut call = [route::on_record(self.stored(tenant, id).await?)];
-        if call[0].row.status != CallStatus::Ended {
-            self.add_live(tenant, Some(id), &mut call).await;
-        }
-        let [call] = call;
-        Ok(call)
-    }
-
-    /// A call's record as it is stored.
-    async fn stored(&self, tenant: TenantId, id: &str) -> Result<CallRow, Fault> {
         let row = self.shared.deps.store.call(tenant, id).await?;
-        row.ok_or_else(|| Fault::not_found("call"))
+        let row = row.ok_or_else(|| Fault::not_found("call"))?;
+        Ok(LiveCall {
+            row,
+            connection: None,
+            stream: None,
+        })
     }
 
-    /// Live calls of a tenant on this node, newest first.
+    /// Live calls of a tenant, newest first.
     pub fn active(&self, tenant: TenantId) -> Vec<LiveCall> {
         self.shared.directory.of_tenant(tenant)
     }
@@ -595,18 +619,25 @@ impl Control {
         let mut tasks = directory.watch_tasks();
         let mut live = directory.watch_live();
         if timeout(limit, live.wait_for(|n| *n == 0)).await.is_err() {
-            for entry in directory.all() {
-                let _ = entry.commands.send(Command::Interrupt).await;
-            }
+            let all = directory.all();
+            // A call that takes nothing any more holds up none of the others.
+            let told = all
+                .iter()
+                .map(|e| timeout(LAST_WORDS, e.commands.send(Command::Interrupt)));
+            futures_util::future::join_all(told).await;
         }
         let _ = timeout(LAST_WORDS, tasks.wait_for(|n| *n == 0)).await;
     }
 
-    fn find(&self, tenant: TenantId, id: &str) -> Result<Arc<Entry>, Fault> {
-        self.shared
-            .directory
-            .find(tenant, id)
-            .ok_or_else(|| Fault::not_found("call"))
+    /// A tenant's live call. One that has ended can be asked for nothing; a foreign one and one that never was are not found.
+    async fn find(&self, tenant: TenantId, id: &str) -> Result<Arc<Entry>, Fault> {
+        if let Some(entry) = self.shared.directory.find(tenant, id) {
+            return Ok(entry);
+        }
+        match self.shared.deps.store.call(tenant, id).await? {
+            Some(row) if row.status == CallStatus::Ended => Err(gone()),
+            _ => Err(Fault::not_found("call")),
+        }
     }
 
     async fn send(&self, entry: &Entry, command: Command) -> Result<(), Fault> {
@@ -625,6 +656,18 @@ impl Control {
             Err(_) => Err(too_slow()),
         }
     }
+}
+
+/// A number or a SIP address that a vendor may be asked to call.
+fn check_dialable(to: &str) -> Result<(), Fault> {
+    let is_sip = to
+        .strip_prefix("sip:")
+        .is_some_and(|rest| rest.len() > 2 && rest.len() <= 200);
+    if is_e164(to) || is_sip {
+        return Ok(());
+    }
+    let message = "Destination number must be in E.164 format (e.g., +1234567890)";
+    Err(Fault::client(Kind::Invalid, message))
 }
 
 /// Tells a call, once dropped, that its announcement was refused; also where nobody waits for the answer any longer.

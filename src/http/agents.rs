@@ -77,7 +77,7 @@ pub(super) struct ShownAgent {
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct AgentBody {
-    /// Which agent, when one is changed.
+    /// Which agent, when one is changed: required here or in the query.
     id: Option<String>,
     /// Its name; required when an agent is added.
     name: Option<String>,
@@ -147,6 +147,9 @@ pub(super) struct AgentBody {
     webhook_url: Option<String>,
     /// Calls with fewer messages leave no files.
     min_messages_to_keep: Option<u32>,
+    /// Taken and ignored: the tenant is the credential's.
+    #[serde(rename = "userId", skip_serializing)]
+    _user_id: Option<Value>,
 }
 
 /// Something that a language model may ask the web. Its host must be on the tenant's list.
@@ -228,9 +231,7 @@ pub(super) async fn remove(
 
 async fn read(shared: &Shared, request: Request) -> Result<(Identity, Ids, AgentSpec), Failure> {
     let ids = Ids::of_query(request.uri().query())?;
-    let (who, mut fields) = body::object(shared, request).await?;
-    // The tenant is the credential's.
-    fields.remove("userId");
+    let (who, fields) = body::object(shared, request).await?;
     let Typed { value: body, fields } = body::typed::<AgentBody>(fields)?;
     let (in_body, name) = (body.id.clone().filter(|id| !id.is_empty()), body.name.clone());
     let Ok(Value::Object(mut settings)) = serde_json::to_value(body) else {

@@ -8,6 +8,7 @@ use super::{
     respond::{Answer, data},
 };
 use crate::{
+    access::Identity,
     base::{
         fault::{Fault, Kind},
         ids::TenantId,
@@ -16,7 +17,10 @@ use crate::{
     llm::{self, Chat, ChatError, Piece, Prompt, Turn},
     store::Sender,
 };
-use axum::extract::{Request, State};
+use axum::{
+    Extension,
+    extract::{Request, State},
+};
 use futures_util::StreamExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -35,24 +39,30 @@ const MAX_SESSION: usize = 128;
 pub(super) struct ConversationBody {
     /// What was said so far, oldest first. Without it, and with the `call_id` of a call, what was said on the call.
     history: Option<Vec<HistoryTurn>>,
-    /// What is to be answered.
-    #[serde(alias = "currentInput")]
-    current_input: String,
+    /// What is to be answered. Required, as this or `currentInput`.
+    current_input: Option<String>,
+    /// As `current_input`.
+    #[serde(rename = "currentInput")]
+    current_input_too: Option<String>,
     /// The call that it is about.
-    #[serde(alias = "callId")]
     call_id: Option<String>,
+    /// As `call_id`.
+    #[serde(rename = "callId")]
+    call_id_too: Option<String>,
     /// What else the model should know.
     context: Option<Map<String, Value>>,
     /// The conversation's name; made when there is none.
-    #[serde(rename = "sessionId", alias = "session_id")]
+    #[serde(rename = "sessionId")]
     session_id: Option<String>,
+    /// As `sessionId`.
+    #[serde(rename = "session_id")]
+    session_id_too: Option<String>,
     /// Another service than the configured one, such as `gemini`, or `openai/MODEL`.
     provider: Option<String>,
 }
 
 /// One side's words.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub(super) struct HistoryTurn {
     /// `user` or `assistant`.
     role: Role,
@@ -95,7 +105,7 @@ pub(super) struct Used {
 /// Whether a language model can be asked.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Status {
-    /// Whether the service is configured: its key is there. It is not asked, since every question costs.
+    /// Whether the service is configured: its key is there, or it needs none. It is not asked, since every question costs.
     available: bool,
     /// The service.
     provider: &'static str,
@@ -110,20 +120,28 @@ pub(super) struct Status {
 pub(super) async fn conversation(State(shared): State<Shared>, request: Request) -> Answer {
     let (who, fields) = body::object(&shared, request).await?;
     let Typed { value: asked, .. } = body::typed::<ConversationBody>(fields)?;
-    let session_id = session(asked.session_id)?;
-    let (chat, model) = choose(&shared, asked.provider.as_deref())?;
+    let inputs = [
+        ("current_input", asked.current_input),
+        ("currentInput", asked.current_input_too),
+    ];
+    let input = body::same(inputs)?.filter(|input| !input.trim().is_empty());
+    let input = input.ok_or_else(|| {
+        let message = "current_input is required: without it there is nothing to answer";
+        Fault::client(Kind::Invalid, message)
+    })?;
+    let sessions = [("sessionId", asked.session_id), ("session_id", asked.session_id_too)];
+    let session_id = session(body::either(sessions)?)?;
+    let call_id = body::either([("call_id", asked.call_id), ("callId", asked.call_id_too)])?;
+    let (chat, model) = choose(&shared, who.tenant, asked.provider.as_deref(), call_id.as_deref()).await?;
     let mut turns = match asked.history {
         Some(said) if said.len() > MAX_TURNS => {
             let message = format!("history has more than {MAX_TURNS} turns");
             return Err(Fault::client(Kind::TooLarge, message).into());
         }
         Some(said) if !said.is_empty() => said.into_iter().map(turn).collect(),
-        _ => said_on(&shared, who.tenant, asked.call_id.as_deref()).await?,
+        _ => said_on(&shared, who.tenant, call_id.as_deref()).await?,
     };
-    if asked.current_input.trim().is_empty() {
-        return Err(Fault::client(Kind::Invalid, "current_input is empty: there is nothing to answer").into());
-    }
-    turns.push(Turn::User(asked.current_input));
+    turns.push(Turn::User(input));
     let prompt = Prompt {
         system: system(shared.llm.prompt(), asked.context),
         turns: tidy(turns),
@@ -141,8 +159,8 @@ pub(super) async fn conversation(State(shared): State<Shared>, request: Request)
 }
 
 /// `GET /api/ai/status`
-pub(super) async fn status(State(shared): State<Shared>) -> Answer {
-    let (chat, _) = choose(&shared, None)?;
+pub(super) async fn status(State(shared): State<Shared>, Extension(who): Extension<Identity>) -> Answer {
+    let (chat, _) = choose(&shared, who.tenant, None, None).await?;
     Ok(data(Status {
         available: chat.ready().is_ok(),
         provider: chat.service(),
@@ -162,18 +180,30 @@ fn session(given: Option<String>) -> Result<String, Fault> {
     }
 }
 
-/// The service that was asked for, with its model where that was named; else the configured one.
-fn choose(shared: &Shared, asked: Option<&str>) -> Result<(Arc<dyn Chat>, Option<String>), Fault> {
-    let (chat, model) = match asked {
-        None => (shared.llm.default(), None),
-        Some(name) => {
-            let (service, model) = llm::split(name);
-            let model = model.filter(|_| llm::is_known(name));
-            (shared.llm.service(service), model.map(str::to_owned))
-        }
-    };
-    let chat = chat.ok_or_else(|| Fault::client(Kind::Invalid, "provider is no language model's service"))?;
-    Ok((chat.clone(), model))
+/// The service that was asked for, with its model where that was named; else the configured one. Rules are those of the
+/// agent of the call that it is about, or of the tenant's most recent agent that has some.
+async fn choose(
+    shared: &Shared,
+    tenant: TenantId,
+    asked: Option<&str>,
+    call: Option<&str>,
+) -> Result<(Arc<dyn Chat>, Option<String>), Fault> {
+    let name = asked.unwrap_or(shared.llm.default_name());
+    if name == llm::SCRIPTED {
+        let row = match call.filter(|id| !id.is_empty()) {
+            Some(id) => shared.store.call(tenant, id).await?,
+            None => None,
+        };
+        let script = shared.control.script(tenant, row.as_ref().map(|row| &*row.agent));
+        return Ok((shared.llm.rules(&script), None));
+    }
+    let (service, model) = llm::split(name);
+    let model = model.filter(|_| llm::is_known(name));
+    let chat = shared.llm.service(service).ok_or_else(|| {
+        let message = format!("provider is none of {}", llm::names());
+        Fault::client(Kind::Invalid, message)
+    })?;
+    Ok((chat.clone(), model.map(str::to_owned)))
 }
 
 fn turn(said: HistoryTurn) -> Turn {

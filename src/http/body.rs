@@ -108,17 +108,23 @@ pub(super) fn typed<T: DeserializeOwned + JsonSchema>(fields: Map<String, Value>
     }
 }
 
-/// The one text among fields that mean the same. An empty one is none.
+/// The one text among fields that mean the same. An empty one is none, and a long one refused.
 pub(super) fn either<const N: usize>(fields: [(&str, Option<String>); N]) -> Result<Option<String>, Fault> {
+    let long = |value: &Option<String>| value.as_ref().is_some_and(|v| v.len() > MAX_TEXT);
+    match fields.iter().find(|(_, value)| long(value)) {
+        Some((name, _)) => Err(invalid(format!("{name} is longer than {MAX_TEXT} bytes"))),
+        None => same(fields),
+    }
+}
+
+/// The one text among fields that mean the same, as long as the body may be.
+pub(super) fn same<const N: usize>(fields: [(&str, Option<String>); N]) -> Result<Option<String>, Fault> {
     let names = fields.each_ref().map(|(name, _)| *name).join(" and ");
     let mut found: Option<String> = None;
-    for (name, value) in fields {
-        let Some(value) = value.filter(|v| !v.is_empty()) else {
-            continue;
-        };
-        if value.len() > MAX_TEXT {
-            return Err(invalid(format!("{name} is longer than {MAX_TEXT} bytes")));
-        }
+    for value in fields
+        .into_iter()
+        .filter_map(|(_, value)| value.filter(|v| !v.is_empty()))
+    {
         if found.as_ref().is_some_and(|f| *f != value) {
             return Err(invalid(format!("{names} are names of one field and differ")));
         }

@@ -117,7 +117,7 @@ pub(super) struct Call {
     connection_id: Option<String>,
     /// The vendor's id of its stream, while it streams.
     pub(super) stream_id: Option<String>,
-    /// Encoding of the caller's audio.
+    /// Media type of the caller's audio, such as `audio/l16`.
     pub(super) encoding: Option<&'static str>,
     /// Its sample rate in Hz.
     pub(super) sample_rate: Option<u32>,
@@ -151,7 +151,7 @@ pub(super) fn shown(call: &LiveCall) -> Call {
         agent: row.agent.clone(),
         connection_id: call.connection.map(|c| c.to_string()),
         stream_id: call.stream.as_ref().map(|(id, _)| id.clone()),
-        encoding: format.map(|f| f.encoding.name()),
+        encoding: format.map(|f| f.encoding.media_type()),
         sample_rate: format.map(|f| f.rate),
         has_recording: row.recording.is_some(),
         legal_hold: row.legal_hold,
@@ -225,7 +225,7 @@ pub(super) fn stored(row: CallRow) -> LiveCall {
 
 /// `GET /api/calls/active`
 pub(super) async fn active(State(shared): State<Shared>, Extension(who): Extension<Identity>) -> Answer {
-    let calls = shared.control.active_everywhere(who.tenant).await?;
+    let calls = shared.control.active(who.tenant);
     Ok(list(calls.iter().map(shown).collect(), None))
 }
 

@@ -45,7 +45,7 @@ pub(super) struct PhoneNumber {
     webhook_url: String,
     /// Where the vendor streams their audio, where it has one URL for all streams.
     websocket_url: String,
-    /// `active`, or a word for why not: its callers hear that it is busy.
+    /// `active` or `inactive`: its callers hear that it is busy.
     status: String,
     /// `config` where the operator wrote it, which cannot be changed here, else `api`.
     source: &'static str,
@@ -85,7 +85,7 @@ pub(super) struct OnePhoneNumber {
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = accounts)]
 pub(super) struct PhoneNumberBody {
-    /// Which number, when one is changed.
+    /// Which number, when one is changed: required here or in the query.
     id: Option<String>,
     /// E.164; required when a number is added, and then fixed.
     phone_number: Option<String>,
@@ -95,8 +95,12 @@ pub(super) struct PhoneNumberBody {
     provider: Option<String>,
     /// Id or name of the agent that answers it; null for the tenant's most recent agent.
     linked_agent_id: Option<String>,
-    /// `active`, or a word for why not.
+    /// Whether it is served; the callers of one that is not hear that it is busy.
+    #[schemars(extend("enum" = ["active", "inactive", null]))]
     status: Option<String>,
+    /// Taken and ignored: the tenant is the credential's.
+    #[serde(rename = "userId")]
+    _user_id: Option<Value>,
 }
 
 /// A vendor's account stands under the vendor's name and `Config`.
@@ -164,8 +168,6 @@ async fn read(shared: &Shared, request: Request) -> Result<(Identity, Ids, Numbe
             accounts.push((vendor.name, account));
         }
     }
-    // The tenant is the credential's.
-    fields.remove("userId");
     let Typed { value: body, fields } = body::typed::<PhoneNumberBody>(fields)?;
     let account = match (accounts.pop(), accounts.is_empty()) {
         (None, _) => None,

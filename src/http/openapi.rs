@@ -13,7 +13,7 @@ use axum::{
 };
 use bytes::Bytes;
 use http::header;
-use schemars::{Schema, SchemaGenerator, generate::SchemaSettings};
+use schemars::{Schema, SchemaGenerator, generate::SchemaSettings, transform::RecursiveTransform};
 use serde_json::{Map, Value, json};
 
 /// What a route is for.
@@ -24,10 +24,55 @@ pub(super) struct Doc {
     pub(super) query: &'static [(&'static str, &'static str)],
     /// The type of the body.
     pub(super) takes: Option<fn(&mut SchemaGenerator) -> Schema>,
+    /// What must be in the body, beyond what its type says.
+    pub(super) needs: Needs,
     /// The type of the answer; a file of one of these `kinds` when `None`.
     pub(super) answers: Option<fn(&mut SchemaGenerator) -> Schema>,
     /// Media types of the answer, where it is a file.
     pub(super) kinds: &'static [&'static str],
+}
+
+/// What must be in a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// Nothing.
+    Nothing,
+    /// All these texts.
+    All(&'static [&'static str]),
+    /// One of these texts, which are names of one thing.
+    One(&'static [&'static str]),
+    /// All these texts, and no id: it is given.
+    New(&'static [&'static str]),
+}
+
+impl Needs {
+    /// Adds them to the schema of the type.
+    fn narrow(self, mut schema: Value) -> Value {
+        let text = |name: &&str| ((*name).to_owned(), json!({ "type": "string" }));
+        match self {
+            Self::Nothing => {}
+            Self::All(names) | Self::New(names) => {
+                schema["required"] = json!(names);
+                let mut properties: Map<String, Value> = names.iter().map(text).collect();
+                if matches!(self, Self::New(_)) {
+                    properties.insert("id".to_owned(), false.into());
+                }
+                schema["properties"] = properties.into();
+            }
+            Self::One(names) => {
+                let alternative = |name| json!({ "required": [name], "properties": Map::from_iter([text(name)]) });
+                schema["anyOf"] = names.iter().map(alternative).collect();
+            }
+        }
+        schema
+    }
+}
+
+/// Readers of bodies refuse what they do not know, at any depth.
+fn strict(schema: &mut Schema) {
+    if schema.get("properties").is_some() && schema.get("additionalProperties").is_none() {
+        schema.insert("additionalProperties".to_owned(), false.into());
+    }
 }
 
 /// The documents as they are sent.
@@ -79,7 +124,7 @@ fn describe(routes: &[Route], public_url: &str) -> Value {
             s.meta_schema = None;
         })
     };
-    let mut bodies = settings().into_generator();
+    let mut bodies = settings().with_transform(RecursiveTransform(strict)).into_generator();
     let mut answers = settings().for_serialize().into_generator();
     let mut paths = Map::new();
     for route in routes {
@@ -145,7 +190,9 @@ fn operation(route: &Route, doc: &Doc, bodies: &mut SchemaGenerator, answers: &m
     };
     operation["responses"][status] = otherwise;
     if let Some(body) = doc.takes {
-        operation["requestBody"] = json!({ "content": json_of(body(bodies)) });
+        let schema = doc.needs.narrow(body(bodies).to_value());
+        let content = json!({ "application/json": { "schema": schema } });
+        operation["requestBody"] = json!({ "content": content, "required": doc.needs != Needs::Nothing });
     }
     if let Gate::Role(role) = route.gate {
         operation["security"] = json!([{ "bearer": [] }, { "key": [] }]);

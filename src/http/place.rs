@@ -57,7 +57,7 @@ pub(super) struct DialBody {
     status_callback_url: Option<String>,
 }
 
-fn read_dial(b: DialBody, vendor: Option<&'static Descriptor>) -> Result<Asked, Fault> {
+fn read_dial(b: DialBody, vendor: Option<&'static Descriptor>, dev: bool) -> Result<Asked, Fault> {
     if let Some(vendor) = vendor
         && b.provider.as_ref().is_some_and(|p| p != vendor.name)
     {
@@ -82,9 +82,27 @@ fn read_dial(b: DialBody, vendor: Option<&'static Descriptor>) -> Result<Asked, 
     }
     Ok(Asked {
         dial,
-        flow_url: either([("flow_url", b.flow_url)])?,
-        callback: either([("status_callback_url", b.status_callback_url)])?.is_some(),
+        flow_url: url("flow_url", b.flow_url, dev)?,
+        callback: url("status_callback_url", b.status_callback_url, dev)?.is_some(),
     })
+}
+
+/// An URL that a vendor could call; an empty one is none. Without TLS it will do on a developer's own machine.
+fn url(name: &'static str, text: Option<String>, dev: bool) -> Result<Option<String>, Fault> {
+    let text = either([(name, text)])?;
+    let fits = |text: &String| {
+        let uri = text.parse::<http::Uri>().ok();
+        let scheme = uri.as_ref().and_then(|uri| uri.scheme_str());
+        let safe = scheme == Some("https") || (dev && scheme == Some("http"));
+        safe && uri.is_some_and(|uri| uri.host().is_some_and(|host| !host.is_empty()))
+    };
+    match text {
+        Some(text) if !fits(&text) => {
+            let message = format!("{name} must be an absolute https URL, such as https://example.com/flow");
+            Err(Fault::client(Kind::Invalid, message))
+        }
+        text => Ok(text),
+    }
 }
 
 /// A call that was placed.
@@ -110,6 +128,9 @@ pub(super) struct Placed {
     #[serde(rename = "dbRecord")]
     db_record: Call,
 }
+
+/// Names of the call to end.
+pub(super) const CALL_IDS: [&str; 6] = ["call_control_id", "call_id", "callId", "call_sid", "callSid", "id"];
 
 /// Which call to end, by either id.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -160,6 +181,7 @@ impl From<&CallRow> for Named {
 pub(super) struct MuteBody {
     /// `inbound` (the caller is not heard), `outbound` (the caller hears silence) or `both`; without one, muting is of our
     /// side and unmuting of both.
+    #[schemars(extend("enum" = ["inbound", "outbound", "both", "", null]))]
     direction: Option<String>,
 }
 
@@ -230,7 +252,7 @@ pub(super) async fn initiate_by(vendor: &'static Descriptor, State(shared): Stat
 
 async fn place(shared: &Shared, request: Request, vendor: Option<&'static Descriptor>) -> Answer {
     let (who, body) = body::of(shared, request).await?;
-    let asked = read_dial(body, vendor)?;
+    let asked = read_dial(body, vendor, shared.dev)?;
     let row = shared.control.dial(who.tenant, asked.dial).await?;
     let stream_url = vendor::by_name(&row.vendor).map(|v| {
         // Without its token: whoever reads the answer needs to know where, not how to get in.
@@ -255,15 +277,16 @@ async fn place(shared: &Shared, request: Request, vendor: Option<&'static Descri
 /// `POST /api/calls/{provider}/end`
 pub(super) async fn end(vendor: &'static Descriptor, State(shared): State<Shared>, request: Request) -> Answer {
     let (who, b) = body::of::<EndBody>(&shared, request).await?;
+    let [control, id, id_too, sid, sid_too, plain] = CALL_IDS;
     let names = [
-        ("call_control_id", b.call_control_id),
-        ("call_id", b.call_id),
-        ("callId", b.call_id_too),
-        ("call_sid", b.call_sid),
-        ("callSid", b.call_sid_too),
-        ("id", b.id),
+        (control, b.call_control_id),
+        (id, b.call_id),
+        (id_too, b.call_id_too),
+        (sid, b.call_sid),
+        (sid_too, b.call_sid_too),
+        (plain, b.id),
     ];
-    let id = required("call_control_id", names)?;
+    let id = required(control, names)?;
     of_vendor(&shared, who.tenant, vendor, &id).await?;
     let row = shared.control.hang_up(who.tenant, &id).await?;
     let answer = Ended {
@@ -392,7 +415,7 @@ mod tests {
     use super::*;
 
     fn asked(body: &str) -> Result<Asked, Fault> {
-        read_dial(body::typed(serde_json::from_str(body).unwrap())?.value, None)
+        read_dial(body::typed(serde_json::from_str(body).unwrap())?.value, None, false)
     }
 
     #[test]
@@ -416,6 +439,14 @@ mod tests {
             ("{}", "to_number is required"),
             (r#"{"to":"+1","provider":"acme"}"#, "provider is not known: acme"),
             (r#"{"to":"+1","tenant_id":2}"#, "unknown field: tenant_id"),
+            (
+                r#"{"to":"+1","flow_url":"http://x.example/flow"}"#,
+                "flow_url must be an absolute https URL, such as https://example.com/flow",
+            ),
+            (
+                r#"{"to":"+1","status_callback_url":"javascript:alert(1)"}"#,
+                "status_callback_url must be an absolute https URL, such as https://example.com/flow",
+            ),
         ] {
             assert_eq!(asked(body).err().unwrap().message, why);
         }

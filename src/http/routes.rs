@@ -5,7 +5,7 @@ use super::{
     called::STREAMS,
     calls::{self, Call},
     echo, edge, export, frontends, health, hooks, jobs, keeping, numbers,
-    openapi::{self, Doc},
+    openapi::{self, Doc, Needs},
     place, recording,
     respond::{Data, Done, Failure, List, Told},
     streams,
@@ -56,6 +56,7 @@ impl Route {
             summary,
             query: &[],
             takes: None,
+            needs: Needs::Nothing,
             answers: Some(SchemaGenerator::subschema_for::<T>),
             kinds: &[],
         };
@@ -68,6 +69,7 @@ impl Route {
             summary,
             query: &[],
             takes: None,
+            needs: Needs::Nothing,
             answers: None,
             kinds,
         };
@@ -80,6 +82,12 @@ impl Route {
             takes: Some(SchemaGenerator::subschema_for::<T>),
             ..doc
         });
+        self
+    }
+
+    /// What must be in its body.
+    fn needs(mut self, needs: Needs) -> Self {
+        self.doc = self.doc.map(|doc| Doc { needs, ..doc });
         self
     }
 
@@ -174,6 +182,7 @@ pub fn table(deps: &Deps) -> Vec<Route> {
     const ACT: Gate = Gate::Role(Role::Agent);
     const OWN: Gate = Gate::Role(Role::Admin);
     let (get, post, put, delete) = (&Method::GET, &Method::POST, &Method::PUT, &Method::DELETE);
+    const TO: Needs = Needs::One(&["to_number", "to"]);
     const ID: (&str, &str) = ("id", "Which one.");
     let mut all = vec![
         route(get, "/health", Gate::Open, health::health).says::<health::Alive>("Whether the process lives"),
@@ -227,7 +236,8 @@ pub fn table(deps: &Deps) -> Vec<Route> {
             .says::<Data<recording::Standing>>("Let the recording of a live call go on"),
         route(post, "/api/calls/initiate", ACT, place::initiate)
             .says::<Done<place::Placed>>("Place a call")
-            .takes::<place::DialBody>(),
+            .takes::<place::DialBody>()
+            .needs(TO),
         route(post, "/api/calls/simulate", ACT, place::simulate)
             .says::<Data<Call>>("Simulate an incoming call")
             .takes::<place::SimulateBody>(),
@@ -237,7 +247,8 @@ pub fn table(deps: &Deps) -> Vec<Route> {
             .says::<Done<place::Named>>("Hand a call back to its agent"),
         route(post, "/api/ai/conversation", ACT, ai::conversation)
             .says::<Data<ai::Conversation>>("Ask a language model")
-            .takes::<ai::ConversationBody>(),
+            .takes::<ai::ConversationBody>()
+            .needs(Needs::One(&["current_input", "currentInput"])),
         route(get, "/api/ai/status", VIEW, ai::status)
             .says::<Data<ai::Status>>("Whether a language model can be asked"),
         route(get, "/api/websocket/streams", VIEW, streams::all).says::<List<streams::Stream>>("Live media streams"),
@@ -259,7 +270,8 @@ pub fn table(deps: &Deps) -> Vec<Route> {
         route(post, "/api/phone-numbers", OWN, numbers::add)
             .says::<numbers::OnePhoneNumber>("Add a phone number")
             .asks(&[USER])
-            .takes::<numbers::PhoneNumberBody>(),
+            .takes::<numbers::PhoneNumberBody>()
+            .needs(Needs::New(&["phoneNumber", "provider"])),
         route(put, "/api/phone-numbers", OWN, numbers::change)
             .says::<numbers::OnePhoneNumber>("Change a phone number")
             .asks(&[ID, USER])
@@ -276,7 +288,8 @@ pub fn table(deps: &Deps) -> Vec<Route> {
             .asks(&[ID, USER]),
         route(post, "/api/agents", OWN, agents::add)
             .says::<Done<agents::ShownAgent>>("Add an agent")
-            .takes::<agents::AgentBody>(),
+            .takes::<agents::AgentBody>()
+            .needs(Needs::New(&["name"])),
         route(put, "/api/agents", OWN, agents::change)
             .says::<Done<agents::ShownAgent>>("Change an agent")
             .asks(&[ID, USER])
@@ -296,12 +309,14 @@ pub fn table(deps: &Deps) -> Vec<Route> {
                 place::initiate_by(vendor, s, r)
             })
             .says::<Done<place::Placed>>("Place a call with this vendor")
-            .takes::<place::DialBody>(),
+            .takes::<place::DialBody>()
+            .needs(TO),
         );
         all.push(
             route(post, rest("end"), ACT, move |s, r| place::end(vendor, s, r))
                 .says::<Done<place::Ended>>("End a call")
-                .takes::<place::EndBody>(),
+                .takes::<place::EndBody>()
+                .needs(Needs::One(&place::CALL_IDS)),
         );
         for (what, on, summary) in [
             ("{id}/mute", true, "Mute a call at the relay"),
@@ -319,14 +334,16 @@ pub fn table(deps: &Deps) -> Vec<Route> {
                 place::digits(vendor, p, s, r)
             })
             .says::<Done<place::Named>>("Send keys to the far end")
-            .takes::<place::DigitsBody>(),
+            .takes::<place::DigitsBody>()
+            .needs(Needs::All(&["digits"])),
         );
         all.push(
             route(post, rest("{id}/transfer"), ACT, move |p, s, r| {
                 place::transfer(vendor, p, s, r)
             })
             .says::<Done<place::Named>>("Hand a call to a number")
-            .takes::<place::TransferBody>(),
+            .takes::<place::TransferBody>()
+            .needs(TO),
         );
         for hook in vendor.hook_paths {
             for method in [get, post] {

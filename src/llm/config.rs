@@ -1,6 +1,6 @@
 //! `[llm]`: a section per service.
 
-use super::{Dialect, SERVICES};
+use super::{Dialect, SCRIPTED, SERVICES};
 use crate::{
     base::{
         secret::Secret,
@@ -19,29 +19,40 @@ const SECOND: Duration = Duration::from_secs(1);
 pub struct Config {
     /// The services in the order of their list.
     pub services: Vec<Arc<dyn Dialect>>,
-    /// The one that answers where none is named.
+    /// The one that answers where none is named: the first with a key, unless it is told; the rules where none has one.
     pub default: &'static str,
     /// What it is told about itself when it is asked over REST.
     pub prompt: String,
+    /// What the rules answer over REST where none of them fits.
+    pub scripted_reply: String,
 }
 
+const SCRIPTED_REPLY: &str = "I can only answer what my rules know.";
 const PROMPT: &str =
     "You help people on the phone. Answer in a sentence or two, in plain words that can be spoken aloud.";
 
 impl Config {
     /// Reads the section.
     pub fn read(section: &Section<'_>) -> Self {
-        let services = SERVICES.iter().map(|service| {
-            let section = section.section(service.name);
-            let dialect = (service.read)(&section);
-            section.finish();
-            dialect
-        });
-        let words: Vec<_> = SERVICES.iter().map(|s| (s.name, s.name)).collect();
+        let services: Vec<_> = SERVICES
+            .iter()
+            .map(|service| {
+                let section = section.section(service.name);
+                let dialect = (service.read)(&section);
+                section.finish();
+                dialect
+            })
+            .collect();
+        let mut words: Vec<_> = SERVICES.iter().map(|s| (s.name, s.name)).collect();
+        words.push((SCRIPTED, SCRIPTED));
+        // The first one that can be asked, else what needs nobody.
+        let keyed = services.iter().find(|s| s.account().api_key.is_some());
+        let likely = keyed.map_or(SCRIPTED, |s| s.service());
         Self {
-            services: services.collect(),
-            default: section.choice("default", SERVICES[0].name, &words),
+            default: section.choice("default", likely, &words),
+            services,
             prompt: section.text("prompt", PROMPT),
+            scripted_reply: section.text("scripted_reply", SCRIPTED_REPLY),
         }
     }
 }

@@ -294,6 +294,7 @@ pub struct Llm {
     chats: Arc<[Arc<dyn Chat>]>,
     default: &'static str,
     prompt: Arc<str>,
+    scripted_reply: Arc<str>,
 }
 
 impl Llm {
@@ -304,6 +305,7 @@ impl Llm {
             chats: config.services.iter().map(remote).collect(),
             default: config.default,
             prompt: config.prompt.as_str().into(),
+            scripted_reply: config.scripted_reply.as_str().into(),
         }
     }
 
@@ -317,9 +319,19 @@ impl Llm {
         &self.prompt
     }
 
-    /// The one that answers where none is named.
+    /// The name of the one that answers where none is named; [`SCRIPTED`] is none of the services.
+    pub const fn default_name(&self) -> &'static str {
+        self.default
+    }
+
+    /// The one that answers where none is named; `None` where rules do.
     pub fn default(&self) -> Option<&Arc<dyn Chat>> {
         self.service(self.default)
+    }
+
+    /// Rules in the place of a model, with an answer to what none of them knows.
+    pub fn rules(&self, script: &scripted::Script) -> Arc<dyn Chat> {
+        Arc::new(scripted::Rules(Arc::new(script.or_reply(&self.scripted_reply))))
     }
 }
 

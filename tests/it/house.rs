@@ -323,7 +323,13 @@ impl House {
     }
 
     /// One request of the REST interface, held to its description.
-    async fn rest(&self, method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> (u16, Value) {
+    pub(crate) async fn rest(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: Option<&Value>,
+    ) -> (u16, Value) {
         let mut builder = self.builder(method, path, token);
         if body.is_some() {
             builder = builder.header("content-type", "application/json");

@@ -96,6 +96,158 @@ async fn every_route_of_the_rest_interface_is_described_with_shapes_that_are_the
     }
 }
 
+/// A body that has all that a schema describes, of the right sorts.
+fn sample(openapi: &Value, schema: &Value) -> Value {
+    if let Some(reference) = schema["$ref"].as_str() {
+        return sample(openapi, openapi.pointer(&reference[1..]).unwrap());
+    }
+    if let Some(words) = schema["enum"].as_array() {
+        return words[0].clone();
+    }
+    if let Some(any) = schema["anyOf"].as_array().or(schema["oneOf"].as_array()) {
+        return sample(openapi, any.iter().find(|a| a["type"] != "null").unwrap());
+    }
+    let kind = match &schema["type"] {
+        Value::Array(kinds) => kinds.iter().find(|k| **k != "null").unwrap(),
+        kind => kind,
+    };
+    match kind.as_str() {
+        Some("object") => {
+            let members = schema["properties"].as_object().into_iter().flatten();
+            members
+                .map(|(name, member)| (name.clone(), sample(openapi, member)))
+                .collect()
+        }
+        Some("array") => json!([sample(openapi, &schema["items"])]),
+        Some("string") => json!("+15557770009"),
+        Some("integer" | "number") => json!(1),
+        Some("boolean") => json!(true),
+        _ => Value::Null,
+    }
+}
+
+/// The body once with something strange in each of its objects that has members, with its place.
+fn spoiled(value: &Value, at: &str, out: &mut Vec<(String, Value)>) {
+    match value {
+        Value::Object(members) if !members.is_empty() => {
+            let mut strange = value.clone();
+            strange["zz"] = json!(1);
+            out.push((format!("{at}zz"), strange));
+            for (name, member) in members {
+                let mut inner = Vec::new();
+                spoiled(member, &format!("{at}{name}."), &mut inner);
+                out.extend(inner.into_iter().map(|(at, member)| {
+                    let mut whole = value.clone();
+                    whole[name] = member;
+                    (at, whole)
+                }));
+            }
+        }
+        Value::Array(items) => {
+            let mut inner = Vec::new();
+            spoiled(&items[0], &format!("{at}0."), &mut inner);
+            out.extend(inner.into_iter().map(|(at, item)| (at, json!([item]))));
+        }
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn every_body_is_read_as_strictly_as_it_is_described() {
+    let house = House::dev().await;
+    let mut bodies = 0;
+    for (path, operations) in house.openapi["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+            if schema.is_null() {
+                continue;
+            }
+            bodies += 1;
+            let what = format!("{method} {path}");
+            let mut root = schema.clone();
+            root["components"] = house.openapi["components"].clone();
+            let described = jsonschema::validator_for(&root).unwrap();
+            let query = match method.as_str() {
+                "put" if operation["parameters"].to_string().contains("\"id\"") => "?id=nobody",
+                _ => "",
+            };
+            let place = format!(
+                "{}{query}",
+                path.replace("{id}", "nobody").replace("{connection_id}", "nobody")
+            );
+            let send = async |body: &Value| {
+                let (status, answer) = house.rest(&method.to_uppercase(), &place, None, Some(body)).await;
+                (
+                    status,
+                    answer["error"]["message"].as_str().unwrap_or_default().to_owned(),
+                )
+            };
+            let whole = sample(&house.openapi, &json!({ "$ref": schema["$ref"] }));
+            let mut strange = Vec::new();
+            spoiled(&whole, "", &mut strange);
+            assert!(!strange.is_empty(), "{what}: {whole}");
+            for (at, body) in strange {
+                assert!(!described.is_valid(&body), "{what}: {at} is described");
+                let (status, said) = send(&body).await;
+                let named = said.starts_with("unknown field") && said.contains(&at);
+                assert!(status == 422 && named, "{what}: {at}: {status} {said}");
+            }
+            let names = |list: &Value| -> Vec<String> {
+                list.as_array()
+                    .into_iter()
+                    .flatten()
+                    .map(|n| n.as_str().unwrap().to_owned())
+                    .collect()
+            };
+            let all = names(&schema["required"]);
+            let one: Vec<String> = schema["anyOf"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .flat_map(|a| names(&a["required"]))
+                .collect();
+            assert_eq!(
+                operation["requestBody"]["required"],
+                !(all.is_empty() && one.is_empty()),
+                "{what}"
+            );
+            // Without what is required, or with null in its place, it is refused by name.
+            for name in all.iter().chain(one.first()) {
+                for gone in [None, Some(Value::Null)] {
+                    let mut body: Value = all.iter().map(|n| (n.clone(), whole[n].clone())).collect();
+                    body.as_object_mut().unwrap().remove(name);
+                    if let Some(null) = gone {
+                        body[name] = null;
+                    }
+                    assert!(!described.is_valid(&body), "{what}: {body}");
+                    let (status, said) = send(&body).await;
+                    let named = said.to_lowercase().replace(' ', "").contains(&name.to_lowercase());
+                    assert!(status == 422 && named, "{what}: {body}: {status} {said}");
+                }
+            }
+            // With any one of several names it is not missed.
+            for name in &one {
+                let body = json!({ name: whole[name] });
+                assert!(described.is_valid(&body), "{what}: {body}");
+                let (_, said) = send(&body).await;
+                assert!(!said.contains("is required"), "{what}: {body}: {said}");
+            }
+            if all.is_empty() && one.is_empty() {
+                let (status, said) = send(&json!({})).await;
+                assert!(status != 422, "{what}: {status} {said}");
+            }
+            // What is added has no id to give.
+            if method == "post" && operation["requestBody"].to_string().contains("\"id\":false") {
+                let body = json!({ "id": "x" });
+                assert!(!described.is_valid(&body));
+                let (status, said) = send(&body).await;
+                assert!(status == 422 && said.starts_with("id is given"), "{what}: {said}");
+            }
+        }
+    }
+    assert!(bodies > 30, "{bodies}");
+}
+
 #[tokio::test]
 async fn two_routes_that_answer_the_same_requests_are_refused_at_start_and_named() {
     let deps = House::furnish(BASICS, true).await.deps;

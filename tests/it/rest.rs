@@ -69,6 +69,47 @@ async fn twenty_bad_tokens_shut_an_address_out() {
 }
 
 #[tokio::test]
+async fn forged_webhooks_shut_out_neither_people_nor_the_vendor_behind_the_same_address() {
+    let house = House::strict().await;
+    let path = "/api/calls/twilio/webhook";
+    let form = "CallSid=CA1&AccountSid=AC00000000000000000000000000000001&From=%2B15559990000&To=%2B15550100001&CallStatus=ringing&Direction=inbound&ApiVersion=2010-04-01";
+    let mut told = Vec::new();
+    for _ in 0..25 {
+        told.push(house.hook(path, form).await.status().as_u16());
+    }
+    assert_eq!((told[0], told[19], told[24]), (403, 403, 429), "{told:?}");
+    let token = house.token(1, Role::Agent);
+    assert_eq!(house.get("/api/calls/active", Some(&token)).await.0, 200);
+    assert_eq!(house.get("/api/calls/active", Some("a.b.c")).await.0, 401, "not yet");
+    // The vendor's own, from the same address.
+    let signature = sidetone::wire::sign::MacKey::new(
+        sidetone::wire::sign::Algorithm::HmacSha1,
+        b"12345678901234567890123456789012",
+    );
+    let mut pairs: Vec<_> = sidetone::wire::form::Form::parse(form.as_bytes()).unwrap().0;
+    pairs.sort();
+    let text: String = pairs.iter().flat_map(|(n, v)| [&**n, &**v]).collect();
+    let code = signature.sign(["http://relay.test", path, &text]);
+    let signed = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, code.as_ref());
+    let request = ::http::Request::builder()
+        .method("POST")
+        .uri(path)
+        .header("host", house.address.to_string())
+        .header("content-type", "application/x-www-form-urlencoded")
+        .header("x-twilio-signature", signed)
+        .body(form.to_owned())
+        .unwrap();
+    let answer = house.request(request).await;
+    assert_eq!(answer.status(), 200, "{}", answer.body());
+    assert!(answer.body().contains("<Stream"), "{}", answer.body());
+    assert_eq!(
+        house.hook(path, form).await.status(),
+        429,
+        "the forger is still told to stay away"
+    );
+}
+
+#[tokio::test]
 async fn faults_have_one_shape() {
     let house = House::new().await;
     let token = house.token(1, Role::Agent);

@@ -111,13 +111,13 @@ async fn a_number_goes_in_is_changed_and_goes_without_its_secrets_ever_coming_ou
     assert_eq!(added["twilioConfig"], json!({"accountSid": ACCOUNT}));
     assert_eq!(added["secrets"], json!(["authToken"]));
 
-    let change = json!({"id": id, "displayName": "Sales", "status": "paused", "twilioConfig": {"edge": "dublin", "region": "ie1"}});
+    let change = json!({"id": id, "displayName": "Sales", "status": "inactive", "twilioConfig": {"edge": "dublin", "region": "ie1"}});
     let (status, changed) = house.put(NUMBERS, Some(&admin(&house, 1)), &change).await;
     assert_eq!(status, 200, "{changed}");
     let changed = &changed["phoneNumber"];
     assert_eq!(
         (&changed["displayName"], &changed["status"]),
-        (&json!("Sales"), &json!("paused"))
+        (&json!("Sales"), &json!("inactive"))
     );
     assert_eq!(
         changed["twilioConfig"],
@@ -161,7 +161,11 @@ async fn what_makes_no_sense_is_refused_with_a_word_of_help() {
         (with("phoneNumber", Value::Null), 422, "E.164"),
         (with("provider", json!("acme")), 422, "provider is one of"),
         (with("nope", json!(1)), 422, "unknown fields: nope, tenant_id"),
-        (with("status", json!("Not Active")), 422, "status is active"),
+        (
+            with("status", json!("Not Active")),
+            422,
+            "status is one of active, inactive",
+        ),
         (with("displayName", json!("a\nb")), 422, "displayName"),
         (with("linkedAgentId", json!("nobody")), 422, "no agent \"nobody\""),
         (
@@ -425,6 +429,26 @@ async fn a_number_that_is_not_active_is_busy() {
     let dial = json!({"to": "+14155550123", "from": OURS});
     let (status, answer) = house.post("/api/calls/initiate", Some(&admin(&house, 1)), &dial).await;
     assert_eq!(status, 409, "{answer}");
+}
+
+#[tokio::test]
+async fn the_status_of_a_number_is_one_of_two_words() {
+    let house = House::strict().await;
+    let id = add(&house, 1, &line(OURS)).await["id"].clone();
+    for word in ["busy", "paused", "ACTIVE", "active ", ""] {
+        let change = json!({"id": id, "status": word});
+        let (status, answer) = house.put(NUMBERS, Some(&admin(&house, 1)), &change).await;
+        assert_eq!(
+            (status, &answer["error"]["message"]),
+            (422, &json!("status is one of active, inactive")),
+            "{word:?}"
+        );
+    }
+    for word in ["inactive", "active"] {
+        let change = json!({"id": id, "status": word});
+        let (status, answer) = house.put(NUMBERS, Some(&admin(&house, 1)), &change).await;
+        assert_eq!((status, &answer["phoneNumber"]["status"]), (200, &json!(word)));
+    }
 }
 
 #[tokio::test]

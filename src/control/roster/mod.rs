@@ -9,7 +9,7 @@ mod load;
 mod numbers;
 
 pub use agents::AgentSpec;
-pub use numbers::NumberSpec;
+pub use numbers::{NUMBER_STATUSES, NumberSpec};
 
 pub(super) use load::load;
 

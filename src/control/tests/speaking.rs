@@ -306,19 +306,96 @@ async fn an_agent_without_a_voice_cannot_be_spoken_through() {
         world.control.say(TENANT, "sid", say).await.unwrap_err().kind,
         Kind::Conflict
     );
-    assert!(leg.downlink.is_none());
+    // Nor does a frontend's microphone reach the caller: the ring is there for keys alone.
+    let aloud = microphone(vec![500; 1600], true);
+    world.control.microphone(TENANT, "sid", aloud).unwrap();
     leg.hear_phrase(2);
     assert_eq!(world.final_words().await.0, "tone of 600 Hz");
+
+    assert!(leg.downlink.as_mut().unwrap().peek().is_none());
 
     let mut world = World::with(|s| s.config.default_agent = "echo".into()).await;
     assert!(world.call("sid").await.echo);
 }
 
 #[tokio::test]
+async fn keys_are_played_to_the_caller_whatever_agent_has_the_call() {
+    for agent in ["listen", "human"] {
+        let mut world = World::with(|s| s.config.default_agent = agent.into()).await;
+        let mut leg = world.call("sid").await;
+        world.control.digits(TENANT, "sid", "12#".into()).await.unwrap();
+        assert_eq!(
+            leg.play().await,
+            600,
+            "{agent}: three keys of 100 ms, and as much silence"
+        );
+    }
+    let mut world = World::with(|s| s.config.default_agent = "echo".into()).await;
+    let leg = world.call("sid").await;
+    world.control.digits(TENANT, "sid", "12#".into()).await.unwrap();
+    assert!(matches!(leg.wire.command().await, LegCommand::Tones(_)));
+    // A minute of them may wait.
+    let mut refused = None;
+    for _ in 0..5 {
+        refused = world
+            .control
+            .digits(TENANT, "sid", "0".repeat(64))
+            .await
+            .err()
+            .or(refused);
+    }
+    assert_eq!(refused.map(|fault| fault.kind), Some(Kind::TooMany));
+    world.announce("rings").await;
+    let fault = world.control.digits(TENANT, "rings", "1".into()).await.unwrap_err();
+    assert_eq!(fault.kind, Kind::Conflict, "nobody hears them yet");
+}
+
+#[tokio::test]
+async fn an_ended_call_can_be_asked_for_nothing_and_a_foreign_one_is_not_found() {
+    let mut world = World::start().await;
+    let leg = world.call("sid").await;
+    leg.end(LegEnd::Stopped).await;
+    world.status("ended").await;
+    world
+        .until("the call is let go", async || world.control.live() == 0)
+        .await;
+    let control = &world.control;
+    for (tenant, id, kind) in [
+        (TENANT, "sid", Kind::Conflict),
+        (OTHER, "sid", Kind::NotFound),
+        (TENANT, "never", Kind::NotFound),
+    ] {
+        let faults = [
+            control.mute(tenant, id, Mute::default()).await.err(),
+            control.digits(tenant, id, "1".into()).await.err(),
+            control.transfer(tenant, id, CALLER.into()).await.err(),
+            control.record(tenant, id, false).await.err(),
+            control.take_over(tenant, id, "Ada".into()).await.err(),
+            control.listen(tenant, id).await.err(),
+            control.set_status(tenant, id, CallStatus::InProgress).await.err(),
+        ];
+        for (n, fault) in faults.into_iter().enumerate() {
+            let fault = fault.unwrap();
+            assert_eq!(fault.kind, kind, "{n} {id}: {fault}");
+            let said = match kind {
+                Kind::Conflict => "the call has ended",
+                _ => "call not found",
+            };
+            assert_eq!(fault.message, said, "{n} {id}");
+        }
+    }
+    assert!(
+        control.hang_up(TENANT, "sid").await.is_ok(),
+        "what is wanted is so already"
+    );
+    assert_eq!(control.hang_up(OTHER, "sid").await.unwrap_err().kind, Kind::NotFound);
+}
+
+#[tokio::test]
 async fn words_are_checked_before_they_are_said() {
     let mut world = World::with(|s| s.config.default_agent = "human".into()).await;
     let _leg = world.call("sid").await;
-    for (text, kind) in [("  ", Kind::Invalid), (&*"x".repeat(4001), Kind::TooLarge)] {
+    for (text, kind) in [("  ", Kind::Invalid), (&*"x".repeat(MAX_TEXT + 1), Kind::TooLarge)] {
         let say = Say {
             text: text.into(),
             ..Say::default()

@@ -118,6 +118,16 @@ impl Script {
         self.fallback.as_ref()
     }
 
+    /// The same rules, with this reply where none knows and nothing else is said to that.
+    pub fn or_reply(&self, reply: &str) -> Self {
+        let mut script = self.clone();
+        script.fallback.get_or_insert_with(|| Fallback {
+            reply: reply.to_owned(),
+            max: u32::MAX,
+        });
+        script
+    }
+
     /// Whether a rule hands calls to that number.
     pub fn transfers_to(&self, number: &str) -> bool {
         let to = |rule: &Rule| matches!(&rule.action, Some(Action::Transfer(to)) if to == number);

@@ -86,7 +86,8 @@ impl Drop for Nats {
 /// What nodes share.
 pub(super) struct Cluster {
     pub(super) nats: Nats,
-    pub(super) server: Server,
+    /// Where `database` is.
+    _server: Server,
     pub(super) database: String,
 }
 
@@ -96,7 +97,7 @@ impl Cluster {
         Self {
             database: server.database(),
             nats: Nats::start(&[]),
-            server,
+            _server: server,
         }
     }
 

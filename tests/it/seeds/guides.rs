@@ -206,6 +206,16 @@ pub(super) const TELER_ACTIVE: &str = r#"{
   "count": 1
 }"#;
 
+pub(super) const TELER_CONVERSATION: &str = r#"{
+  "history": [
+    {"role": "user", "content": "Hello"},
+    {"role": "assistant", "content": "Hi there!"}
+  ],
+  "current_input": "How can you help me?",
+  "call_id": "call_123456789",
+  "context": {}
+}"#;
+
 pub(super) const TELER_FLOW: &str = r#"{
   "action": "stream",
   "ws_url": "wss://your-domain.com/media-stream",

@@ -58,7 +58,12 @@ impl Site {
 
     /// With these accounts, numbers and agents.
     async fn secure(config: &str) -> Self {
-        let daemon = Daemon::start(&[], &format!("{SECURE}{config}"), &[]).await;
+        Self::with(&format!("{SECURE}{config}")).await
+    }
+
+    /// With this configuration, in which one key signs tokens.
+    async fn with(config: &str) -> Self {
+        let daemon = Daemon::start(&[], config, &[]).await;
         Self {
             token: Some(daemon.token_for("1", "admin")),
             daemon,

@@ -38,6 +38,7 @@ async fn on_dev_a_call_is_placed_and_shown_as_the_guide_says() {
     let streaming = |a: &Value| (a["data"][0]["stream_id"].is_string()).then(|| a.clone());
     let active = site.until("/api/calls/active", streaming).await;
     fits(&guides::json(guides::TELER_ACTIVE), &active);
+    assert_eq!(active["data"][0]["encoding"], "audio/l16");
     fits(
         &guides::json(guides::TELER_ACTIVE),
         &site.ask("GET", "/api/websocket/streams", "").await.1,
@@ -141,6 +142,76 @@ async fn the_flow_and_the_media_messages_are_understood_with_and_without_a_crede
     let site = Site::secure(&secure(free_address())).await;
     assert_eq!(site.send("POST", "/flow", &[], &flow_request("cl_0")).await.0, 403);
     stream(&site, "?secret=w").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_dev_the_flow_is_answered_as_the_guide_asks_for_it_and_its_socket_is_a_call() {
+    let site = Site::dev("[calls]\ndefault_agent = \"echo\"\n").await;
+    for method in ["POST", "GET"] {
+        let (status, flow) = site.send(method, "/flow", &[], "").await;
+        assert_eq!(status, 200, "{flow}");
+        let flow: Value = serde_json::from_str(&flow).unwrap();
+        let wanted = guides::json(guides::TELER_FLOW);
+        fits(&wanted, &flow);
+        for key in ["action", "chunk_size", "record"] {
+            assert_eq!(flow[key], wanted[key], "{key}");
+        }
+        let path = flow["ws_url"]
+            .as_str()
+            .unwrap()
+            .splitn(4, '/')
+            .nth(3)
+            .unwrap()
+            .to_owned();
+        let mut socket = site.open(&format!("/{path}")).await;
+        socket
+            .say(&guides::TELER_START.replacen("\"call_id\": \"uuid\"", &format!("\"call_id\": \"of-{method}\""), 1))
+            .await;
+        speak(&mut socket).await;
+        socket.until("type", "audio").await;
+        let (status, one) = site.ask("GET", &format!("/api/calls/of-{method}"), "").await;
+        assert_eq!((status, &one["data"]["encoding"]), (200, &json!("audio/l16")), "{one}");
+    }
+    // What names a call wrongly is told so, and other tools' bodies are not taken for nothing.
+    assert_eq!(site.send("POST", "/flow", &[], "{}").await.0, 400);
+    let secure = Site::secure(&secure(free_address())).await;
+    assert_eq!(secure.send("POST", "/flow", &[], "").await.0, 403);
+    assert_eq!(secure.send("POST", "/flow?secret=w", &[], "").await.0, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_any_key_rules_answer_the_guides_conversation_on_dev_and_with_a_credential() {
+    let rules = r#"
+        [calls]
+        default_agent = "desk"
+
+        [agents.desk]
+        kind = "scripted"
+
+        [[agents.desk.rules]]
+        phrases = ["how can you help me"]
+        reply = "With our opening hours."
+    "#;
+    let secure = format!(
+        "{}{}",
+        super::SECURE.replace("[calls]", "[calls]\ndefault_agent = \"desk\""),
+        &rules[rules.find("[agents").unwrap()..]
+    );
+    let sites = [
+        (Site::dev("").await, "I can only answer what my rules know."),
+        (Site::dev(rules).await, "With our opening hours."),
+        (Site::with(&secure).await, "With our opening hours."),
+    ];
+    for (site, said) in sites {
+        let (path, body) = ("/api/ai/conversation", guides::TELER_CONVERSATION);
+        let answer = site.fits("POST", path, body, r#"{"success": true, "data": {"response": "", "session_id": "", "model": "rules", "usage": {}, "timestamp": ""}}"#).await;
+        assert_eq!(answer["data"]["response"], said);
+        let (status, answer) = site.ask("GET", "/api/ai/status", "").await;
+        assert_eq!(
+            (status, &answer["data"]["available"], &answer["data"]["provider"]),
+            (200, &json!(true), &json!("scripted"))
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

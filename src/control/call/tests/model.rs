@@ -24,6 +24,7 @@ enum Op {
     Handoff,
     Pass(u64),
     Interrupt,
+    Refused,
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -74,6 +75,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Handoff),
         1 => (0u64..30).prop_map(Op::Pass),
         1 => Just(Op::Interrupt),
+        1 => Just(Op::Refused),
     ]
 }
 
@@ -128,6 +130,7 @@ impl Desk {
             Op::Handoff => self.call.hand_off(self.now, "human", "test", None),
             Op::Pass(seconds) => self.pass(Duration::from_secs(seconds)),
             Op::Interrupt => self.call.interrupt(self.now),
+            Op::Refused => self.call.refused(self.now),
         }
         self.drain();
     }
@@ -151,8 +154,9 @@ proptest! {
 
     /// What holds of every call, whatever happens to it: one end, forward only, told only what is stored, every word settled once.
     #[test]
-    fn any_sequence_of_events_leaves_one_true_record(inbound: bool, ops in prop::collection::vec(op(), 0..80)) {
-        let mut desk = Desk::with(inbound, TERMS);
+    fn any_sequence_of_events_leaves_one_true_record(inbound: bool, by_command: bool, ops in prop::collection::vec(op(), 0..80)) {
+        let handling = Handling { by_command, stream_after_answer: by_command, restream: by_command, ..TERMS.handling };
+        let mut desk = Desk::with(inbound, Terms { handling, ..TERMS });
         let mut said = 0;
         for op in ops {
             let before = desk.call.row().status;
@@ -162,6 +166,7 @@ proptest! {
         desk.come_to_rest();
         prop_assert!(desk.call.is_over());
         prop_assert!(desk.created && desk.released);
+        prop_assert!(desk.call.is_ended() && !desk.call.awaits_leg());
 
         let mut status = CallStatus::Initiated;
         let (mut ends, mut jobs, mut seq, mut open) = (0, 0, 0, std::collections::BTreeSet::new());
