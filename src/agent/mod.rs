@@ -100,6 +100,8 @@ pub struct Profile {
     pub wits: Arc<Wits>,
     /// The JSON schema of the data that is read out of its calls.
     pub schema: Option<Arc<Value>>,
+    /// How long after the caller's words it is read from the conversation so far; zero reads it at the end alone.
+    pub extract_after: Duration,
     /// Who is told of its calls, where that is not the configured one.
     pub webhook_url: Option<String>,
     /// Calls with fewer messages leave no files.
@@ -125,6 +127,7 @@ impl Profile {
             script: Arc::default(),
             wits: Arc::default(),
             schema: None,
+            extract_after: Duration::from_secs(1),
             webhook_url: None,
             min_messages_to_keep: 0,
         }
@@ -156,6 +159,11 @@ impl Profile {
             script: Arc::new(Script::read(section)),
             wits: Arc::new(wits),
             schema: read_schema(section).map(Arc::new),
+            extract_after: section.duration(
+                "extract_after",
+                base.extract_after,
+                Duration::ZERO..=Duration::from_secs(60),
+            ),
             webhook_url: read_webhook(section),
             min_messages_to_keep: section.int("min_messages_to_keep", 0, 0..=1000),
             ..base
@@ -210,6 +218,14 @@ impl Profile {
             crate::llm::SCRIPTED => Some(Arc::new(Rules(self.script.clone()))),
             service => llm.service(service).cloned(),
         }
+    }
+
+    /// Who reads the data out of its calls, and with which model: who answers, or where rules do the configured model.
+    pub fn reader(&self, llm: &Llm) -> Option<(Arc<dyn Chat>, Option<String>)> {
+        let (service, model) = crate::llm::split(&self.wits.llm);
+        let own = llm.service(service).cloned();
+        own.map(|chat| (chat, model.map(str::to_owned)))
+            .or_else(|| Some((llm.default()?.clone(), None)))
     }
 
     /// What its ear listens with, if it hears. Whoever opens it says whose call it is.

@@ -4,7 +4,7 @@ use crate::{
     base::ids::TenantId,
     control::Control,
     jobs::{Agents, Wishes},
-    llm::{self, Llm},
+    llm::Llm,
 };
 
 /// The roster as the jobs see it.
@@ -19,18 +19,11 @@ impl Agents for Roster {
         let Some(profile) = self.control.agent_of_call(tenant, agent) else {
             return Wishes::default();
         };
-        // Rules cannot read: then the configured model does.
-        let (service, model) = llm::split(&profile.wits.llm);
-        let own = self
-            .llm
-            .service(service)
-            .cloned()
-            .map(|c| (c, model.map(str::to_owned)));
         Wishes {
             schema: profile.schema.as_deref().cloned(),
             webhook_url: profile.webhook_url.clone(),
             min_messages: profile.min_messages_to_keep,
-            chat: own.or_else(|| Some((self.llm.default()?.clone(), None))),
+            chat: profile.reader(&self.llm),
             backends: (profile.stt.clone(), profile.tts.clone()),
         }
     }

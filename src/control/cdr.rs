@@ -52,6 +52,11 @@ pub(super) struct Facts {
     /// Tokens by service.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) llm_usage: BTreeMap<&'static str, Usage>,
+    /// What was read out of the conversation so far, by the agent's schema, and what is missing.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub(super) extracted: Value,
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub(super) extraction: Value,
     /// Where the time of each turn went.
     #[serde(skip_serializing_if = "Turns::is_empty")]
     pub(super) turns: Turns,

@@ -93,6 +93,10 @@ pub(super) struct AgentBody {
     stt: Option<String>,
     /// Speech synthesizer.
     tts: Option<String>,
+    /// The recogniser that takes over where that one fails.
+    stt_fallback: Option<String>,
+    /// The synthesizer that speaks where that one fails.
+    tts_fallback: Option<String>,
     /// Speech over the agent cuts it off after this long, such as `200ms`; `0ms` lets it finish.
     barge_in_after: Option<String>,
     /// Whether its calls are recorded.
@@ -143,6 +147,8 @@ pub(super) struct AgentBody {
     history_turns: Option<u32>,
     /// The JSON schema of the data that is read out of its calls.
     extraction_schema: Option<Map<String, Value>>,
+    /// How long after the caller's words it is read from the conversation so far; `0s` reads it at the end alone.
+    extract_after: Option<String>,
     /// Who is told of its calls, where that is not the configured one.
     webhook_url: Option<String>,
     /// Calls with fewer messages leave no files.
@@ -247,6 +253,9 @@ async fn read(shared: &Shared, request: Request) -> Result<(Identity, Ids, Agent
 
 /// Settings that are shown as they were set.
 const CONVERSATION: &[&str] = &[
+    "stt_fallback",
+    "tts_fallback",
+    "extract_after",
     "llm_fallback",
     "tools",
     "transfers",

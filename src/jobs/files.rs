@@ -61,14 +61,17 @@ pub(super) fn change(call: &CallRow, metadata: Value) -> Write {
 }
 
 /// Writes the call's file again, with what became known since.
-pub(super) fn rewrite(deps: &Deps, call: &CallRow, messages: &[MessageRow], wishes: &Wishes) -> io::Result<()> {
+pub(super) fn rewrite(
+    deps: &Deps,
+    call: &CallRow,
+    messages: &[MessageRow],
+    wishes: &Wishes,
+    report: &Value,
+) -> io::Result<()> {
     if messages.len() < wishes.min_messages {
         return Ok(());
     }
-    put(
-        &paths(&deps.config, &deps.data_root, call).1,
-        &report(deps, call, messages, wishes),
-    )
+    put(&paths(&deps.config, &deps.data_root, call).1, report)
 }
 
 /// `transcripts/call_{id}_{timestamp}_transcript.json` and `calls/call_{id}_{timestamp}.json`: the vendor's id of the call, made

@@ -5,6 +5,7 @@
 
 pub mod anthropic;
 mod config;
+pub mod extract;
 pub mod gemini;
 pub mod openai;
 mod remote;

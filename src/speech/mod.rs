@@ -79,6 +79,13 @@ pub enum SpeechEvent {
     },
     /// Recognition works again.
     SttRecovered,
+    /// A backend was heard from: a session of an ear works, or a mouth has its first audio.
+    Connected {
+        /// What it does: `stt`, `tts`, or `realtime`.
+        kind: &'static str,
+        /// Its name.
+        backend: &'static str,
+    },
     /// An utterance could not be spoken, or not to its end.
     TtsFailed {
         /// Which.

@@ -11,9 +11,9 @@ use sidetone::{
 };
 use std::time::Duration;
 
-const KEY: &str = "a-key-of-the-test";
+pub(crate) const KEY: &str = "a-key-of-the-test";
 
-async fn stand_in(double: Option<Make>) -> Server {
+pub(crate) async fn stand_in(double: Option<Make>) -> Server {
     let double = double.expect("a service has a stand-in");
     Server::open(([127, 0, 0, 1], 0).into(), double(KEY)).await.unwrap()
 }
@@ -46,14 +46,14 @@ default_agent = "desk"
 }
 
 /// Half a second of silence, a burst of this frequency, and the silence that ends it.
-fn says(hz: u32) -> Vec<i16> {
+pub(crate) fn says(hz: u32) -> Vec<i16> {
     let mut samples = vec![0; 4000];
     samples.extend(fake::phrase((hz - 400) / 100, 420, 8000));
     samples
 }
 
 /// The frequencies of the bursts in what a caller heard.
-fn bursts(samples: &[i16]) -> Vec<u32> {
+pub(crate) fn bursts(samples: &[i16]) -> Vec<u32> {
     let (mut bursts, mut found) = (fake::Bursts::new(8000), Vec::new());
     bursts.push(samples, |f| found.push(f));
     bursts.finish(|f| found.push(f));
@@ -65,7 +65,7 @@ fn bursts(samples: &[i16]) -> Vec<u32> {
 }
 
 /// The frequencies that words are spoken as.
-fn tones(text: &str) -> Vec<u32> {
+pub(crate) fn tones(text: &str) -> Vec<u32> {
     text.split_whitespace()
         .flat_map(|word| bursts(&tts::fake::word(word)))
         .collect()

@@ -134,8 +134,19 @@ impl Daemon {
 
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    /// Lets it stand still for a while, as on a machine that is short of time.
+    pub(crate) async fn freeze(&self, long: Duration) {
+        self.signal(rustix::process::Signal::STOP);
+        tokio::time::sleep(long).await;
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
     }
 
     /// Waits until it has ended.

@@ -300,3 +300,114 @@ async fn data_is_read_out_of_a_call_and_what_was_not_said_is_null_with_a_reason(
     let record = daemon.json(&format!("/api/calls/{id}")).await;
     assert_eq!(record["data"]["metadata"]["extracted"], data["extracted"]);
 }
+
+#[tokio::test]
+async fn data_is_read_while_the_caller_talks_and_once_more_at_the_end_and_nothing_is_forgotten() {
+    let (receiver, double) = (Receiver::open().await, Double::open("anthropic").await);
+    double.will([
+        Act::Data(json!({ "name": "Ada", "address": { "city": "Pune" } })),
+        Act::Data(json!({ "guests": 2, "name": null })),
+    ]);
+    let schema = r#"{"type":"object","properties":{"name":{"type":"string"},"guests":{"type":"integer"},"address":{"type":"object","properties":{"city":{"type":"string"},"street":{"type":"string"}}}}}"#;
+    let config = format!(
+        "{DESK}extraction_schema = '{schema}'\nextract_after = \"200ms\"\n{RULES}\n[[cost.rates]]\nof = \"llm.anthropic.input\"\nprice = 1000000.0\n{}\n{}",
+        receiver.section(""),
+        double.section()
+    );
+    let daemon = Daemon::start(&["--dev", "--agent", "desk"], &config, &[]).await;
+    let mut samples = vec![0; 8000];
+    samples.extend(phrase(0, 400, 8000));
+    samples.resize(samples.len() + 8 * 4000, 0);
+    let placed = place(daemon.plan("+15550511", samples, Duration::from_millis(500)));
+    let deadline = Mono::now() + PATIENCE;
+    let live = loop {
+        let calls = daemon.json("/api/calls/active").await;
+        let id = calls["data"][0]["id"].as_str().map(str::to_owned);
+        if let Some(id) = id {
+            let record = daemon.json(&format!("/api/calls/{id}")).await["data"].clone();
+            if record["metadata"]["extracted"]["name"] == "Ada" {
+                break record;
+            }
+        }
+        assert!(
+            Mono::now() < deadline,
+            "nothing was read during the call: {}",
+            daemon.log()
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let metadata = &live["metadata"];
+    assert_eq!(
+        metadata["extracted"],
+        json!({ "name": "Ada", "guests": null, "address": { "city": "Pune", "street": null } })
+    );
+    placed.await.unwrap().unwrap();
+    let told = receiver.told(1).await;
+    let event: Value = serde_json::from_str(&told[0].1).unwrap();
+    let data = &event["data"];
+    assert_eq!(
+        data["extracted"],
+        json!({ "name": "Ada", "guests": 2, "address": { "city": "Pune", "street": null } })
+    );
+    assert_eq!(data["extraction"]["missing"], json!({ "address.street": "not said" }));
+    // Each reading is paid for: eleven tokens read, twice, a currency unit each.
+    assert_eq!(data["cost"]["lines"]["llm.anthropic.input"], 22.0, "{data}");
+    let asked = double.asked();
+    assert_eq!(asked.len(), 2, "once for what the caller said, and once at the end");
+}
+
+#[tokio::test]
+async fn the_log_tells_the_story_of_a_call_and_none_of_its_words() {
+    let double = Double::open("anthropic").await;
+    double.will([Act::Data(json!({ "name": "Ada" })), Act::Data(json!({ "name": "Ada" }))]);
+    let schema = r#"{"type":"object","properties":{"name":{"type":"string"}}}"#;
+    let config = format!(
+        "[log]\nformat = \"json\"\n{DESK}extraction_schema = '{schema}'\nextract_after = \"200ms\"\n{RULES}\n{}",
+        double.section()
+    );
+    let daemon = Daemon::start(&["--dev", "--agent", "desk"], &config, &[]).await;
+    call(&daemon).await;
+    until("the transcript", || {
+        daemon.log().contains("transcript_saved").then_some(())
+    })
+    .await;
+    let log = daemon.log();
+    let events: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let find = |name: &str| {
+        let at = events.iter().position(|e| e["message"] == name);
+        at.unwrap_or_else(|| panic!("no {name} in {log}"))
+    };
+    let story = [
+        "call_started",
+        "backend_connected",
+        "transcript_final",
+        "extraction_started",
+        "stop_received",
+        "call_ended",
+        "transcript_saved",
+    ]
+    .map(find);
+    assert!(story.is_sorted(), "{story:?}: {log}");
+    let connected = events.iter().filter(|e| e["message"] == "backend_connected");
+    let mut kinds: Vec<_> = connected.filter_map(|e| e["kind"].as_str()).collect();
+    kinds.sort_unstable();
+    assert_eq!(kinds, ["stt", "tts"]);
+    assert_eq!(events[story[2]]["characters"], "when are you open".len());
+    assert!(events[story[5]]["call_duration_ms"].as_u64().unwrap() > 1000);
+    assert!(events[story[6]]["file"].as_str().unwrap().ends_with("_transcript.json"));
+    // One session id on every line of the call.
+    let session = |e: &Value| {
+        e["span"]["session"]
+            .as_str()
+            .or(e["session"].as_str())
+            .map(str::to_owned)
+    };
+    let sessions: Vec<_> = story.iter().map(|at| session(&events[*at])).collect();
+    assert!(
+        sessions[0].is_some() && sessions.iter().all(|s| *s == sessions[0]),
+        "{sessions:?}"
+    );
+    for words in ["when are you open", "Welcome.", "From nine", "Ada"] {
+        assert!(!log.contains(words), "{words}");
+    }
+}

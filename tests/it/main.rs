@@ -32,4 +32,5 @@ mod speech;
 mod stores;
 mod telnyx;
 mod tidy;
+mod turns;
 mod vendors;

@@ -187,7 +187,7 @@ impl Call {
         self.outbox.push([write], []);
     }
 
-    /// Stores the facts again, after the end.
+    /// Stores the facts as they are now.
     pub(super) fn amend(&mut self) {
         self.row.metadata = self.facts.to_json();
         self.change(CallChange {

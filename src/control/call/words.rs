@@ -5,20 +5,23 @@ use crate::{
     base::{
         fault::{Fault, Kind, Origin},
         ids::{MessageId, UtteranceId},
+        time::Mono,
     },
     bus::News,
     control::waterfall::TurnTimes,
-    llm::Usage,
+    llm::{Usage, extract::Extracted},
     metrics,
     speech::{SpeechEvent, Transcript},
     store::{Sender, Write},
 };
+use serde_json::{Value, json};
+use std::time::Duration;
 
 impl Call {
     /// News from the ear or mouth of the call, or (`sender` and words alone) from that of a frontend's microphone.
     pub(in crate::control) fn speech(&mut self, now: Now, sender: Sender, event: SpeechEvent) {
         match event {
-            SpeechEvent::Started => {}
+            SpeechEvent::Started | SpeechEvent::Connected { .. } => {}
             SpeechEvent::Transcript(words) => self.transcript(now, sender, words),
             SpeechEvent::Audio {
                 utterance,
@@ -121,11 +124,35 @@ impl Call {
     /// The language model answered, and used so much.
     pub(in crate::control) fn thought(&mut self, service: &'static str, usage: Usage) {
         self.llm_out = false;
+        self.used(service, usage);
+    }
+
+    fn used(&mut self, service: &'static str, usage: Usage) {
         for (direction, tokens) in [("input", usage.input), ("output", usage.output)] {
             let labels = [("service", service), ("direction", direction)];
             metrics::counter(metrics::llm_tokens_total, &labels).increment(tokens);
         }
         *self.facts.llm_usage.entry(service).or_default() += usage;
+    }
+
+    /// What was read out of the conversation so far.
+    pub(in crate::control) const fn known(&self) -> &Value {
+        &self.facts.extracted
+    }
+
+    /// It was read again, by this service, which used so much. After the end the last reading is a job's.
+    pub(in crate::control) fn extracted(&mut self, service: &'static str, usage: Usage, read: Extracted) {
+        self.used(service, usage);
+        if !self.is_ended() {
+            self.facts.extracted = read.data;
+            self.facts.extraction = json!({ "missing": read.missing });
+            self.amend();
+        }
+    }
+
+    /// How long the call has been answered.
+    pub(in crate::control) fn lasted(&self, now: Mono) -> Duration {
+        self.answered.map_or(Duration::ZERO, |at| now.since(at))
     }
 
     /// A turn of the agent was heard this fast.

@@ -190,6 +190,7 @@ pub(super) fn settings_of(profile: &Profile) -> Map<String, Value> {
         "webhook_url": profile.webhook_url,
         "min_messages_to_keep": profile.min_messages_to_keep,
         "extraction_schema": profile.schema.as_deref(),
+        "extract_after": show_duration(profile.extract_after),
     });
     let Value::Object(mut settings) = settings else {
         return Map::new();

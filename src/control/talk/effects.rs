@@ -74,7 +74,7 @@ impl Talk {
             vendor = row.vendor,
             inbound = row.inbound,
             agent = row.agent,
-            "call on record"
+            "call_started"
         );
         *lock(&self.entry.shown) = Some(self.live());
     }

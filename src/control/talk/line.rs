@@ -4,7 +4,7 @@ use super::Talk;
 use crate::{
     base::fault::{Fault, Kind, Origin},
     control::{Listening, Mute, call::Now, directory::lock, plan},
-    media::{Arrival, LegCommand, LegEvent, LegHandle, LegSendError, monitor::monitor},
+    media::{Arrival, LegCommand, LegEnd, LegEvent, LegHandle, LegSendError, monitor::monitor},
     metrics,
     record::TapTx,
 };
@@ -156,6 +156,11 @@ impl Talk {
                     self.call.turned(times);
                 }
             }
+            Some(LegEvent::Ended { end, .. }) => match end {
+                LegEnd::Stopped => info!("stop_received"),
+                LegEnd::ClosedWithoutStop => info!("closed_without_stop"),
+                other => info!(end = ?other, "stream_ended"),
+            },
             _ => {}
         }
         match event {

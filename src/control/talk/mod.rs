@@ -5,6 +5,7 @@
 mod asking;
 mod clock;
 mod effects;
+mod extracting;
 mod line;
 mod thinking;
 
@@ -35,6 +36,7 @@ use crate::{
     vendor::CallUpdate,
 };
 use asking::Offer;
+use extracting::{Extracting, Reading};
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use line::{Line, RESEND};
 use std::sync::Arc;
@@ -97,6 +99,8 @@ enum Event {
     Thought(Option<Result<Piece, ChatError>>),
     /// What the web answered.
     Fetched(ToolCall, String),
+    /// What was read out of the conversation.
+    Extracted(Reading),
     Timeout,
 }
 
@@ -111,6 +115,7 @@ pub(super) struct Talk {
     profile: Arc<Profile>,
     mind: Mind,
     thinking: Option<Thinking>,
+    extracting: Extracting,
     waterfall: Waterfall,
     /// Utterances that may not be talked over.
     protected: Vec<UtteranceId>,
@@ -169,6 +174,7 @@ impl Talk {
             own: profile.clone(),
             profile,
             thinking: None,
+            extracting: Extracting::default(),
             waterfall: Waterfall::default(),
             protected: Vec::new(),
             dial: dial.map(Arc::new),
@@ -211,6 +217,7 @@ impl Talk {
             self.call.next_timeout(),
             self.mind.next_timeout(),
             self.desk.next_timeout(),
+            self.extracting.next_timeout(),
             resend,
         ];
         let due = timeouts.into_iter().flatten().min();
@@ -241,6 +248,7 @@ impl Talk {
             Event::Asked(ask, result) => self.asked(now, ask, result),
             Event::Thought(piece) => self.thought(now, piece),
             Event::Fetched(call, content) => self.mind.fetched(now.mono, call, content),
+            Event::Extracted(reading) => self.extracted(reading),
             Event::Timeout => self.timeout(now),
         }
     }
@@ -323,6 +331,10 @@ impl Talk {
         let customer = sender == Sender::Customer;
         let words = match &event {
             SpeechEvent::Transcript(words) if customer => Some(words.clone()),
+            SpeechEvent::Connected { kind, backend } => {
+                info!(backend, kind, "backend_connected");
+                None
+            }
             SpeechEvent::Started if customer => {
                 self.mind.began(now.mono);
                 None
@@ -337,6 +349,14 @@ impl Talk {
             }
             _ => None,
         };
+        if let SpeechEvent::Transcript(words) = &event
+            && words.is_final
+            && !words.text.trim().is_empty()
+        {
+            let characters = words.text.chars().count();
+            info!(sender = sender.as_str(), characters, "transcript_final");
+            self.extract_soon(now.mono);
+        }
         self.call.speech(now, sender, event);
         let Some(words) = words else { return };
         if words.is_final && !words.text.trim().is_empty() {
@@ -373,6 +393,7 @@ impl Talk {
         self.call.timeout(now);
         self.mind.timeout(now.mono);
         self.desk.timeout(now, self.mouth.as_ref());
+        self.extract(now.mono);
         self.resend();
     }
 
@@ -393,15 +414,16 @@ impl Talk {
         self.call
             .set_ears_open(self.speech.is_some() || self.desk.news.is_some());
         if self.call.is_ended() && !std::mem::replace(&mut self.ended, true) {
-            self.close();
+            self.close(now);
         }
     }
 
     /// The call has ended: what still comes is written down, and nothing is answered.
-    fn close(&mut self) {
+    fn close(&mut self, now: Now) {
         let row = self.call.row();
         let reason = row.end_reason.map_or("", |r| r.as_str());
-        info!(reason, duration_s = row.duration, "call ended");
+        let lasted = self.call.lasted(now.mono);
+        info!(reason, call_duration_ms = lasted.as_millis() as u64, "call_ended");
         metrics::counter(
             metrics::calls_ended_total,
             &[("vendor", self.entry.vendor.name), ("reason", reason)],

@@ -38,6 +38,7 @@ use tokio::{
     sync::Notify,
 };
 
+mod budget;
 mod commanded;
 mod failures;
 mod inbound;

@@ -12,7 +12,7 @@ use crate::{
 };
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _, stream};
-use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt as _, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     body::{Frame, Incoming},
@@ -28,7 +28,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    task::JoinHandle,
+    time::{Instant, sleep, sleep_until},
+};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -140,7 +144,9 @@ impl Fault {
 #[derive(Default)]
 struct State {
     faults: VecDeque<Fault>,
+    late: Duration,
     connections: usize,
+    credentials: Vec<String>,
     complaints: Vec<String>,
     heard: Vec<Vec<u8>>,
 }
@@ -198,9 +204,19 @@ impl Server {
         lock(&self.state).faults.extend(faults);
     }
 
+    /// Everything it says from now on comes this much later, as if it had to think about it.
+    pub fn take_time(&self, late: Duration) {
+        lock(&self.state).late = late;
+    }
+
     /// Requests so far.
     pub fn connections(&self) -> usize {
         lock(&self.state).connections
+    }
+
+    /// What proved who asked, request by request: the header that services keep it in, without its scheme.
+    pub fn credentials(&self) -> Vec<String> {
+        lock(&self.state).credentials.clone()
     }
 
     /// What was wrong with what it was told, faults aside.
@@ -229,7 +245,7 @@ fn whole(bytes: Vec<u8>) -> Body {
 /// A body in pieces, the first of them late.
 fn pieces(pieces: Vec<io::Result<Bytes>>, late: Duration) -> Body {
     let frames = stream::iter(pieces).then(move |piece| async move {
-        tokio::time::sleep(late).await;
+        sleep(late).await;
         piece.map(Frame::data)
     });
     StreamBody::new(frames).boxed_unsync()
@@ -240,10 +256,11 @@ async fn serve(
     state: Shared,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    let fault = {
+    let (fault, late) = {
         let mut state = lock(&state);
         state.connections += 1;
-        state.faults.pop_front().unwrap_or(Fault::None)
+        state.credentials.push(credential(request.headers()));
+        (state.faults.pop_front().unwrap_or(Fault::None), state.late)
     };
     let upgrade = hyper::upgrade::on(&mut request);
     let (head, body) = request.into_parts();
@@ -280,8 +297,8 @@ async fn serve(
                     content_type = "text/html";
                     whole(b"<html>it works</html>".to_vec())
                 }
-                Fault::Slow(late) => pieces(vec![Ok(body.into())], late),
-                Fault::None | Fault::Status(_) => whole(body),
+                Fault::Slow(slow) => pieces(vec![Ok(body.into())], slow),
+                Fault::None | Fault::Status(_) => pieces(vec![Ok(body.into())], late),
             };
             response
                 .headers_mut()
@@ -307,7 +324,7 @@ async fn serve(
                     return std::future::pending().await;
                 }
                 let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
-                converse(conversation, socket, fault, state).await;
+                converse(conversation, socket, fault, late, state).await;
             });
         }
     }
@@ -318,6 +335,7 @@ async fn converse(
     mut conversation: Box<dyn Conversation>,
     mut socket: WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>,
     fault: Fault,
+    late: Duration,
     state: Shared,
 ) {
     let place = {
@@ -326,45 +344,63 @@ async fn converse(
         state.heard.len() - 1
     };
     let mut said = 0;
-    let mut to_say = conversation.open();
+    let timed = |said: Vec<Said>| {
+        let at = Instant::now() + late;
+        said.into_iter().map(move |say| (at, say))
+    };
+    let mut to_say: VecDeque<_> = timed(conversation.open()).collect();
     loop {
-        for say in to_say {
-            if fault == Fault::Hang {
-                continue;
-            }
-            if let (Fault::Slow(late), 0) = (fault, said) {
-                tokio::time::sleep(late).await;
-            }
-            said += 1;
-            let message = match say {
-                Said::Message(_) if fault == Fault::Garbage => Message::text("}no{"),
-                Said::Message(message) => message,
-                Said::Close(code, reason) => {
-                    if code != 1000 {
-                        lock(&state).complaints.push(reason.clone());
-                    }
-                    let code = code.into();
-                    let reason = reason.into();
-                    let _ = socket.close(Some(CloseFrame { code, reason })).await;
-                    while let Some(Ok(_)) = socket.next().await {}
-                    return;
-                }
-            };
-            if socket.send(message).await.is_err() || (fault == Fault::CloseMidway && said == 2) {
-                return;
-            }
-        }
-        to_say = match socket.next().await {
-            Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => {
+        let due = to_say.front().map(|(at, _)| *at);
+        let message = tokio::select! {
+            biased;
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => None,
+            message = socket.next() => Some(message),
+        };
+        match message {
+            Some(Some(Ok(message @ (Message::Text(_) | Message::Binary(_))))) => {
                 if let Message::Binary(bytes) = &message {
                     lock(&state).heard[place].extend_from_slice(bytes);
                 }
-                conversation.hear(message)
+                to_say.extend(timed(conversation.hear(message)));
+                continue;
             }
-            Some(Ok(Message::Close(_)) | Err(_)) | None => return,
-            Some(Ok(_)) => Vec::new(),
+            Some(Some(Ok(Message::Close(_)) | Err(_)) | None) => return,
+            Some(Some(Ok(_))) => continue,
+            None => {}
+        }
+        let Some((_, say)) = to_say.pop_front() else { continue };
+        if fault == Fault::Hang {
+            continue;
+        }
+        if let (Fault::Slow(late), 0) = (fault, said) {
+            sleep(late).await;
+        }
+        said += 1;
+        let message = match say {
+            Said::Message(_) if fault == Fault::Garbage => Message::text("}no{"),
+            Said::Message(message) => message,
+            Said::Close(code, reason) => {
+                if code != 1000 {
+                    lock(&state).complaints.push(reason.clone());
+                }
+                let (code, reason) = (code.into(), reason.into());
+                let _ = socket.close(Some(CloseFrame { code, reason })).await;
+                while let Some(Ok(_)) = socket.next().await {}
+                return;
+            }
         };
+        if socket.send(message).await.is_err() || (fault == Fault::CloseMidway && said == 2) {
+            return;
+        }
     }
+}
+
+/// What a request proves itself with.
+fn credential(headers: &HeaderMap) -> String {
+    let names = ["authorization", "xi-api-key", "x-api-key", "x-goog-api-key"];
+    let value = names.iter().find_map(|name| headers.get(*name));
+    let text = value.and_then(|v| v.to_str().ok()).unwrap_or_default();
+    text.rsplit(' ').next().unwrap_or_default().to_owned()
 }
 
 /// What is wrong with the query of a request: parameters unknown, missing or doubled. A known one ends in `*` where it may come often.

@@ -125,6 +125,8 @@ pub struct Hearing {
     out_of_order: bool,
     /// Whether the present session has been ready.
     ready: bool,
+    /// Who listens.
+    backend: &'static str,
 }
 
 /// Tells of a request that was refused while recognition goes on as before.
@@ -177,6 +179,7 @@ pub(super) fn hearing(format: AudioFormat, events: mpsc::Sender<SpeechEvent>) ->
         wide: Vec::new(),
         out_of_order: false,
         ready: false,
+        backend: "",
     };
     (Feed(shared), hearing)
 }
@@ -274,7 +277,10 @@ impl Hearing {
 
     /// Says that the session works. Ends an outage.
     pub async fn ready(&mut self) {
-        self.ready = true;
+        if !std::mem::replace(&mut self.ready, true) {
+            let (kind, backend) = ("stt", self.backend);
+            let _ = self.events.send(SpeechEvent::Connected { kind, backend }).await;
+        }
         if std::mem::take(&mut self.out_of_order) {
             let _ = self.events.send(SpeechEvent::SttRecovered).await;
         }
@@ -313,6 +319,11 @@ impl Hearing {
     /// Tells beside a session, which borrows all of this.
     pub(super) fn teller(&self) -> Teller {
         Teller(self.events.clone())
+    }
+
+    /// A recogniser of this name listens from now on.
+    pub(super) const fn served_by(&mut self, backend: &'static str) {
+        self.backend = backend;
     }
 
     /// Begins another session after a broken one. Returns whether that one had been ready. What broke two that were is not heard a

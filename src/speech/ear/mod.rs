@@ -188,6 +188,7 @@ pub(super) async fn listen(
     tokio::pin!(overdue);
     loop {
         let Candidate { name, stt, .. } = &candidates[at];
+        hearing.served_by(name);
         let began = Instant::now();
         let teller = hearing.teller();
         let turn = {

@@ -261,6 +261,8 @@ struct Speech {
     ending: Option<UtteranceId>,
     /// The highest utterance that is over.
     over: UtteranceId,
+    /// Whether the synthesizer has given audio.
+    connected: bool,
 }
 
 impl Speaker {
@@ -530,6 +532,10 @@ impl Speaker {
             };
             if words.preview.is_silent() {
                 metrics::TTS_FIRST.record(words.turn.elapsed());
+                if !std::mem::replace(&mut speech.connected, true) {
+                    let (kind, backend) = ("tts", self.backend);
+                    self.news.put(SpeechEvent::Connected { kind, backend });
+                }
             }
             words.preview.add(pcm, &mut self.news);
             utterance.append(&pcm.samples, pcm.rate, self.ring.rate());
