@@ -3,7 +3,7 @@
 //! Knows nothing of calls, sockets or the record; `control::talk` owns a [`turn::Turn`] per call and performs what it asks for.
 
 use crate::{
-    base::settings::Section,
+    base::{keyring::Keyring, settings::Section},
     llm::{
         Chat, Llm,
         scripted::{Rules, Script},
@@ -106,6 +106,8 @@ pub struct Profile {
     pub webhook_url: Option<String>,
     /// Calls with fewer messages leave no files.
     pub min_messages_to_keep: usize,
+    /// Keys of services that go before the operator's.
+    pub keys: Keyring,
 }
 
 impl Profile {
@@ -130,6 +132,7 @@ impl Profile {
             extract_after: Duration::from_secs(1),
             webhook_url: None,
             min_messages_to_keep: 0,
+            keys: Keyring::default(),
         }
     }
 
@@ -216,16 +219,16 @@ impl Profile {
         };
         match crate::llm::split(name).0 {
             crate::llm::SCRIPTED => Some(Arc::new(Rules(self.script.clone()))),
-            service => llm.service(service).cloned(),
+            service => llm.service(service, &self.keys),
         }
     }
 
     /// Who reads the data out of its calls, and with which model: who answers, or where rules do the configured model.
     pub fn reader(&self, llm: &Llm) -> Option<(Arc<dyn Chat>, Option<String>)> {
         let (service, model) = crate::llm::split(&self.wits.llm);
-        let own = llm.service(service).cloned();
+        let own = llm.service(service, &self.keys);
         own.map(|chat| (chat, model.map(str::to_owned)))
-            .or_else(|| Some((llm.default()?.clone(), None)))
+            .or_else(|| Some((llm.default(&self.keys)?, None)))
     }
 
     /// What its ear listens with, if it hears. Whoever opens it says whose call it is.
@@ -236,6 +239,7 @@ impl Profile {
             language: self.language.clone(),
             phrases: self.script.phrases(),
             free_speech: self.free_speech,
+            keys: self.keys.clone(),
             ..EarSpec::default()
         })
     }
@@ -247,6 +251,7 @@ impl Profile {
             fallback: self.tts_fallback.clone(),
             voice: self.voice.clone(),
             language: self.language.clone(),
+            keys: self.keys.clone(),
         })
     }
 }

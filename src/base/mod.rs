@@ -5,6 +5,7 @@ pub mod doorbell;
 pub mod fault;
 pub mod format;
 pub mod ids;
+pub mod keyring;
 pub mod network;
 pub mod phone;
 pub mod secret;

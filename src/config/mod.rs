@@ -204,6 +204,7 @@ impl Config {
                 .find(|(name, _)| *name == wanted)
             {
                 Some((_, None)) => {}
+                Some(_) if self.calls.service_keys.values().any(|keys| keys.get(wanted).is_some()) => {}
                 Some((_, Some(lacks))) => section.fault(key, format!("{wanted} cannot be used"), lacks),
                 None => {
                     let names: Vec<_> = backends.iter().map(|(name, _)| *name).collect();

@@ -231,6 +231,7 @@ impl Shared {
         let tenant = tenant.or(line.as_ref().map(|l| l.row.tenant_id)).or(anyone);
         let tenant = tenant.ok_or(NotServed::NoNumber)?;
         let profile = self.roster.answers(config, &self.deps.agents, tenant, line.as_deref());
+        let profile = profile.map(|p| self.keyed(tenant, p));
         Ok(Served {
             tenant,
             profile: profile.ok_or(NotServed::NoNumber)?,
@@ -300,7 +301,7 @@ impl Shared {
         .increment(1);
         let life = self.deps.config.stream_timeout + ring.unwrap_or_default();
         self.await_stream(now.mono, &entry, seed.call_sid.clone(), ring.unwrap_or_default());
-        self.warm(entry.tenant, &seed.served.profile);
+        self.warm(entry.tenant, &seed.served.profile, seed.vendor);
         let dial = ring.map(|ring| Dial {
             to: seed.customer.clone(),
             from: seed.ours.clone(),
@@ -347,11 +348,22 @@ impl Shared {
     }
 
     /// Gets speech ready while the phone still rings, on the first lane: on which the stream will land is not known yet.
-    fn warm(&self, tenant: TenantId, profile: &Profile) {
-        let ear = profile.ear().map(|spec| EarSpec { tenant, ..spec });
+    fn warm(&self, tenant: TenantId, profile: &Profile, vendor: &Descriptor) {
+        let ear = profile.ear().map(|spec| (EarSpec { tenant, ..spec }, vendor.caps.inbound));
         let mouth = profile.mouth();
         if ear.is_some() || mouth.is_some() {
-            self.deps.speech.warm(0, ear.as_ref(), mouth.as_ref());
+            self.deps.speech.warm(0, ear, mouth);
+        }
+    }
+
+    /// An agent with its tenant's keys behind its own.
+    pub(super) fn keyed(&self, tenant: TenantId, profile: Arc<Profile>) -> Arc<Profile> {
+        match self.deps.config.service_keys.get(&tenant.0) {
+            None => profile,
+            Some(keys) => Arc::new(Profile {
+                keys: profile.keys.or(keys),
+                ..(*profile).clone()
+            }),
         }
     }
 

@@ -2,7 +2,11 @@
 
 use crate::{
     agent,
-    base::{ids::TenantId, settings::Section},
+    base::{
+        ids::TenantId,
+        keyring::{Keyring, SERVICES},
+        settings::Section,
+    },
     vendor,
 };
 use std::{collections::BTreeMap, time::Duration};
@@ -63,6 +67,8 @@ pub struct Config {
     pub strain: StrainLimits,
     /// Hosts that agents' tools may ask.
     pub tool_hosts: ToolHosts,
+    /// Keys of services for calls of a tenant, before the operator's.
+    pub service_keys: BTreeMap<i64, Keyring>,
     /// Our numbers.
     pub numbers: Vec<Number>,
 }
@@ -165,6 +171,7 @@ impl Default for Config {
                 memory: 0,
             },
             tool_hosts: ToolHosts::default(),
+            service_keys: BTreeMap::new(),
             numbers: Vec::new(),
         }
     }
@@ -207,6 +214,7 @@ impl Config {
                 section.finish();
                 hosts
             },
+            service_keys: read_keys(root),
             numbers: read_numbers(root, agents),
         };
         if agents.get(&config.default_agent).is_none() {
@@ -254,6 +262,26 @@ fn read_public_url(calls: &Section<'_>, default: &str) -> String {
         calls.fault("public_url", format!("{url:?} is no base URL"), hint);
     }
     url
+}
+
+/// `[service_keys.TENANT]`: a key by the name of each service.
+fn read_keys(root: &Section<'_>) -> BTreeMap<i64, Keyring> {
+    let section = root.section("service_keys");
+    let tenants = section.named().into_iter().filter_map(|(name, section)| {
+        let keys = SERVICES
+            .iter()
+            .filter_map(|s| Some(((*s).to_owned(), section.secret(s)?)));
+        let keys: Keyring = keys.collect();
+        let tenant = name.parse().ok();
+        if tenant.is_none() {
+            section.fault("", format!("{name:?} is no tenant"), "[service_keys.1]");
+        }
+        section.finish();
+        Some((tenant?, keys))
+    });
+    let tenants = tenants.collect();
+    section.finish();
+    tenants
 }
 
 fn read_numbers(root: &Section<'_>, agents: &agent::Config) -> Vec<Number> {

@@ -192,6 +192,7 @@ impl Desk {
             language: profile.language.clone(),
             phrases: Vec::new(),
             free_speech: true,
+            keys: profile.keys.clone(),
         };
         self.sender = if has_leg { Sender::Agent } else { Sender::Customer };
         let spec = if has_leg {

@@ -8,6 +8,7 @@ use crate::{
         fault::{Fault, Kind, Origin},
         format::AudioFormat,
         ids::{CallId, ConnectionId, MessageId, TenantId},
+        keyring::Keyring,
         phone::{e164, is_e164},
     },
     bus::Bus,
@@ -536,7 +537,14 @@ impl Control {
     /// The agent that a tenant's call was served by, by name, as it is now.
     pub fn agent_of_call(&self, tenant: TenantId, name: &str) -> Option<Arc<agent::Profile>> {
         let own = self.shared.roster.agent(tenant, name).and_then(|a| a.profile.clone());
-        own.or_else(|| self.shared.deps.agents.get(name).cloned())
+        let profile = own.or_else(|| self.shared.deps.agents.get(name).cloned())?;
+        Some(self.shared.keyed(tenant, profile))
+    }
+
+    /// The keys of services that a tenant has of its own.
+    pub fn service_keys(&self, tenant: TenantId) -> Keyring {
+        let keys = self.shared.deps.config.service_keys.get(&tenant.0);
+        keys.cloned().unwrap_or_default()
     }
 
     /// The rules of an agent of the tenant's: of the one of that name, else of the most recent one that has some, else of the

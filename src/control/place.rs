@@ -62,7 +62,7 @@ impl Shared {
                 .map_or_else(|| request.from.clone(), |l| l.row.number.clone()),
             served: Served {
                 tenant,
-                profile: profile.ok_or_else(no_agent)?,
+                profile: self.keyed(tenant, profile.ok_or_else(no_agent)?),
                 line,
             },
             facts: Facts {

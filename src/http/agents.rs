@@ -65,6 +65,8 @@ pub(super) struct ShownAgent {
     webhook_url: Option<String>,
     /// Calls with fewer messages leave no files.
     min_messages_to_keep: usize,
+    /// The services that it has keys of its own for.
+    keys: Vec<String>,
     /// `config` where the operator wrote it, which cannot be changed here, else `api`.
     source: &'static str,
     /// When it was added.
@@ -153,6 +155,9 @@ pub(super) struct AgentBody {
     webhook_url: Option<String>,
     /// Calls with fewer messages leave no files.
     min_messages_to_keep: Option<u32>,
+    /// Keys of services by the service's name (anthropic, deepgram, elevenlabs, gemini, openai), used by the agent's calls before
+    /// the operator's. Write-only; null removes one.
+    keys: Option<Map<String, Value>>,
     /// Taken and ignored: the tenant is the credential's.
     #[serde(rename = "userId", skip_serializing)]
     _user_id: Option<Value>,
@@ -303,6 +308,7 @@ fn shown(agent: &Agent) -> ShownAgent {
         extraction_schema: kept("extraction_schema"),
         webhook_url: text("webhook_url"),
         min_messages_to_keep: profile.map_or(0, |p| p.min_messages_to_keep),
+        keys: profile.map_or_else(Vec::new, |p| p.keys.services().map(str::to_owned).collect()),
         source: row.source.as_str(),
         created_at: row.created_at,
         updated_at: row.updated_at,

@@ -110,6 +110,14 @@ impl Account {
             total: section.duration("timeout", SECOND * 60, SECOND..=SECOND * 600),
         }
     }
+
+    /// The same with another key.
+    pub fn with_key(&self, key: &Secret) -> Self {
+        Self {
+            api_key: Some(key.clone()),
+            ..self.clone()
+        }
+    }
 }
 
 impl fmt::Debug for Account {

@@ -18,6 +18,8 @@ pub use remote::Remote;
 use crate::{
     base::{
         fault::{Fault, Kind, Origin},
+        keyring::Keyring,
+        secret::Secret,
         settings::Section,
     },
     net::client::{ApiRequest, HttpClient},
@@ -187,6 +189,9 @@ pub trait Dialect: fmt::Debug + Send + Sync {
     /// Key, place, model, times.
     fn account(&self) -> &Account;
 
+    /// The same with another key.
+    fn with_key(&self, key: &Secret) -> Arc<dyn Dialect>;
+
     /// Whether it works without a key.
     fn needs_key(&self) -> bool {
         true
@@ -292,7 +297,8 @@ impl std::error::Error for ChatError {}
 /// The configured services, ready to be asked. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Llm {
-    chats: Arc<[Arc<dyn Chat>]>,
+    dialects: Arc<[Arc<dyn Dialect>]>,
+    http: HttpClient,
     default: &'static str,
     prompt: Arc<str>,
     scripted_reply: Arc<str>,
@@ -301,18 +307,23 @@ pub struct Llm {
 impl Llm {
     /// The services of a configuration, reached through `http`.
     pub fn new(config: &Config, http: &HttpClient) -> Self {
-        let remote = |d: &Arc<dyn Dialect>| Arc::new(Remote::new(d.clone(), http.clone())) as Arc<dyn Chat>;
         Self {
-            chats: config.services.iter().map(remote).collect(),
+            dialects: config.services.clone().into(),
+            http: http.clone(),
             default: config.default,
             prompt: config.prompt.as_str().into(),
             scripted_reply: config.scripted_reply.as_str().into(),
         }
     }
 
-    /// The service of that name.
-    pub fn service(&self, name: &str) -> Option<&Arc<dyn Chat>> {
-        self.chats.iter().find(|c| c.service() == name)
+    /// The service of that name, with the key that goes before the operator's, if there is one.
+    pub fn service(&self, name: &str, keys: &Keyring) -> Option<Arc<dyn Chat>> {
+        let dialect = self.dialects.iter().find(|d| d.service() == name)?;
+        let dialect = match keys.get(name) {
+            Some(key) => dialect.with_key(key),
+            None => dialect.clone(),
+        };
+        Some(Arc::new(Remote::new(dialect, self.http.clone())))
     }
 
     /// What a model is told about itself where nobody says anything else.
@@ -326,8 +337,8 @@ impl Llm {
     }
 
     /// The one that answers where none is named; `None` where rules do.
-    pub fn default(&self) -> Option<&Arc<dyn Chat>> {
-        self.service(self.default)
+    pub fn default(&self, keys: &Keyring) -> Option<Arc<dyn Chat>> {
+        self.service(self.default, keys)
     }
 
     /// Rules in the place of a model, with an answer to what none of them knows.

@@ -1,8 +1,18 @@
 //! The configuration of speech: one section per backend, read by the backend itself.
 
 use super::{stt, tts};
-use crate::base::settings::Section;
-use std::{fmt, sync::Arc};
+use crate::base::{
+    keyring::Keyring,
+    secret::Secret,
+    settings::{Faults, Section},
+};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// Engines with keys of tenants that are kept at once, of each kind; the least lately used go first.
+const KEYED: usize = 64;
 
 /// The configured backends, in the order of their lists.
 #[derive(Clone)]
@@ -11,6 +21,32 @@ pub struct Config {
     pub stt: Vec<(&'static str, Arc<dyn stt::Engine>)>,
     /// Synthesizers by name.
     pub tts: Vec<(&'static str, Arc<dyn tts::Engine>)>,
+    pub(super) keyed_stt: Arc<Keyed<dyn stt::Engine>>,
+    pub(super) keyed_tts: Arc<Keyed<dyn tts::Engine>>,
+}
+
+/// An engine by its name and key.
+type Entry<T> = (&'static str, Secret, Arc<T>);
+
+/// Engines that use others' keys than the operator's.
+pub(super) struct Keyed<T: ?Sized>(Mutex<Vec<Entry<T>>>);
+
+impl<T: ?Sized> Keyed<T> {
+    /// The engine of that name with that key: the one that is kept, else a new one. `None` where it takes no key.
+    fn get(&self, name: &'static str, key: &Secret, make: impl FnOnce() -> Option<Arc<T>>) -> Option<Arc<T>> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = kept.iter().position(|(n, k, _)| *n == name && k == key);
+        let entry = match known {
+            Some(at) => kept.remove(at),
+            None => (name, key.clone(), make()?),
+        };
+        let engine = entry.2.clone();
+        kept.push(entry);
+        if kept.len() > KEYED {
+            kept.remove(0);
+        }
+        Some(engine)
+    }
 }
 
 impl Config {
@@ -33,7 +69,36 @@ impl Config {
         let tts = tts.collect();
         ears.finish();
         mouths.finish();
-        Self { stt, tts }
+        Self {
+            stt,
+            tts,
+            keyed_stt: Arc::new(Keyed(Mutex::default())),
+            keyed_tts: Arc::new(Keyed(Mutex::default())),
+        }
+    }
+
+    /// The recogniser of that name, with the key that goes before the operator's, if there is one.
+    pub fn recogniser(&self, name: &str, keys: &Keyring) -> Option<(&'static str, Arc<dyn stt::Engine>)> {
+        let (name, engine) = self.stt.iter().find(|(n, _)| *n == name)?;
+        let own = keys
+            .get(name)
+            .and_then(|key| self.keyed_stt.get(name, key, || engine.with_key(key)));
+        Some((name, own.unwrap_or_else(|| engine.clone())))
+    }
+
+    /// The synthesizer of that name, likewise.
+    pub fn synthesizer(&self, name: &str, keys: &Keyring) -> Option<(&'static str, Arc<dyn tts::Engine>)> {
+        let (name, engine) = self.tts.iter().find(|(n, _)| *n == name)?;
+        let own = keys
+            .get(name)
+            .and_then(|key| self.keyed_tts.get(name, key, || engine.with_key(key)));
+        Some((name, own.unwrap_or_else(|| engine.clone())))
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::read(&Section::empty(&Faults::default()))
     }
 }
 

@@ -50,7 +50,8 @@ fn speech(kind: &str, name: &str, url: &str, more: &[(&str, &str)]) -> Speech {
     Config::read(&Section::root(&Table::new(), &faults).telling(&catalogue));
     let known: Vec<_> = catalogue.take().iter().map(|k| show_path(&k.path)).collect();
     let here = [("url", url)];
-    let keys = QUICK.iter().chain(more).chain(&here);
+    let changed = |key: &&(&str, &str)| !more.iter().any(|(other, _)| *other == key.0);
+    let keys = QUICK.iter().filter(changed).chain(more).chain(&here);
     let keys = keys.filter(|(key, _)| known.contains(&format!("{kind}.{name}.{key}")));
     let keys = keys.map(|(key, value)| ((*key).to_owned(), Value::String((*value).to_owned())));
     let backend = table(keys.collect());
@@ -58,7 +59,7 @@ fn speech(kind: &str, name: &str, url: &str, more: &[(&str, &str)]) -> Speech {
     let root = table(vec![(kind.to_owned(), Value::Table(backends))]);
     let config = Config::read(&Section::root(&root, &faults));
     assert_eq!(faults.take(), []);
-    Speech::new(&config, 1)
+    Speech::new(&config, 2)
 }
 
 async fn serve(double: Make, faults: &[Fault]) -> Server {
@@ -109,14 +110,24 @@ impl Told {
 
 /// Speaks to an ear as fast as a caller would, hangs up, and hears all its news.
 async fn call(speech: &Speech, name: &str, fallback: &str, format: AudioFormat, samples: &[i16]) -> (Told, Vec<u8>) {
-    let (mut ring, audio) = uplink_of(format, format.rate as usize * 5, Some(speech.bell(0)));
-    let (news, mut events) = mpsc::channel(256);
     let spec = EarSpec {
-        backend: name.to_owned(),
         fallback: fallback.to_owned(),
+        ..ear(name)
+    };
+    call_as(speech, spec, format, samples).await
+}
+
+fn ear(name: &str) -> EarSpec {
+    EarSpec {
+        backend: name.to_owned(),
         language: "en".to_owned(),
         ..EarSpec::default()
-    };
+    }
+}
+
+async fn call_as(speech: &Speech, spec: EarSpec, format: AudioFormat, samples: &[i16]) -> (Told, Vec<u8>) {
+    let (mut ring, audio) = uplink_of(format, format.rate as usize * 5, Some(speech.bell(0)));
+    let (news, mut events) = mpsc::channel(256);
     let _handle = speech.open_ear(0, spec, audio, news);
     let mut codes = vec![0; format.encoding.bytes(samples.len())];
     codec::encode(format.encoding, samples, &mut codes);
@@ -299,18 +310,25 @@ async fn play(ring: &mut DownlinkRx, utterance: UtteranceId, rate: u32) -> Vec<u
     }
 }
 
-fn synthesizers() -> Vec<(&'static str, Make)> {
-    tts::BACKENDS.iter().filter_map(|d| Some((d.name, d.double?))).collect()
+/// The synthesizers behind which there is a service, each in every way in which it is spoken to.
+fn synthesizers() -> Vec<(&'static str, Make, &'static [(&'static str, &'static str)])> {
+    let listed = tts::BACKENDS.iter().filter_map(|d| Some((d.name, d.double?, &[][..])));
+    let more: [&[_]; 2] = [&[("transport", "rest")], &[("model", "flux-alexis-en")]];
+    let deepgram = tts::deepgram::DESCRIPTOR.double;
+    let deepgram = deepgram
+        .into_iter()
+        .flat_map(|d| more.map(|more| ("deepgram", d, more)));
+    listed.chain(deepgram).collect()
 }
 
 #[tokio::test]
 async fn every_synthesizer_speaks_whole_utterances_or_says_why_not() {
-    let cases = synthesizers().into_iter().flat_map(|(name, double)| {
+    let cases = synthesizers().into_iter().flat_map(|(name, double, more)| {
         let faults = Fault::ALL.into_iter().chain([Fault::None]);
         faults.map(move |fault| async move {
-            let case = format!("{name} {fault:?}");
+            let case = format!("{name} {more:?} {fault:?}");
             let server = serve(double, &[fault]).await;
-            let speech = speech("tts", name, &server.url(), &[]);
+            let speech = speech("tts", name, &server.url(), more);
             let (tx, mut ring) = downlink(8000, 16_000, 256);
             let (news, mut events) = mpsc::channel(256);
             let spec = MouthSpec {
@@ -374,9 +392,10 @@ async fn every_synthesizer_speaks_whole_utterances_or_says_why_not() {
 
 #[tokio::test]
 async fn a_synthesis_that_is_cut_ends_at_once_while_the_service_hangs() {
-    for (name, double) in synthesizers() {
+    for (name, double, more) in synthesizers() {
         let server = serve(double, &[Fault::Hang]).await;
-        let speech = speech("tts", name, &server.url(), &[("first_audio", "20s")]);
+        let more = [more, &[("first_audio", "20s")]].concat();
+        let speech = speech("tts", name, &server.url(), &more);
         let (tx, mut ring) = downlink(8000, 16_000, 256);
         let (news, mut events) = mpsc::channel(256);
         let spec = MouthSpec {
@@ -399,6 +418,163 @@ async fn a_synthesis_that_is_cut_ends_at_once_while_the_service_hangs() {
         drop(mouth);
         while let Some(event) = events.recv().await {
             assert!(!matches!(event, SpeechEvent::TtsFailed { .. }), "{name}: {event:?}");
+        }
+    }
+}
+
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let so = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, so).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+#[tokio::test]
+async fn a_session_opened_ahead_is_used_by_its_call_on_whatever_lane() {
+    let cases = recognisers()
+        .into_iter()
+        .filter(|(name, ..)| ["deepgram", "elevenlabs"].contains(name));
+    let cases = cases.map(|(name, double, model)| async move {
+        let server = serve(double, &[]).await;
+        let more = [("model", model)];
+        let speech = speech("stt", name, &server.url(), &more[usize::from(model.is_empty())..]);
+        speech.warm(1, Some((ear(name), ULAW)), None);
+        until("a session is opened ahead", || server.connections() == 1).await;
+        let (samples, spoken) = bursts(8000);
+        let (told, codes) = call(&speech, name, "", ULAW, &samples).await;
+        assert_eq!(
+            told.texts(),
+            spoken.each_ref().map(|(text, ..)| text.as_str()),
+            "{name} {model}"
+        );
+        assert_eq!(server.connections(), 1, "{name} {model}");
+        assert!(!passes(name) || server.heard() == [codes], "{name} {model}");
+        // A call in another language has no use for such a session.
+        speech.warm(1, Some((ear(name), ULAW)), None);
+        until("another is opened ahead", || server.connections() == 2).await;
+        let spec = EarSpec {
+            language: "de".to_owned(),
+            ..ear(name)
+        };
+        call_as(&speech, spec, ULAW, &samples).await;
+        assert_eq!(
+            server.connections(),
+            if model.is_empty() { 3 } else { 2 },
+            "{name} {model}"
+        );
+        assert_eq!(server.complaints(), Vec::<String>::new(), "{name} {model}");
+    });
+    join_all(cases).await;
+}
+
+#[tokio::test]
+async fn a_voice_opened_ahead_speaks_the_first_words() {
+    for model in ["aura-2-thalia-en", "flux-alexis-en"] {
+        let server = serve(tts::deepgram::DESCRIPTOR.double.unwrap(), &[]).await;
+        let speech = speech("tts", "deepgram", &server.url(), &[("model", model)]);
+        let spec = MouthSpec {
+            backend: "deepgram".to_owned(),
+            language: "en".to_owned(),
+            ..MouthSpec::default()
+        };
+        speech.warm(1, None, Some(spec.clone()));
+        until("a voice is opened ahead", || server.connections() == 1).await;
+        let (tx, mut ring) = downlink(8000, 16_000, 256);
+        let mouth = speech.open_mouth(0, spec, tx, mpsc::channel(256).0);
+        assert!(mouth.say(UtteranceId(1), "one two three".to_owned(), None));
+        let heard = timeout(PATIENCE, play(&mut ring, UtteranceId(1), 8000)).await;
+        assert_eq!(heard.expect("speech"), tones("one two three"));
+        assert_eq!(server.connections(), 1, "{model}");
+    }
+}
+
+#[tokio::test]
+async fn a_socket_that_nobody_comes_for_is_kept_open_for_a_while_and_closed() {
+    use super::link::{Service, Spare};
+    let server = serve(stt::deepgram::DESCRIPTOR.double.unwrap(), &[]).await;
+    let url = table(vec![("url".to_owned(), Value::String(server.url()))]);
+    let faults = Faults::default();
+    let service = Service::read_open(&Section::root(&url, &faults), "Deepgram", "http://127.0.0.1:1");
+    let path = "/v1/listen?model=nova-3&encoding=mulaw&sample_rate=8000";
+    let headers = [(http::header::AUTHORIZATION, format!("Token {KEY}").parse().unwrap())];
+    let link = service
+        .dial(&Default::default(), path, headers.into_iter().collect())
+        .await;
+    service.spares.put(Spare {
+        path: path.to_owned(),
+        line: link.unwrap().set_aside(),
+        opened: tokio::time::Instant::now(),
+        spoken: (0, 0),
+        nudges: 0,
+    });
+    let keep_alive = tokio_tungstenite::tungstenite::Message::text(r#"{"type":"KeepAlive"}"#);
+    let (age, every) = (Duration::from_millis(200), Duration::from_millis(20));
+    let tended = timeout(PATIENCE, service.tend(path, age, every, Some(keep_alive)));
+    let lane = tokio::task::LocalSet::new();
+    lane.run_until(tended).await.expect("it is let go");
+    assert!(service.spares.take(path, PATIENCE).is_none());
+    assert_eq!(server.complaints(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn every_service_is_asked_with_the_key_of_whose_call_it_is() {
+    let keys = |name: &str| {
+        [(name.to_owned(), crate::base::secret::Secret::new("another"))]
+            .into_iter()
+            .collect()
+    };
+    let cases = recognisers().into_iter().filter(|(name, ..)| *name != "vosk");
+    let cases = cases.map(|(name, double, _)| async move {
+        let server = serve(double, &[]).await;
+        let speech = speech("stt", name, &server.url(), &[]);
+        let (samples, spoken) = bursts(8000);
+        let spec = EarSpec {
+            keys: keys(name),
+            ..ear(name)
+        };
+        // The operator's key does not stand in for one that is refused.
+        let (told, _) = call_as(&speech, spec, ULAW, &samples).await;
+        assert!(told.finals.is_empty() && told.failures.len() == 1, "{name}: {told:?}");
+        assert!(!told.failures[0].contains("another"), "{name}: {told:?}");
+        assert!(server.credentials().iter().all(|key| key == "another"), "{name}");
+        let before = server.credentials().len();
+        let (told, _) = call(&speech, name, "", ULAW, &samples).await;
+        assert_eq!(told.finals.len(), spoken.len(), "{name}: {told:?}");
+        assert!(server.credentials()[before..].iter().all(|key| key == KEY), "{name}");
+    });
+    join_all(cases).await;
+    for (name, double, more) in synthesizers() {
+        let server = serve(double, &[]).await;
+        let speech = speech("tts", name, &server.url(), more);
+        for (n, (key, accepted)) in [("another", false), (KEY, true)].into_iter().enumerate() {
+            let spec = MouthSpec {
+                backend: name.to_owned(),
+                language: "en".to_owned(),
+                keys: if accepted { Default::default() } else { keys(name) },
+                ..MouthSpec::default()
+            };
+            let (tx, mut ring) = downlink(8000, 16_000, 256);
+            let (news, mut events) = mpsc::channel(256);
+            let mouth = speech.open_mouth(n, spec, tx, news);
+            let before = server.credentials().len();
+            assert!(mouth.say(UtteranceId(1), "one two".to_owned(), None));
+            if accepted {
+                let heard = timeout(PATIENCE, play(&mut ring, UtteranceId(1), 8000)).await;
+                assert_eq!(heard.expect("speech"), tones("one two"), "{name}");
+            } else {
+                let failed = timeout(PATIENCE, events.recv()).await.expect("news");
+                assert!(
+                    matches!(failed, Some(SpeechEvent::TtsFailed { .. })),
+                    "{name}: {failed:?}"
+                );
+            }
+            let used = server.credentials();
+            assert!(
+                used.len() > before && used[before..].iter().all(|used| used == key),
+                "{name}: {used:?}"
+            );
         }
     }
 }

@@ -10,16 +10,17 @@ use super::{
     mouth::{self, Speaker},
     outbox::Outbox,
     outlet::Outlet,
-    stt::Stt,
-    tts::{Fallback, Tts},
+    stt::{self, Stt},
+    tts::{self, Fallback, Tts},
 };
 use crate::{
     audio::ring::{DownlinkTx, UplinkRx},
-    base::doorbell::Doorbell,
+    base::{doorbell::Doorbell, format::AudioFormat, keyring::Keyring},
     metrics,
 };
 use futures_util::FutureExt as _;
 use std::{
+    cell::RefCell,
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::Arc,
@@ -60,7 +61,7 @@ pub(super) enum Command {
     Echo { from: UplinkRx, to: DownlinkTx },
     /// Get ready.
     Warm {
-        ear: Option<EarSpec>,
+        ear: Option<(EarSpec, AudioFormat)>,
         mouth: Option<MouthSpec>,
     },
 }
@@ -116,15 +117,46 @@ struct Slot {
 
 /// The backends as opened on this lane.
 struct Backends {
-    stt: Vec<(&'static str, Rc<dyn Stt>)>,
-    tts: Vec<(&'static str, Rc<dyn Tts>)>,
+    config: Config,
+    stt: Opened<dyn stt::Engine, dyn Stt>,
+    tts: Opened<dyn tts::Engine, dyn Tts>,
+}
+
+/// Engines that are kept open at once besides those in use; the least lately used go first.
+const OPENED: usize = 64;
+
+/// Engines with what they were opened as.
+struct Opened<E: ?Sized, T: ?Sized>(RefCell<Vec<(Arc<E>, Rc<T>)>>);
+
+impl<E: ?Sized, T: ?Sized> Opened<E, T> {
+    fn new() -> Self {
+        Self(RefCell::default())
+    }
+
+    fn get(&self, engine: Arc<E>, open: impl FnOnce(&E) -> Rc<T>) -> Rc<T> {
+        let mut kept = self.0.borrow_mut();
+        let entry = match kept.iter().position(|(e, _)| Arc::ptr_eq(e, &engine)) {
+            Some(at) => kept.remove(at),
+            None => {
+                let opened = open(&engine);
+                (engine, opened)
+            }
+        };
+        let opened = Rc::clone(&entry.1);
+        kept.push(entry);
+        if kept.len() > OPENED {
+            kept.remove(0);
+        }
+        opened
+    }
 }
 
 /// A lane's life, within a [`LocalSet`]: until the sender of `commands` is gone.
 pub(super) async fn run(config: Config, mut commands: mpsc::Receiver<Command>, bell: Arc<Doorbell>) {
     let backends = Backends {
-        stt: config.stt.iter().map(|(name, e)| (*name, e.open())).collect(),
-        tts: config.tts.iter().map(|(name, e)| (*name, e.open())).collect(),
+        config,
+        stt: Opened::new(),
+        tts: Opened::new(),
     };
     let mut slots: Vec<Slot> = Vec::new();
     loop {
@@ -151,6 +183,16 @@ pub(super) async fn run(config: Config, mut commands: mpsc::Receiver<Command>, b
 }
 
 impl Backends {
+    fn recogniser(&self, name: &str, keys: &Keyring) -> Option<(&'static str, Rc<dyn Stt>)> {
+        let (name, engine) = self.config.recogniser(name, keys)?;
+        Some((name, self.stt.get(engine, |e| e.open())))
+    }
+
+    fn synthesizer(&self, name: &str, keys: &Keyring) -> Option<(&'static str, Rc<dyn Tts>)> {
+        let (name, engine) = self.config.synthesizer(name, keys)?;
+        Some((name, self.tts.get(engine, |e| e.open())))
+    }
+
     fn obey(&self, command: Command, slots: &mut Vec<Slot>) {
         match command {
             Command::Ear {
@@ -166,8 +208,9 @@ impl Backends {
                 orders,
                 shared,
             } => {
-                let tts = find(&self.tts, &spec.backend).map(|(name, first)| {
-                    let second = find(&self.tts, &spec.fallback).filter(|(other, _)| *other != name);
+                let find = |name: &str| self.synthesizer(name, &spec.keys);
+                let tts = find(&spec.backend).map(|(name, first)| {
+                    let second = find(&spec.fallback).filter(|(other, _)| *other != name);
                     match second {
                         Some(second) => (name, Rc::new(Fallback::new((name, first), second)) as Rc<dyn Tts>),
                         None => (name, first),
@@ -177,7 +220,7 @@ impl Backends {
                     backend: tts.as_ref().map_or("unknown", |(name, _)| name),
                     tts: tts
                         .map(|(_, tts)| tts)
-                        .ok_or_else(|| missing("synthesizer", &spec.backend, &self.tts)),
+                        .ok_or_else(|| missing("synthesizer", &spec.backend, &self.config.tts)),
                     spec,
                     ring: Outlet::new(audio),
                     orders,
@@ -190,10 +233,15 @@ impl Backends {
                 tokio::task::spawn_local(counting("echo", echo(from, Outlet::new(to))));
             }
             Command::Warm { ear, mouth } => {
-                if let Some((spec, (_, stt))) = ear.and_then(|e| find(&self.stt, &e.backend).map(|b| (e, b))) {
-                    stt.warm(&spec);
+                if let Some((spec, ring)) = ear
+                    && let Some((name, stt)) = self.recogniser(&spec.backend, &spec.keys)
+                    && let Ok(candidate) = Candidate::new(name, stt, ring)
+                {
+                    candidate.warm(&spec);
                 }
-                if let Some((spec, (_, tts))) = mouth.and_then(|m| find(&self.tts, &m.backend).map(|b| (m, b))) {
+                if let Some(spec) = mouth
+                    && let Some((_, tts)) = self.synthesizer(&spec.backend, &spec.keys)
+                {
                     tts.warm(&spec);
                 }
             }
@@ -209,8 +257,8 @@ impl Backends {
     ) -> Option<Slot> {
         let ring = audio.format();
         let candidate = |backend: &str| {
-            find(&self.stt, backend)
-                .ok_or_else(|| missing("recogniser", backend, &self.stt))
+            self.recogniser(backend, &spec.keys)
+                .ok_or_else(|| missing("recogniser", backend, &self.config.stt))
                 .and_then(|(name, stt)| Candidate::new(name, stt, ring))
         };
         let opened = candidate(&spec.backend).and_then(|first| {
@@ -244,11 +292,7 @@ impl Backends {
     }
 }
 
-fn find<T: ?Sized>(backends: &[(&'static str, Rc<T>)], name: &str) -> Option<(&'static str, Rc<T>)> {
-    backends.iter().find(|(n, _)| *n == name).cloned()
-}
-
-fn missing<T: ?Sized>(what: &str, name: &str, backends: &[(&'static str, Rc<T>)]) -> String {
+fn missing<T: ?Sized>(what: &str, name: &str, backends: &[(&'static str, Arc<T>)]) -> String {
     let known: Vec<_> = backends.iter().map(|(n, _)| *n).collect();
     format!("there is no {what} called {name:?}; there are: {}", known.join(", "))
 }

@@ -28,7 +28,9 @@ use crate::{
     audio::ring::{DownlinkTx, UplinkRx},
     base::{
         doorbell::Doorbell,
+        format::AudioFormat,
         ids::{TenantId, UtteranceId},
+        keyring::Keyring,
     },
     metrics,
 };
@@ -79,7 +81,7 @@ pub enum SpeechEvent {
     },
     /// Recognition works again.
     SttRecovered,
-    /// A backend was heard from: a session of an ear works, or a mouth has its first audio.
+    /// A backend was heard from for the first time: a session of an ear works, or a mouth has audio.
     Connected {
         /// What it does: `stt`, `tts`, or `realtime`.
         kind: &'static str,
@@ -110,6 +112,8 @@ pub struct EarSpec {
     pub phrases: Vec<String>,
     /// Whether speech outside the phrases should be transcribed by the engine's general model, if it has one.
     pub free_speech: bool,
+    /// Keys that go before the operator's.
+    pub keys: Keyring,
 }
 
 /// What a mouth speaks with.
@@ -123,6 +127,8 @@ pub struct MouthSpec {
     pub voice: String,
     /// BCP 47 language, or `auto`.
     pub language: String,
+    /// Keys that go before the operator's.
+    pub keys: Keyring,
 }
 
 /// The speech side of the daemon: one lane per media shard, and the configured backends. Cheap to clone; the lanes end with the last clone.
@@ -220,9 +226,9 @@ impl Speech {
         self.command(shard, Command::Echo { from, to });
     }
 
-    /// Gets engines ready for these specs (processes spawned, grammar loaded), as when a webhook announces a call.
-    pub fn warm(&self, shard: usize, ear: Option<&EarSpec>, mouth: Option<&MouthSpec>) {
-        let (ear, mouth) = (ear.cloned(), mouth.cloned());
+    /// Gets engines ready for these specs (processes spawned, grammar loaded, services dialled), as when a webhook announces a
+    /// call. `ear` comes with the format in which the caller is expected.
+    pub fn warm(&self, shard: usize, ear: Option<(EarSpec, AudioFormat)>, mouth: Option<MouthSpec>) {
         self.command(shard, Command::Warm { ear, mouth });
     }
 

@@ -1,6 +1,9 @@
 //! Calls served by speech services: a real daemon, simulated callers, and the services' stand-ins on real sockets.
 
-use crate::daemon::{Daemon, PATIENCE, place, sidetone};
+use crate::{
+    daemon::{Daemon, PATIENCE, place, sidetone},
+    minds::double::{self, Double},
+};
 use sidetone::{
     audio::g711,
     speech::{
@@ -161,5 +164,85 @@ fn a_service_without_its_key_is_a_fault_that_names_it() {
         "OPENAI_API_KEY",
     ] {
         assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn each_call_uses_the_keys_of_whose_it_is_and_none_is_kept_or_shown_openly() {
+    let ears = stand_in(stt::deepgram::DESCRIPTOR.double).await;
+    let mouths = stand_in(tts::deepgram::DESCRIPTOR.double).await;
+    let model = Double::open("anthropic").await;
+    let config = format!(
+        r#"
+{}
+[speech.stt.deepgram]
+url = "{}"
+[speech.tts.deepgram]
+url = "{}"
+[service_keys.2]
+deepgram = "key-of-two"
+anthropic = "{}"
+[agents.desk]
+kind = "pipeline"
+llm = "anthropic"
+stt = "deepgram"
+tts = "deepgram"
+stt_fallback = "fake"
+tts_fallback = "fake"
+[[numbers]]
+number = "+15550000001"
+vendor = "twilio"
+agent = "desk"
+[[numbers]]
+number = "+15550000002"
+vendor = "twilio"
+agent = "desk"
+tenant = 2
+[[numbers]]
+number = "+15550000003"
+vendor = "twilio"
+"#,
+        model
+            .section()
+            .replace(double::KEY, "no-such-key")
+            .replace("400ms", "5s"),
+        ears.url(),
+        mouths.url(),
+        double::KEY,
+    );
+    let daemon = Daemon::start(&["--dev"], &config, &[("DEEPGRAM_API_KEY", KEY)]).await;
+    let call = async |to: &str| {
+        let (heard, spoken) = (ears.credentials().len(), mouths.credentials().len());
+        let mut plan = daemon.plan("+15550002009", says(500), Duration::from_secs(2));
+        plan.to = to.to_owned();
+        place(plan).await.unwrap().unwrap();
+        let mut used = ears.credentials()[heard..].to_vec();
+        used.extend_from_slice(&mouths.credentials()[spoken..]);
+        used.dedup();
+        used
+    };
+    // The first tenant has none of its own: the operator's are used, of which one is wrong.
+    assert_eq!(call("+15550000001").await, [KEY]);
+    assert!(model.asked().is_empty());
+    // The second has, of which Deepgram's is refused; the operator's does not stand in for it.
+    assert_eq!(call("+15550000002").await, ["key-of-two"]);
+    assert_eq!(model.asked().len(), 1, "the tenant's key opens the model");
+
+    // An agent's own go before those.
+    let agent = serde_json::json!({ "name": "mine", "kind": "pipeline", "llm": "anthropic", "stt": "deepgram", "tts": "deepgram",
+        "sttFallback": "fake", "ttsFallback": "fake", "keys": { "deepgram": "key-of-mine", "anthropic": double::KEY } });
+    let reply = daemon.post("/api/agents", &agent).await;
+    let shown = String::from_utf8_lossy(&reply.body).into_owned();
+    assert_eq!(reply.status, 200, "{shown}");
+    assert!(shown.contains(r#""keys":["anthropic","deepgram"]"#), "{shown}");
+    assert_eq!(call("+15550000003").await, ["key-of-mine"]);
+    assert_eq!(model.asked().len(), 2);
+    let row: String = daemon
+        .database()
+        .query_row("SELECT group_concat(settings) FROM agents", [], |row| row.get(0))
+        .unwrap();
+    let everything = [row, shown, daemon.log(), daemon.json("/api/agents").await.to_string()].concat();
+    for key in [KEY, "key-of-two", "key-of-mine", double::KEY, "no-such-key"] {
+        assert!(!everything.contains(key), "{key}");
     }
 }

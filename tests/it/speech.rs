@@ -167,7 +167,7 @@ impl Line {
                     assert!(transcript.is_final, "there are no interims of whole utterances");
                     return Some(transcript);
                 }
-                SpeechEvent::Started => {}
+                SpeechEvent::Started | SpeechEvent::Connected { .. } => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -447,6 +447,7 @@ impl Earpiece {
             fallback: String::new(),
             voice: String::new(),
             language: language.to_owned(),
+            ..MouthSpec::default()
         };
         let mouth = speech.open_mouth(0, spec, audio, sender);
         Self { mouth, ring, events }
@@ -483,7 +484,7 @@ fn what_the_mouth_says_the_ear_understands() {
         backend: "espeak".to_owned(),
         ..MouthSpec::default()
     };
-    speech.warm(0, None, Some(&mouth_spec));
+    speech.warm(0, None, Some(mouth_spec));
     let mut earpiece = Earpiece::open(&speech, "auto");
     let mut right = 0;
     for (n, phrase) in PHRASES.iter().enumerate() {

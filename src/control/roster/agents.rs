@@ -1,6 +1,6 @@
 //! What a tenant does with its agents.
 
-use super::{Agent, MAX_PER_TENANT, account::normal, changeable, conflict, invalid, label};
+use super::{Agent, MAX_PER_TENANT, account::normal, changeable, conflict, invalid, keys, label};
 use crate::{
     agent::{Kind, Profile},
     base::{
@@ -102,10 +102,18 @@ impl Shared {
             return Err(conflict(format!("there is an agent {:?} already", row.name)));
         }
         let mut settings = row.settings.as_object().cloned().unwrap_or_default();
-        settings.extend(normal(spec.settings));
+        let sealed = settings.remove(keys::SETTING);
+        let mut wanted = normal(spec.settings);
+        let given = wanted.remove(keys::SETTING);
+        settings.extend(wanted);
         settings.retain(|_, value| !value.is_null());
-        let profile = profile(&row.name, &settings)?;
+        let mut profile = profile(&row.name, &settings)?;
         self.check_backends(&profile)?;
+        let seal = &self.deps.seal;
+        profile.keys = keys::changed(keys::open(seal, row.id, sealed.as_ref())?, given)?;
+        if let Some(sealed) = keys::seal(seal, row.id, &profile.keys)? {
+            settings.insert(keys::SETTING.to_owned(), Value::String(sealed));
+        }
         row.settings = Value::Object(settings);
         self.store_roster(vec![Write::Agent(Box::new(row.clone()))]).await?;
         Ok(self.roster.put_agent(Agent {

@@ -5,6 +5,7 @@ use super::{
     Agent, Inner, Line, Roster,
     account::{self, Account, own_account},
     agents::{profile, settings_of},
+    keys,
 };
 use crate::{
     agent,
@@ -53,16 +54,14 @@ async fn load_once(store: &dyn Store, config: &Config, built_in: &agent::Config,
     let agents = write_agents(store.agents(None).await?, built_in, &mut writes);
     let numbers = write_numbers(store.numbers(None).await?, config, &agents, &mut writes);
     let mut inner = Inner::default();
-    for row in &agents {
+    for row in agents.clone() {
+        let row = resealed(row, seal, &mut writes);
         let read = match row.source {
             Source::Config => built_in.get(&row.name).cloned(),
-            Source::Api => read_profile(row),
+            Source::Api => read_profile(&row, seal),
         };
-        let agent = Agent {
-            row: row.clone(),
-            profile: read,
-        };
-        inner.agents.insert(row.id, Arc::new(agent));
+        let agent = Agent { row, profile: read };
+        inner.agents.insert(agent.row.id, Arc::new(agent));
     }
     for row in numbers {
         let Some(line) = line(row, seal, &mut writes) else {
@@ -166,9 +165,27 @@ fn write_numbers(
     numbers
 }
 
-fn read_profile(row: &AgentRow) -> Option<Arc<agent::Profile>> {
-    let none = Map::new();
-    match profile(&row.name, row.settings.as_object().unwrap_or(&none)) {
+/// The agent with its keys sealed by the present key, where a former one sealed them.
+fn resealed(mut row: AgentRow, seal: &Seal, writes: &mut Vec<Write>) -> AgentRow {
+    let sealed = row.settings.get(keys::SETTING);
+    if sealed.and_then(Value::as_str).is_some_and(|s| seal.is_stale(s))
+        && let Ok(known) = keys::open(seal, row.id, sealed)
+        && let Ok(Some(anew)) = keys::seal(seal, row.id, &known)
+    {
+        row.settings[keys::SETTING] = Value::String(anew);
+        writes.push(Write::Agent(Box::new(row.clone())));
+    }
+    row
+}
+
+fn read_profile(row: &AgentRow, seal: &Seal) -> Option<Arc<agent::Profile>> {
+    let mut settings = row.settings.as_object().cloned().unwrap_or_default();
+    let sealed = settings.remove(keys::SETTING);
+    let read = profile(&row.name, &settings).and_then(|profile| {
+        let keys = keys::open(seal, row.id, sealed.as_ref())?;
+        Ok(agent::Profile { keys, ..profile })
+    });
+    match read {
         Ok(profile) => Some(Arc::new(profile)),
         Err(fault) => {
             tracing::warn!(agent = %row.id, %fault, "an agent cannot be used any more");

@@ -5,6 +5,7 @@
 
 mod account;
 mod agents;
+mod keys;
 mod load;
 mod numbers;
 

@@ -3,7 +3,10 @@
 mod proto;
 
 use super::{Account, Descriptor, Dialect, Prompt, Reader};
-use crate::{base::settings::Section, net::client::ApiRequest};
+use crate::{
+    base::{secret::Secret, settings::Section},
+    net::client::ApiRequest,
+};
 use std::sync::Arc;
 
 /// This service.
@@ -40,6 +43,13 @@ impl Dialect for Gemini {
 
     fn account(&self) -> &Account {
         &self.account
+    }
+
+    fn with_key(&self, key: &Secret) -> Arc<dyn Dialect> {
+        Arc::new(Self {
+            account: self.account.with_key(key),
+            ..self.clone()
+        })
     }
 
     fn request(&self, prompt: &Prompt, model: &str) -> ApiRequest {

@@ -127,6 +127,8 @@ pub struct Hearing {
     ready: bool,
     /// Who listens.
     backend: &'static str,
+    /// Whether that was told.
+    introduced: bool,
 }
 
 /// Tells of a request that was refused while recognition goes on as before.
@@ -180,6 +182,7 @@ pub(super) fn hearing(format: AudioFormat, events: mpsc::Sender<SpeechEvent>) ->
         out_of_order: false,
         ready: false,
         backend: "",
+        introduced: false,
     };
     (Feed(shared), hearing)
 }
@@ -277,7 +280,8 @@ impl Hearing {
 
     /// Says that the session works. Ends an outage.
     pub async fn ready(&mut self) {
-        if !std::mem::replace(&mut self.ready, true) {
+        self.ready = true;
+        if !std::mem::replace(&mut self.introduced, true) {
             let (kind, backend) = ("stt", self.backend);
             let _ = self.events.send(SpeechEvent::Connected { kind, backend }).await;
         }
@@ -322,7 +326,8 @@ impl Hearing {
     }
 
     /// A recogniser of this name listens from now on.
-    pub(super) const fn served_by(&mut self, backend: &'static str) {
+    pub(super) fn served_by(&mut self, backend: &'static str) {
+        self.introduced &= self.backend == backend;
         self.backend = backend;
     }
 

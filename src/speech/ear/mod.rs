@@ -84,6 +84,11 @@ impl Candidate {
         Ok(Self { name, stt, format })
     }
 
+    /// Gets it ready for such a ring.
+    pub(super) fn warm(&self, spec: &EarSpec) {
+        self.stt.warm(spec, self.format);
+    }
+
     /// Whether it hears the codes that the ring carries as they are.
     pub(super) fn takes(&self, ring: AudioFormat) -> bool {
         ring == self.format && ring.encoding != Encoding::L16Le

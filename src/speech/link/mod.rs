@@ -5,8 +5,10 @@
 //! said again. Messages name the service and the key of the configuration, never a secret, a URL or words.
 
 mod breaker;
+mod spare;
 
 pub use breaker::Breaker;
+pub use spare::{Spare, Spares};
 
 use super::{stt::SttError, tts::TtsError};
 use crate::{
@@ -24,12 +26,15 @@ use crate::{
 use bytes::Bytes;
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
-use std::{fmt, time::Duration};
+use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 /// How long a message may take to be written.
 const WRITE_STALL: Duration = Duration::from_secs(3);
+
+/// Messages with which a service greets, at most.
+const GREETING: usize = 4;
 
 /// How long a close may take.
 const CLOSE: Duration = Duration::from_secs(2);
@@ -62,6 +67,7 @@ impl From<LinkError> for TtsError {
 }
 
 /// A configured service.
+#[derive(Clone)]
 pub struct Service {
     /// Its name for people.
     pub name: &'static str,
@@ -75,7 +81,9 @@ pub struct Service {
     ping_every: Duration,
     /// A WebSocket on which nothing came for this long is dead.
     silence: Duration,
-    breaker: Breaker,
+    breaker: Arc<Breaker>,
+    /// Sockets that wait to be used.
+    pub spares: Arc<Spares>,
 }
 
 impl fmt::Debug for Service {
@@ -135,7 +143,18 @@ impl Service {
             key: None,
             ping_every: Duration::MAX,
             silence: Duration::MAX,
-            breaker: Breaker::default(),
+            breaker: Arc::default(),
+            spares: Arc::default(),
+        }
+    }
+
+    /// The same with another account: its health and its sockets are its own.
+    pub fn with_key(&self, key: &Secret) -> Self {
+        Self {
+            key: Some(key.clone()),
+            breaker: Arc::default(),
+            spares: Arc::default(),
+            ..self.clone()
         }
     }
 
@@ -249,6 +268,7 @@ impl Service {
                     service: self,
                     line: Line {
                         socket,
+                        held: VecDeque::new(),
                         heard: now,
                         pinged: now,
                     },
@@ -379,6 +399,8 @@ pub enum Frame {
 /// A WebSocket that may be put aside for later.
 pub struct Line {
     socket: Socket,
+    /// What it said while nobody used it.
+    held: VecDeque<Frame>,
     /// When something last came.
     heard: Instant,
     pinged: Instant,
@@ -410,6 +432,9 @@ impl Link<'_> {
 
     /// The next message. Pings meanwhile, and fails when nothing at all comes for too long. Nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> Result<Frame, LinkError> {
+        if let Some(frame) = self.line.held.pop_front() {
+            return Ok(frame);
+        }
         loop {
             let (ping_at, dead_at) = (
                 self.line.pinged + self.service.ping_every,
@@ -461,15 +486,24 @@ impl Link<'_> {
 }
 
 impl Line {
-    /// Whether it is still open and has nothing to say, as one that is put aside should be.
-    pub fn is_quiet(&mut self) -> bool {
+    /// Whether it is still open and has nothing to say, as one that is put aside should be. A few texts of a `fresh` one are kept
+    /// for who will use it: some services greet.
+    fn is_quiet(&mut self, fresh: bool) -> bool {
         loop {
             match self.socket.next().now_or_never() {
                 None => return true,
                 Some(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => {}
+                Some(Some(Ok(Message::Text(text)))) if fresh && self.held.len() < GREETING => {
+                    self.held.push_back(Frame::Text(text));
+                }
                 Some(_) => return false,
             }
         }
+    }
+
+    /// Says something small without waiting. Whether it went out.
+    fn nudge(&mut self, message: Message) -> bool {
+        matches!(self.socket.send(message).now_or_never(), Some(Ok(())))
     }
 }
 

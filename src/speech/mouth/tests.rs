@@ -116,7 +116,9 @@ impl Bench {
     async fn news(&mut self) -> Vec<SpeechEvent> {
         let mut news = Vec::new();
         while let Ok(Some(event)) = tokio::time::timeout(Duration::from_secs(1), self.events.recv()).await {
-            news.push(event);
+            if !matches!(event, SpeechEvent::Connected { .. }) {
+                news.push(event);
+            }
         }
         news
     }

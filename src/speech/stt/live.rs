@@ -12,7 +12,7 @@ use crate::{
     net::dial::Dialer,
     speech::{
         Hearing, Transcript,
-        link::{Frame, Link, LinkError, Service},
+        link::{Frame, Link, LinkError, Service, Spare},
     },
 };
 use http::HeaderMap;
@@ -158,6 +158,38 @@ impl Timeline {
     }
 }
 
+/// How long a session that was opened ahead waits for its call: a phone may ring that long.
+const AHEAD: Duration = Duration::from_secs(75);
+
+/// Opens a session for a call that is about to come, and keeps it open until then.
+pub(super) fn open_ahead(
+    service: &Service,
+    dialer: &Dialer,
+    path: String,
+    headers: Result<HeaderMap, LinkError>,
+    every: Duration,
+    keep_alive: Option<(Message, u64)>,
+) {
+    // What goes wrong is told to the ear, when it listens.
+    let Ok(headers) = headers else { return };
+    let (service, dialer) = (service.clone(), dialer.clone());
+    tokio::task::spawn_local(async move {
+        let Ok(link) = service.dial(&dialer, &path, headers).await else {
+            return;
+        };
+        service.spares.put(Spare {
+            path: path.clone(),
+            line: link.set_aside(),
+            opened: Instant::now(),
+            spoken: (0, 0),
+            nudges: 0,
+        });
+        service
+            .tend(&path, AHEAD, every, keep_alive.map(|(message, _)| message))
+            .await;
+    });
+}
+
 /// Listens to the end of the audio.
 pub(super) async fn session(
     service: &Service,
@@ -168,11 +200,19 @@ pub(super) async fn session(
     dialect: &mut dyn Dialect,
     hearing: &mut Hearing,
 ) -> Result<(), SttError> {
-    let mut link = service.dial(dialer, path, headers).await?;
+    let mut timeline = Timeline::default();
+    let mut link = match service.spares.take(path, AHEAD) {
+        Some(spare) => {
+            let padding = dialect.keep_alive().map_or(0, |(_, samples)| samples);
+            timeline.padded(spare.nudges * padding);
+            service.resume(spare.line)
+        }
+        None => service.dial(dialer, path, headers).await?,
+    };
     let mut session = Session {
         dialect,
         hearing,
-        timeline: Timeline::default(),
+        timeline,
         settled: None,
         heard: Vec::new(),
         strange: 0,

@@ -11,7 +11,11 @@ pub mod vosk;
 mod whole;
 
 use super::{EarSpec, Hearing, double::Make};
-use crate::base::{format::Encoding, settings::Section};
+use crate::base::{
+    format::{AudioFormat, Encoding},
+    secret::Secret,
+    settings::Section,
+};
 use futures_util::future::LocalBoxFuture;
 use std::{fmt, rc::Rc, sync::Arc};
 
@@ -48,6 +52,11 @@ pub trait Engine: fmt::Debug + Send + Sync {
         None
     }
 
+    /// The same with another key; `None` for an engine that needs none.
+    fn with_key(&self, _key: &Secret) -> Option<Arc<dyn Engine>> {
+        None
+    }
+
     /// Opens it on a lane, within the lane's runtime. Once per lane; must not wait.
     fn open(&self) -> Rc<dyn Stt>;
 }
@@ -72,8 +81,8 @@ pub trait Stt {
         Ok(())
     }
 
-    /// Gets ready for an ear that is about to open. Must not wait.
-    fn warm(&self, _spec: &EarSpec) {}
+    /// Gets ready for an ear that is about to open on audio that it would hear in this format. Must not wait.
+    fn warm(&self, _spec: &EarSpec, _format: AudioFormat) {}
 }
 
 /// Why a session ended before its audio did. Both carry a sentence that a person can act on.

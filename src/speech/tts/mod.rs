@@ -13,7 +13,7 @@ pub(super) use fallback::Fallback;
 pub use pieces::pieces;
 
 use super::{MouthSpec, double::Make};
-use crate::base::settings::Section;
+use crate::base::{secret::Secret, settings::Section};
 use futures_util::future::LocalBoxFuture;
 use std::{fmt, rc::Rc, sync::Arc};
 use tokio::sync::mpsc;
@@ -47,6 +47,11 @@ impl fmt::Debug for Descriptor {
 pub trait Engine: fmt::Debug + Send + Sync {
     /// What it cannot do without and was not configured with, as a hint to write it: `set speech.stt.NAME.key`.
     fn lacks(&self) -> Option<String> {
+        None
+    }
+
+    /// The same with another key; `None` for an engine that needs none.
+    fn with_key(&self, _key: &Secret) -> Option<Arc<dyn Engine>> {
         None
     }
 

@@ -7,9 +7,10 @@ use crate::{
         format::{AudioFormat, Encoding},
         settings::Section,
     },
-    speech::link::{Line, LinkError, Service},
+    net::client::Reply,
+    speech::link::{LinkError, Service},
 };
-use std::{cell::RefCell, time::Duration};
+use std::time::Duration;
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout_at},
@@ -106,6 +107,25 @@ impl<'a> Stream<'a> {
         Ok(self.out.send(Pcm { rate, samples }).await.is_ok())
     }
 
+    /// Passes a reply on to its end.
+    pub(super) async fn copy(mut self, mut reply: Reply) -> Result<(), TtsError> {
+        if matches!(reply.content_type(), "application/json" | "text/html" | "text/plain") {
+            return Err(self.service.strange("a reply that is no audio").into());
+        }
+        loop {
+            let service = self.service;
+            let next = async { reply.next().await.map_err(|e| service.broken(&e)) };
+            match self.wait(next).await? {
+                Some(bytes) => {
+                    if !self.push(&bytes).await? {
+                        return Ok(());
+                    }
+                }
+                None => return Ok(self.end()?),
+            }
+        }
+    }
+
     /// The service says that this was all.
     pub(super) fn end(&self) -> Result<(), LinkError> {
         if self.has_begun() {
@@ -121,42 +141,6 @@ pub(super) const ENCODINGS: [(&str, Encoding); 3] = [
     ("mulaw", Encoding::Ulaw),
     ("alaw", Encoding::Alaw),
 ];
-
-/// WebSockets of a lane that wait, each for one path.
-#[derive(Default)]
-pub(super) struct Spares(RefCell<Vec<Spare>>);
-
-/// One that waits.
-pub(super) struct Spare {
-    pub(super) path: String,
-    pub(super) line: Line,
-    /// When it was opened.
-    pub(super) opened: Instant,
-    /// Pieces of text and characters that it has spoken.
-    pub(super) spoken: (usize, usize),
-}
-
-/// How many wait at most.
-const SPARES: usize = 8;
-
-impl Spares {
-    /// One for this path which is not older than `age` and still open.
-    pub(super) fn take(&self, path: &str, age: Duration) -> Option<Spare> {
-        let mut spares = self.0.borrow_mut();
-        spares.retain_mut(|s| s.opened.elapsed() < age && s.line.is_quiet());
-        let at = spares.iter().position(|s| s.path == path)?;
-        Some(spares.swap_remove(at))
-    }
-
-    /// Lets one wait, in place of the oldest where there are too many.
-    pub(super) fn put(&self, spare: Spare) {
-        let mut spares = self.0.borrow_mut();
-        if spares.len() >= SPARES {
-            spares.remove(0);
-        }
-        spares.push(spare);
-    }
-}
 
 /// The primary language of a BCP 47 tag; `None` for any.
 pub(super) fn primary(language: &str) -> Option<String> {

@@ -9,6 +9,7 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 use sidetone::{
     access::Role,
+    base::keyring::Keyring,
     config::{Config, Env},
     llm::{Chat, ChatError, Llm, Piece, Prompt, SERVICES, Stop, Tool, Turn},
     net::client::HttpClient,
@@ -18,7 +19,9 @@ use std::{sync::Arc, time::Duration};
 /// A service behind its double.
 async fn service(name: &'static str) -> (Double, Arc<dyn Chat>) {
     let double = Double::open(name).await;
-    let chat = configured(&double.section()).service(name).unwrap().clone();
+    let chat = configured(&double.section())
+        .service(name, &Keyring::default())
+        .unwrap();
     (double, chat)
 }
 
@@ -154,19 +157,22 @@ async fn every_fault_of_every_service_is_told_apart_and_none_hangs() {
 async fn a_service_without_key_or_nobody_there_is_said_so() {
     let llm = configured("");
     for descriptor in SERVICES {
-        let chat = llm.service(descriptor.name).unwrap();
+        let chat = llm.service(descriptor.name, &Keyring::default()).unwrap();
         assert!(
             matches!(chat.ready(), Err(ChatError::NotConfigured(_))),
             "{descriptor:?}"
         );
-        let error = ask(chat, hello()).await.unwrap_err();
+        let error = ask(&chat, hello()).await.unwrap_err();
         assert!(matches!(error, ChatError::NotConfigured(_)), "{error:?}");
     }
     let gone = Double::open("openai").await;
     let section = gone.section().replace(&gone.address.port().to_string(), "1");
-    let error = ask(configured(&section).service("openai").unwrap(), hello())
-        .await
-        .unwrap_err();
+    let error = ask(
+        &configured(&section).service("openai", &Keyring::default()).unwrap(),
+        hello(),
+    )
+    .await
+    .unwrap_err();
     assert!(matches!(error, ChatError::Unavailable(_)), "{error:?}");
 }
 

@@ -11,7 +11,11 @@ use super::{
     live::{self, Dialect, Patience},
 };
 use crate::{
-    base::{format::Encoding, settings::Section},
+    base::{
+        format::{AudioFormat, Encoding},
+        secret::Secret,
+        settings::Section,
+    },
     net::dial::Dialer,
     speech::{
         EarSpec, Hearing,
@@ -29,11 +33,14 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
     double: Some(|key| Arc::new(double::Listen::new(key))),
 };
 
+/// Without audio for this long a session is kept alive: the service ends it after ten seconds.
+const KEEP_ALIVE: Duration = Duration::from_secs(4);
+
 /// Phrases that are told to the service as terms to expect.
 const TERMS: usize = 50;
 
 /// `[speech.stt.deepgram]`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Config {
     service: Service,
     /// `nova-3`, `nova-2-phonecall`…, or `flux-general-en`.
@@ -69,6 +76,13 @@ impl Config {
 
     fn is_flux(&self) -> bool {
         self.model.starts_with("flux")
+    }
+
+    fn dialect(&self, format: AudioFormat) -> Box<dyn Dialect> {
+        match self.is_flux() {
+            true => Box::new(flux::Turns::new(format)),
+            false => Box::new(nova::Slices::default()),
+        }
     }
 
     /// Where a session is asked for.
@@ -131,6 +145,14 @@ impl Engine for Deepgram {
         self.0.service.lacks_key("DEEPGRAM_API_KEY")
     }
 
+    fn with_key(&self, key: &Secret) -> Option<Arc<dyn Engine>> {
+        let service = self.0.service.with_key(key);
+        Some(Arc::new(Deepgram(Arc::new(Config {
+            service,
+            ..(*self.0).clone()
+        }))))
+    }
+
     fn open(&self) -> Rc<dyn Stt> {
         Rc::new(Lane {
             config: Arc::clone(&self.0),
@@ -160,19 +182,23 @@ impl Stt for Lane {
             let format = hearing.format();
             let headers = config.service.credential(header::AUTHORIZATION, "Token ")?;
             let patience = Patience {
-                keep_alive: Duration::from_secs(4),
+                keep_alive: KEEP_ALIVE,
                 answer: config.answer,
             };
-            let mut dialect: Box<dyn Dialect> = if config.is_flux() {
-                Box::new(flux::Turns::new(format))
-            } else {
-                Box::new(nova::Slices::default())
-            };
+            let mut dialect = config.dialect(format);
             let path = config.path(spec, format.encoding, format.rate);
             let (service, dialer) = (&config.service, &self.dialer);
             live::session(service, dialer, &path, headers, patience, &mut *dialect, hearing).await
         }
         .boxed_local()
+    }
+
+    fn warm(&self, spec: &EarSpec, format: AudioFormat) {
+        let config = &*self.config;
+        let headers = config.service.credential(header::AUTHORIZATION, "Token ");
+        let path = config.path(spec, format.encoding, format.rate);
+        let keep_alive = config.dialect(format).keep_alive();
+        live::open_ahead(&config.service, &self.dialer, path, headers, KEEP_ALIVE, keep_alive);
     }
 }
 

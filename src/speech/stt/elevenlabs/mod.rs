@@ -13,6 +13,7 @@ use crate::{
     audio::codec,
     base::{
         format::{AudioFormat, Encoding},
+        secret::Secret,
         settings::Section,
     },
     net::dial::Dialer,
@@ -35,8 +36,11 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
     double: Some(|key| Arc::new(double::Listen::new(key))),
 };
 
+/// Without audio for this long a session is kept alive, with silence.
+const KEEP_ALIVE: Duration = Duration::from_secs(4);
+
 /// `[speech.stt.elevenlabs]`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Config {
     service: Service,
     model: String,
@@ -98,6 +102,14 @@ impl Engine for ElevenLabs {
         self.0.service.lacks_key("ELEVENLABS_API_KEY")
     }
 
+    fn with_key(&self, key: &Secret) -> Option<Arc<dyn Engine>> {
+        let service = self.0.service.with_key(key);
+        Some(Arc::new(ElevenLabs(Arc::new(Config {
+            service,
+            ..(*self.0).clone()
+        }))))
+    }
+
     fn open(&self) -> Rc<dyn Stt> {
         Rc::new(Lane {
             config: Arc::clone(&self.0),
@@ -126,7 +138,7 @@ impl Stt for Lane {
             let (config, format) = (&*self.config, hearing.format());
             let headers = config.service.credential(HeaderName::from_static("xi-api-key"), "")?;
             let patience = Patience {
-                keep_alive: Duration::from_secs(4),
+                keep_alive: KEEP_ALIVE,
                 answer: config.answer,
             };
             let path = config.path(spec, format);
@@ -146,6 +158,15 @@ impl Stt for Lane {
             .await
         }
         .boxed_local()
+    }
+
+    fn warm(&self, spec: &EarSpec, format: AudioFormat) {
+        let service = &self.config.service;
+        let headers = service.credential(HeaderName::from_static("xi-api-key"), "");
+        let path = self.config.path(spec, format);
+        let finished = false;
+        let keep_alive = Chunks { format, finished }.keep_alive();
+        live::open_ahead(service, &self.dialer, path, headers, KEEP_ALIVE, keep_alive);
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     audio::{codec, wav},
-    base::{format::Encoding, settings::Section},
+    base::{format::Encoding, secret::Secret, settings::Section},
     net::client::HttpClient,
     speech::{
         EarSpec, Hearing,
@@ -42,7 +42,7 @@ const MOST: usize = 256 * 1024;
 const PROMPT: usize = 600;
 
 /// `[speech.stt.openai]`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Config {
     service: Service,
     model: String,
@@ -77,6 +77,14 @@ impl Engine for OpenAi {
             .is_at("api.openai.com")
             .then(|| service.lacks_key("OPENAI_API_KEY"))
             .flatten()
+    }
+
+    fn with_key(&self, key: &Secret) -> Option<Arc<dyn Engine>> {
+        let service = self.0.service.with_key(key);
+        Some(Arc::new(OpenAi(Arc::new(Config {
+            service,
+            ..(*self.0).clone()
+        }))))
     }
 
     fn open(&self) -> Rc<dyn Stt> {

@@ -19,7 +19,7 @@ pub use worker::run as run_worker;
 
 use super::{Descriptor, Engine, Stt, SttError};
 use crate::{
-    base::settings::Section,
+    base::{format::AudioFormat, settings::Section},
     speech::{EarSpec, Hearing},
 };
 use driver::Task;
@@ -141,7 +141,7 @@ impl Stt for Lane {
         driver::session(self.pool(), spec, hearing).boxed_local()
     }
 
-    fn warm(&self, spec: &EarSpec) {
+    fn warm(&self, spec: &EarSpec, _: AudioFormat) {
         if let Ok(task) = Task::of(spec) {
             let (pool, tenant) = (Arc::clone(self.pool()), spec.tenant);
             tokio::task::spawn_local(async move {

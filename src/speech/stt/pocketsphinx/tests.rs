@@ -120,7 +120,13 @@ async fn an_ear_whose_speech_finds_the_queue_full_says_so() {
     };
     let engine: Arc<dyn Engine> = Arc::new(PocketSphinx(Arc::new(shared)));
     let stt = vec![(DESCRIPTOR.name, engine)];
-    let speech = Speech::new(&speech::Config { stt, tts: Vec::new() }, 1);
+    let speech = Speech::new(
+        &speech::Config {
+            stt,
+            ..speech::Config::default()
+        },
+        1,
+    );
     let (told, mut news) = mpsc::channel(64);
     let ears = [(); 4].map(|()| {
         let (mut ring, audio) = ring::uplink(8000, 32_000, Some(speech.bell(0)));

@@ -7,7 +7,7 @@ use crate::{
         tts::stream::ENCODINGS,
     },
 };
-use http::request::Parts;
+use http::{Method, request::Parts};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -25,7 +25,7 @@ impl Speak {
 }
 
 impl Double for Speak {
-    fn answer(&self, head: &Parts, _: &[u8]) -> Answer {
+    fn answer(&self, head: &Parts, body: &[u8]) -> Answer {
         if !says(head, "authorization", &format!("Token {}", self.key)) {
             return Answer::refuse(401, "Invalid credentials.");
         }
@@ -34,7 +34,15 @@ impl Double for Speak {
             "/v2/speak" => true,
             _ => return Answer::refuse(404, "no such path"),
         };
-        if let Some(wrong) = wrong_query(head, &["model", "encoding", "sample_rate"], &["speed", "mip_opt_out"]) {
+        let rest = head.method == Method::POST;
+        let required: &[&str] = match rest {
+            true => &["model", "encoding", "sample_rate", "container"],
+            false => &["model", "encoding", "sample_rate"],
+        };
+        if rest && flux {
+            return Answer::refuse(404, "no such path");
+        }
+        if let Some(wrong) = wrong_query(head, required, &["speed", "mip_opt_out"]) {
             return Answer::refuse(400, &wrong);
         }
         let model = parameter(head, "model");
@@ -51,12 +59,35 @@ impl Double for Speak {
             return Answer::refuse(400, "unsupported sample_rate");
         }
         let encoding = *encoding;
+        if rest {
+            return post(head, body, AudioFormat { encoding, rate });
+        }
         Answer::Socket(Box::new(Live {
             flux,
             format: AudioFormat { encoding, rate },
             text: String::new(),
             flushed: 0,
         }))
+    }
+}
+
+/// A text in one request. Raw audio has no header only where no container is asked for.
+fn post(head: &Parts, body: &[u8], format: AudioFormat) -> Answer {
+    let value: Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = value["text"].as_str().unwrap_or_default();
+    let wrong = match () {
+        () if parameter(head, "container") != "none" => Some("a header would be heard".to_owned()),
+        () if !says(head, "content-type", "application/json") => Some("no JSON".to_owned()),
+        () if text.is_empty() || text.chars().count() > 2000 => Some("no text, or too much".to_owned()),
+        () => wrong_members(&value, &["text"], &[]),
+    };
+    match wrong {
+        Some(wrong) => Answer::refuse(400, &wrong),
+        None => Answer::Reply {
+            status: 200,
+            content_type: "audio/l16",
+            body: spoken(text, format),
+        },
     }
 }
 

@@ -1,4 +1,4 @@
-//! Synthesis by Deepgram over a WebSocket: Aura (`/v1/speak`) and Flux (`/v2/speak`).
+//! Synthesis by Deepgram: Aura over a WebSocket (`/v1/speak`), or over HTTP there, and Flux over a WebSocket (`/v2/speak`).
 //!
 //! A socket speaks one piece of text after the other; one that was cut off is closed, not cleared, so that nothing stale can follow.
 //! Source: Deepgram's AsyncAPI description of July 2026.
@@ -7,22 +7,23 @@ pub mod double;
 
 use super::{
     Descriptor, Engine, Pcm, Tts, TtsError,
-    stream::{ENCODINGS, Patience, Spare, Spares, Stream, name_of_voice, primary},
+    stream::{ENCODINGS, Patience, Stream, name_of_voice, primary},
 };
 use crate::{
     base::{
         format::{AudioFormat, Encoding},
+        secret::Secret,
         settings::Section,
     },
-    net::dial::Dialer,
+    net::{client::HttpClient, dial::Dialer},
     speech::{
         MouthSpec,
-        link::{Frame, Link, LinkError, Service, with_query},
+        link::{Frame, Link, LinkError, Service, Spare, with_query},
     },
     wire::json,
 };
 use futures_util::{FutureExt as _, future::LocalBoxFuture};
-use http::header;
+use http::{HeaderValue, header};
 use serde::Deserialize;
 use std::{fmt, rc::Rc, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
@@ -44,12 +45,14 @@ const CHARACTERS: usize = 2200;
 const RATES: [(&str, u32); 4] = [("8000", 8000), ("16000", 16_000), ("24000", 24_000), ("48000", 48_000)];
 
 /// `[speech.tts.deepgram]`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Config {
     service: Service,
     /// The voice where none is asked for.
     model: String,
     format: AudioFormat,
+    /// Whether Aura is asked over HTTP, a request for each piece of text.
+    rest: bool,
     patience: Patience,
 }
 
@@ -61,21 +64,30 @@ impl Config {
             service: Service::read(section, "Deepgram", "https://api.deepgram.com"),
             model: section.text("model", "aura-2-thalia-en"),
             format: AudioFormat { encoding, rate },
+            rest: section.choice("transport", false, &[("websocket", false), ("rest", true)]),
             patience: Patience::read(section),
         }
     }
 
+    fn is_rest(&self, voice: &str) -> bool {
+        self.rest && !is_flux(voice)
+    }
+
     fn path(&self, voice: &str) -> String {
         let encoding = ENCODINGS.iter().find(|(_, e)| *e == self.format.encoding);
-        let query = [
+        let mut query = vec![
             ("model", voice.to_owned()),
             ("encoding", encoding.map_or("", |(word, _)| word).to_owned()),
             ("sample_rate", self.format.rate.to_string()),
         ];
+        if self.is_rest(voice) {
+            query.push(("container", "none".to_owned()));
+        }
         with_query(if is_flux(voice) { "/v2/speak" } else { "/v1/speak" }, &query)
     }
 }
 
+/// Flux voices have no HTTP interface.
 fn is_flux(voice: &str) -> bool {
     voice.starts_with("flux-")
 }
@@ -94,11 +106,19 @@ impl Engine for Deepgram {
         self.0.service.lacks_key("DEEPGRAM_API_KEY")
     }
 
+    fn with_key(&self, key: &Secret) -> Option<Arc<dyn Engine>> {
+        let service = self.0.service.with_key(key);
+        Some(Arc::new(Deepgram(Arc::new(Config {
+            service,
+            ..(*self.0).clone()
+        }))))
+    }
+
     fn open(&self) -> Rc<dyn Tts> {
         Rc::new(Lane(Rc::new(Inner {
             config: Arc::clone(&self.0),
             dialer: Dialer::default(),
-            spares: Spares::default(),
+            client: HttpClient::new(),
         })))
     }
 }
@@ -109,7 +129,7 @@ struct Lane(Rc<Inner>);
 struct Inner {
     config: Arc<Config>,
     dialer: Dialer,
-    spares: Spares,
+    client: HttpClient,
 }
 
 #[derive(Deserialize)]
@@ -144,11 +164,15 @@ impl Inner {
         let config = &*self.config;
         let path = config.path(voice);
         let mut stream = Stream::new(&config.service, config.patience, config.format, out);
+        if config.is_rest(voice) {
+            return self.post(&path, text, stream).await;
+        }
         let characters = text.chars().count();
         let fits = |s: &Spare| s.spoken.0 < PIECES && s.spoken.1 + characters <= CHARACTERS;
+        let spare = config.service.spares.take(&path, AGE).filter(fits);
         if let Some(Spare {
             line, opened, spoken, ..
-        }) = self.spares.take(&path, AGE).filter(fits)
+        }) = spare
         {
             let mut link = config.service.resume(line);
             match converse(&mut link, text, voice, &mut stream).await {
@@ -173,12 +197,24 @@ impl Inner {
 
     fn set_aside(&self, link: Link<'_>, path: String, opened: Instant, spoken: (usize, usize)) {
         let line = link.set_aside();
-        self.spares.put(Spare {
+        self.config.service.spares.put(Spare {
             path,
             line,
             opened,
             spoken,
+            nudges: 0,
         });
+    }
+
+    /// Has a text spoken over HTTP.
+    async fn post(&self, path: &str, text: &str, stream: Stream<'_>) -> Result<(), TtsError> {
+        let service = &self.config.service;
+        let mut headers = service.credential(header::AUTHORIZATION, "Token ")?;
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let body = serde_json::json!({ "text": text }).to_string().into();
+        let patience = stream.first_audio();
+        let reply = service.post(&self.client, path, headers, body, patience).await?;
+        stream.copy(reply).await
     }
 }
 
@@ -233,7 +269,8 @@ impl Tts for Lane {
     }
 
     fn warm(&self, spec: &MouthSpec) {
-        let Ok(voice) = self.voice(&spec.voice, &spec.language) else {
+        let voice = self.voice(&spec.voice, &spec.language);
+        let Some(voice) = voice.ok().filter(|voice| !self.0.config.is_rest(voice)) else {
             return;
         };
         let inner = Rc::clone(&self.0);
@@ -241,7 +278,8 @@ impl Tts for Lane {
             let path = inner.config.path(&voice);
             // What goes wrong is told to the mouth, when it speaks.
             if let Ok(link) = inner.dial(&path).await {
-                inner.set_aside(link, path, Instant::now(), (0, 0));
+                inner.set_aside(link, path.clone(), Instant::now(), (0, 0));
+                inner.config.service.tend(&path, AGE, AGE, None).await;
             }
         });
     }

@@ -6,17 +6,18 @@ pub mod double;
 
 use super::{
     Descriptor, Engine, Pcm, Tts, TtsError,
-    stream::{Patience, Spare, Spares, Stream, name_of_voice, primary},
+    stream::{Patience, Stream, name_of_voice, primary},
 };
 use crate::{
     base::{
         format::{AudioFormat, Encoding},
+        secret::Secret,
         settings::Section,
     },
     net::dial::Dialer,
     speech::{
         MouthSpec,
-        link::{Frame, Link, LinkError, Service, with_query},
+        link::{Frame, Link, LinkError, Service, Spare, with_query},
     },
     wire::{base64, json},
 };
@@ -54,7 +55,7 @@ const fn format(encoding: Encoding, rate: u32) -> AudioFormat {
 }
 
 /// `[speech.tts.elevenlabs]`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Config {
     service: Service,
     model: String,
@@ -121,11 +122,18 @@ impl Engine for ElevenLabs {
         self.0.service.lacks_key("ELEVENLABS_API_KEY")
     }
 
+    fn with_key(&self, key: &Secret) -> Option<Arc<dyn Engine>> {
+        let service = self.0.service.with_key(key);
+        Some(Arc::new(ElevenLabs(Arc::new(Config {
+            service,
+            ..(*self.0).clone()
+        }))))
+    }
+
     fn open(&self) -> Rc<dyn Tts> {
         Rc::new(Lane(Rc::new(Inner {
             config: Arc::clone(&self.0),
             dialer: Dialer::default(),
-            spares: Spares::default(),
         })))
     }
 }
@@ -136,7 +144,6 @@ struct Lane(Rc<Inner>);
 struct Inner {
     config: Arc<Config>,
     dialer: Dialer,
-    spares: Spares,
 }
 
 #[derive(Deserialize)]
@@ -165,12 +172,15 @@ impl Inner {
             // What goes wrong is told to the mouth, when it speaks.
             if let Ok(link) = inner.dial(&path).await {
                 let line = link.set_aside();
-                inner.spares.put(Spare {
-                    path,
+                let service = &inner.config.service;
+                service.spares.put(Spare {
+                    path: path.clone(),
                     line,
                     opened: Instant::now(),
                     spoken: (0, 0),
+                    nudges: 0,
                 });
+                service.tend(&path, AGE, AGE, None).await;
             }
         });
     }
@@ -179,7 +189,7 @@ impl Inner {
         let config = &*self.config;
         let path = config.path(voice);
         let mut stream = Stream::new(&config.service, config.patience, config.format, out);
-        if let Some(spare) = self.spares.take(&path, AGE) {
+        if let Some(spare) = config.service.spares.take(&path, AGE) {
             self.dial_ahead(path.clone());
             let mut link = config.service.resume(spare.line);
             match self.converse(&mut link, text, &mut stream).await {

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     base::{
         format::{AudioFormat, Encoding},
+        secret::Secret,
         settings::Section,
     },
     net::client::HttpClient,
@@ -34,7 +35,7 @@ const FORMAT: AudioFormat = AudioFormat {
 };
 
 /// `[speech.tts.openai]`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Config {
     service: Service,
     model: String,
@@ -71,6 +72,14 @@ impl Engine for OpenAi {
         self.0.service.lacks_key("OPENAI_API_KEY")
     }
 
+    fn with_key(&self, key: &Secret) -> Option<Arc<dyn Engine>> {
+        let service = self.0.service.with_key(key);
+        Some(Arc::new(OpenAi(Arc::new(Config {
+            service,
+            ..(*self.0).clone()
+        }))))
+    }
+
     fn open(&self) -> Rc<dyn Tts> {
         Rc::new(Lane {
             config: Arc::clone(&self.0),
@@ -96,26 +105,13 @@ impl Lane {
         if !self.config.instructions.is_empty() {
             body["instructions"] = self.config.instructions.as_str().into();
         }
-        let mut stream = Stream::new(service, self.config.patience, FORMAT, out);
+        let stream = Stream::new(service, self.config.patience, FORMAT, out);
         let body = body.to_string().into();
         let patience = stream.first_audio();
-        let mut reply = service
+        let reply = service
             .post(&self.client, "/audio/speech", headers, body, patience)
             .await?;
-        if matches!(reply.content_type(), "application/json" | "text/html" | "text/plain") {
-            return Err(service.strange("a reply that is no audio").into());
-        }
-        loop {
-            let next = async { reply.next().await.map_err(|e| service.broken(&e)) };
-            match stream.wait(next).await? {
-                Some(bytes) => {
-                    if !stream.push(&bytes).await? {
-                        return Ok(());
-                    }
-                }
-                None => return Ok(stream.end()?),
-            }
-        }
+        stream.copy(reply).await
     }
 }
 
