@@ -349,7 +349,9 @@ impl Shared {
 
     /// Gets speech ready while the phone still rings, on the first lane: on which the stream will land is not known yet.
     fn warm(&self, tenant: TenantId, profile: &Profile, vendor: &Descriptor) {
-        let ear = profile.ear().map(|spec| (EarSpec { tenant, ..spec }, vendor.caps.inbound));
+        let ear = profile
+            .ear()
+            .map(|spec| (EarSpec { tenant, ..spec }, vendor.caps.inbound));
         let mouth = profile.mouth();
         if ear.is_some() || mouth.is_some() {
             self.deps.speech.warm(0, ear, mouth);

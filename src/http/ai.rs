@@ -199,10 +199,13 @@ async fn choose(
     }
     let (service, model) = llm::split(name);
     let model = model.filter(|_| llm::is_known(name));
-    let chat = shared.llm.service(service, &shared.control.service_keys(tenant)).ok_or_else(|| {
-        let message = format!("provider is none of {}", llm::names());
-        Fault::client(Kind::Invalid, message)
-    })?;
+    let chat = shared
+        .llm
+        .service(service, &shared.control.service_keys(tenant))
+        .ok_or_else(|| {
+            let message = format!("provider is none of {}", llm::names());
+            Fault::client(Kind::Invalid, message)
+        })?;
     Ok((chat, model.map(str::to_owned)))
 }
 
