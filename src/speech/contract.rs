@@ -310,8 +310,11 @@ async fn play(ring: &mut DownlinkRx, utterance: UtteranceId, rate: u32) -> Vec<u
     }
 }
 
+/// A synthesizer, its stand-in, and keys of its section.
+type Speaks = (&'static str, Make, &'static [(&'static str, &'static str)]);
+
 /// The synthesizers behind which there is a service, each in every way in which it is spoken to.
-fn synthesizers() -> Vec<(&'static str, Make, &'static [(&'static str, &'static str)])> {
+fn synthesizers() -> Vec<Speaks> {
     let listed = tts::BACKENDS.iter().filter_map(|d| Some((d.name, d.double?, &[][..])));
     let more: [&[_]; 2] = [&[("transport", "rest")], &[("model", "flux-alexis-en")]];
     let deepgram = tts::deepgram::DESCRIPTOR.double;
