@@ -216,32 +216,26 @@ impl Peers {
         }
     }
 
-    /// Asks every node that is heard. Answers come as they are given; those who do not answer are left out.
+    /// Asks every node that is heard. Answers come as they are given.
     pub fn ask_each(
         &self,
         service: &'static str,
         body: &[u8],
         patience: Duration,
-    ) -> impl Stream<Item = (String, Bytes)> + Send + Unpin + use<> {
-        let asked: FuturesUnordered<_> = self
-            .heard()
-            .into_iter()
-            .map(|node| {
-                let (peers, body) = (self.clone(), body.to_vec());
-                async move {
-                    let answer = peers.ask(&node, service, body, patience).await;
-                    (node, answer)
+    ) -> impl Stream<Item = (String, Result<Bytes, AskError>)> + Send + Unpin + use<> {
+        let heard = self.heard().into_iter();
+        let asked = heard.map(|node| {
+            let (peers, body) = (self.clone(), body.to_vec());
+            async move {
+                let answer = peers.ask(&node, service, body, patience).await;
+                if let Err(error) = answer {
+                    metrics::dropped("node_question", "unanswered", 1);
+                    tracing::debug!(node, service, ?error, "another node did not answer");
                 }
-            })
-            .collect();
-        let answers = asked.filter_map(move |(node, answer)| {
-            if let Err(error) = answer {
-                metrics::dropped("node_question", "unanswered", 1);
-                tracing::debug!(node, service, ?error, "another node did not answer");
+                (node, answer)
             }
-            std::future::ready(answer.ok().map(|answer| (node, answer)))
         });
-        Box::pin(answers)
+        asked.map(Box::pin).collect::<FuturesUnordered<_>>()
     }
 
     /// Tells a node something, without waiting; what finds no place in the queue is dropped and counted.

@@ -9,7 +9,7 @@ use crate::{
         format::AudioFormat,
         ids::{CallId, ConnectionId, MessageId, TenantId},
         keyring::Keyring,
-        phone::{e164, is_e164},
+        phone::e164,
     },
     bus::Bus,
     llm::{Llm, scripted::Script},
@@ -40,6 +40,8 @@ mod place;
 mod plan;
 mod rest;
 mod roster;
+mod route;
+mod survivors;
 mod talk;
 /// The update with its numbers in the one form in which numbers are compared, kept and shown: some vendors leave the plus
 /// sign out.
@@ -65,18 +67,15 @@ use call::{Done, Words};
 use directory::{Directory, Entry};
 use pending::Pending;
 use roster::Roster;
+use route::{Elsewhere, Order};
 use talk::{Clock, Command};
 
 /// How long whoever asks waits for a commit before they are told to try again.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The same where the vendor is asked first.
 const LONG_PATIENCE: Duration = Duration::from_secs(60);
-/// Longest text said to a caller at once, in bytes.
-const MAX_TEXT: usize = 4000;
 /// Calls that are being rejected at once; more ring until their vendor gives up.
 const MAX_REJECTIONS: usize = 64;
-/// Keys sent at once.
-const MAX_DIGITS: usize = 64;
 /// Streams that may wait for the control plane.
 const MAX_ARRIVALS: usize = 1024;
 /// How long stopped calls may take to close their records.
@@ -141,6 +140,8 @@ struct Shared {
     clock: Clock,
     /// Bounds the rejections that are on their way to vendors.
     rejections: Arc<Semaphore>,
+    /// Where calls of other nodes were found.
+    elsewhere: Elsewhere,
 }
 
 /// The control plane. Cheap to clone.
@@ -249,10 +250,16 @@ impl Control {
             replies: Replies::default(),
             clock,
             rejections: Arc::new(Semaphore::new(MAX_REJECTIONS)),
+            elsewhere: Elsewhere::default(),
         });
         let (arrivals, inbox) = mpsc::channel(MAX_ARRIVALS);
         let control = Self { shared, arrivals };
-        tokio::spawn(begin::take_arrivals(Arc::downgrade(&control.shared), inbox));
+        let shared = Arc::downgrade(&control.shared);
+        tokio::spawn(begin::take_arrivals(shared.clone(), inbox));
+        if let Some(peers) = control.shared.deps.bus.peers() {
+            tokio::spawn(route::serve(shared.clone(), control.arrivals.clone(), peers.clone()));
+            tokio::spawn(survivors::watch(shared, peers.clone()));
+        }
         Ok(control)
     }
 
@@ -278,6 +285,9 @@ impl Control {
         let call_sid = update.call_sid.clone();
         let known = self.shared.known(vendor, &update, line.as_deref()).is_some()
             || self.shared.has_ended(vendor, &call_sid, line.as_deref());
+        if !known && let Some(answer) = self.news_elsewhere(vendor, &update, line.as_deref(), true).await {
+            return answer;
+        }
         let called = line
             .clone()
             .or_else(|| self.shared.roster.called(vendor.name, &update.to));
@@ -307,7 +317,10 @@ impl Control {
         simulated_for: Option<TenantId>,
     ) -> Result<Answer, Fault> {
         let called = update.to.clone();
-        let entry = match self.shared.find_or_begin(vendor, &update, line, simulated_for)? {
+        let entry = match self
+            .shared
+            .find_or_begin(vendor, &update, line.clone(), simulated_for)?
+        {
             Begun::Entry(entry) => entry,
             Begun::Busy => return Ok(Answer::Busy),
             Begun::Nobody => {
@@ -316,15 +329,27 @@ impl Control {
                 return Ok(Answer::HangUp);
             }
         };
-        let mut refusal = Refusal(Some(&entry));
-        let told = self.tell_vendor_news(&entry, update).await;
+        match self.connect(&entry, update.clone()).await? {
+            // The same webhook at two nodes at once: the other's call is the one on record.
+            Answer::HangUp => {
+                let elsewhere = self.news_elsewhere(vendor, &update, line.as_deref(), true).await;
+                elsewhere.unwrap_or(Ok(Answer::HangUp))
+            }
+            answer => Ok(answer),
+        }
+    }
+
+    /// Tells a call of ours that it was announced, and says how its vendor is to connect it.
+    async fn connect(&self, entry: &Arc<Entry>, update: CallUpdate) -> Result<Answer, Fault> {
+        let mut refusal = Refusal(Some(entry));
+        let told = self.tell_vendor_news(entry, update).await;
         if told.as_ref().map_or_else(|f| f.kind == Kind::Conflict, |()| true) {
             refusal.0 = None;
         }
         drop(refusal);
         match told {
             Ok(()) if entry.show().is_some_and(|c| c.row.status != CallStatus::Ended) => {
-                Ok(self.shared.stream_answer(&entry))
+                Ok(self.shared.stream_answer(entry))
             }
             Ok(()) => Ok(Answer::HangUp),
             Err(fault) if fault.kind == Kind::Conflict => Ok(Answer::HangUp),
@@ -355,6 +380,12 @@ impl Control {
         line: Option<Arc<Line>>,
     ) -> Result<(), Fault> {
         let known = self.shared.known(vendor, &update, line.as_deref());
+        if known.is_none()
+            && !self.shared.has_ended(vendor, &update.call_sid, line.as_deref())
+            && let Some(told) = self.news_elsewhere(vendor, &update, line.as_deref(), false).await
+        {
+            return told.map(drop);
+        }
         let worth_a_record = update.inbound && !matches!(update.news, CallNews::Other | CallNews::StreamFailed);
         let entry = match known {
             Some(entry) => entry,
@@ -382,7 +413,7 @@ impl Control {
 
     /// Places a call. Returns once the vendor has taken it.
     pub async fn dial(&self, tenant: TenantId, request: DialRequest) -> Result<CallRow, Fault> {
-        check_dialable(&request.to)?;
+        route::check_dialable(&request.to)?;
         let entry = self.shared.place(tenant, &request)?;
         self.ask(&entry, LONG_PATIENCE, Command::WhenDialed).await?;
         shown_row(&entry)
@@ -390,66 +421,48 @@ impl Control {
 
     /// Stops the audio of a call at the relay, or lets it pass again; a direction that is `None` stays as it is.
     pub async fn mute(&self, tenant: TenantId, id: &str, mute: Mute) -> Result<Mute, Fault> {
-        let entry = self.find(tenant, id).await?;
-        let (told, answer) = oneshot::channel();
-        self.send(&entry, Command::Mute(mute, told)).await?;
-        answer.await.map_err(|_| gone())
+        let Mute { inbound, outbound } = mute;
+        self.order(tenant, id, Order::Mute { inbound, outbound }).await?.mute()
     }
 
     /// Stops the recording of a call, or lets it go on. What is said meanwhile is silence in the file.
     pub async fn record(&self, tenant: TenantId, id: &str, on: bool) -> Result<(), Fault> {
-        let entry = self.find(tenant, id).await?;
-        let (done, answer) = oneshot::channel();
-        self.send(&entry, Command::Record(on, done)).await?;
-        answer.await.map_err(|_| gone())?
+        self.order(tenant, id, Order::Record(on)).await.map(drop)
     }
 
     /// Drops what is queued at the vendor of the media socket of that id, or one chunk of it where the vendor can tell them apart.
     pub async fn silence(&self, tenant: TenantId, connection: &str, what: Silence) -> Result<(), Fault> {
-        let calls = self.shared.directory.of_tenant(tenant);
-        let call = calls
-            .iter()
-            .find(|c| c.connection.is_some_and(|id| id.as_str() == connection));
-        let call = call.ok_or_else(|| Fault::not_found("stream"))?;
-        let entry = self.find(tenant, call.row.call_id.as_str()).await?;
-        self.send(&entry, Command::Silence(what)).await
+        self.order(tenant, connection, Order::silence(what)).await.map(drop)
     }
 
     /// Sends keys to the far end of a call: by the vendor's command, else as tones in the caller's ear.
     pub async fn digits(&self, tenant: TenantId, id: &str, digits: String) -> Result<(), Fault> {
-        let known = |c: char| c.is_ascii_digit() || matches!(c, '*' | '#' | 'A'..='D');
-        if digits.is_empty() || digits.len() > MAX_DIGITS || !digits.chars().all(known) {
-            let message = format!("digits are 1 to {MAX_DIGITS} of 0-9, *, #, A-D");
-            return Err(Fault::client(Kind::Invalid, message));
-        }
-        let entry = self.find(tenant, id).await?;
-        self.ask(&entry, LONG_PATIENCE, |done| Command::Digits(digits, done))
-            .await
+        self.order(tenant, id, Order::Digits(digits)).await.map(drop)
     }
 
     /// Hands a call to a number, which ends our part of it. Returns once the vendor has taken the order.
     pub async fn transfer(&self, tenant: TenantId, id: &str, to: String) -> Result<(), Fault> {
-        check_dialable(&to)?;
-        let entry = self.find(tenant, id).await?;
-        self.ask(&entry, LONG_PATIENCE, |done| Command::Transfer(to, done))
-            .await
+        self.order(tenant, id, Order::Transfer(to)).await.map(drop)
     }
 
     /// A person takes a call from its agent, which falls silent and listens on. Taking a call that a person has succeeds.
     pub async fn take_over(&self, tenant: TenantId, id: &str, by: String) -> Result<CallRow, Fault> {
-        self.change_hands(tenant, id, true, by).await
+        self.change(tenant, id, Order::Person { takes: true, by }).await
     }
 
     /// A person hands a call back to its agent, which knows what was said meanwhile.
     pub async fn hand_back(&self, tenant: TenantId, id: &str, by: String) -> Result<CallRow, Fault> {
-        self.change_hands(tenant, id, false, by).await
+        self.change(tenant, id, Order::Person { takes: false, by }).await
     }
 
-    async fn change_hands(&self, tenant: TenantId, id: &str, takes: bool, by: String) -> Result<CallRow, Fault> {
-        let entry = self.find(tenant, id).await?;
-        self.ask(&entry, PATIENCE, |done| Command::Person { takes, by, done })
-            .await?;
-        shown_row(&entry)
+    /// Carries an order out and returns the call's record as it is then.
+    async fn change(&self, tenant: TenantId, id: &str, order: Order) -> Result<CallRow, Fault> {
+        let here = self.shared.directory.find(tenant, id);
+        self.order(tenant, id, order).await?;
+        match here {
+            Some(entry) => shown_row(&entry),
+            None => self.stored(tenant, id).await,
+        }
     }
 
     /// What the vendor tells of a call, live or ended. Either id.
@@ -461,38 +474,26 @@ impl Control {
 
     /// Ends a call, at the vendor too. Either id. Ending an ended call succeeds.
     pub async fn hang_up(&self, tenant: TenantId, id: &str) -> Result<CallRow, Fault> {
-        if let Some(entry) = self.shared.directory.find(tenant, id) {
-            self.ask(&entry, LONG_PATIENCE, Command::HangUp).await?;
-            return shown_row(&entry);
+        let fault = match self.change(tenant, id, Order::HangUp).await {
+            Err(fault) if matches!(fault.kind, Kind::NotFound | Kind::Unavailable) => fault,
+            done => return done,
+        };
+        let row = self.stored(tenant, id).await?;
+        match row.status {
+            CallStatus::Ended => Ok(row),
+            _ => Err(fault),
         }
-        self.call(tenant, id).await.map(|call| call.row)
     }
 
     /// Says something to the caller. Returns once it is queued; `News::MessageStatus` tells when it is durable and when it was heard.
     pub async fn say(&self, tenant: TenantId, id: &str, say: Say) -> Result<MessageId, Fault> {
-        let text = say.text.trim();
-        if text.is_empty() {
-            return Err(Fault::client(
-                Kind::Invalid,
-                "there is nothing to say: message is empty",
-            ));
-        }
-        if text.len() > MAX_TEXT {
-            return Err(Fault::client(
-                Kind::TooLarge,
-                format!("message is longer than {MAX_TEXT} bytes"),
-            ));
-        }
-        let entry = self.find(tenant, id).await?;
         let words = Words {
-            text: text.to_owned(),
+            text: say.text.trim().to_owned(),
             language: Some(say.language).filter(|l| !l.is_empty() && l != "auto"),
             client_ref: say.client_ref,
             sender_name: say.sender_name,
         };
-        let (told, answer) = oneshot::channel();
-        self.send(&entry, Command::Say(Box::new(words), told)).await?;
-        answer.await.map_err(|_| gone())?
+        self.order(tenant, id, Order::say(words)).await?.message()
     }
 
     /// A person moves the call: `Answered`, `InProgress`, or `Ended` (which hangs up).
@@ -500,25 +501,24 @@ impl Control {
         if status == CallStatus::Ended {
             return self.hang_up(tenant, id).await.map(drop);
         }
-        let entry = self.find(tenant, id).await?;
-        self.ask(&entry, PATIENCE, |done| Command::SetStatus(status, done))
-            .await
+        let order = Order::Move(status.as_str().to_owned());
+        self.order(tenant, id, order).await.map(drop)
     }
 
     /// A frontend wants the call understood in this language (BCP 47). `News::Fault` tells of a recogniser that cannot.
     pub async fn listen_in(&self, tenant: TenantId, id: &str, language: String) -> Result<(), Fault> {
-        let entry = self.find(tenant, id).await?;
-        self.send(&entry, Command::Language(language)).await
+        self.order(tenant, id, Order::Language(language)).await.map(drop)
     }
 
     /// Audio from a frontend. Never waits; a full queue drops the audio and counts it.
     pub fn microphone(&self, tenant: TenantId, id: &str, audio: Microphone) -> Result<(), Fault> {
-        let entry = self.shared.directory.find(tenant, id);
-        let entry = entry.ok_or_else(|| Fault::not_found("call"))?;
-        if entry.microphone.try_send(Box::new(audio)).is_err() {
-            metrics::dropped("frontend_audio", "queue_full", 1);
+        match self.shared.directory.find(tenant, id) {
+            Some(entry) => {
+                route::hear(&entry, audio);
+                Ok(())
+            }
+            None => self.pass_on_microphone(tenant, id, &audio),
         }
-        Ok(())
     }
 
     /// The live call of that id, either one.
@@ -553,12 +553,8 @@ impl Control {
         let named = agent.and_then(|name| self.agent_of_call(tenant, name));
         let recent = self.shared.roster.agents(tenant);
         let recent = recent.iter().rev().filter_map(|agent| agent.profile.clone());
-        let default = self
-            .shared
-            .deps
-            .agents
-            .get(&self.shared.deps.config.default_agent)
-            .cloned();
+        let default = &self.shared.deps.config.default_agent;
+        let default = self.shared.deps.agents.get(default).cloned();
         let scripts = named
             .into_iter()
             .chain(recent)
@@ -575,16 +571,21 @@ impl Control {
         if let Some(live) = self.shared.directory.find(tenant, id).and_then(|e| e.show()) {
             return Ok(live);
         }
-        let row = self.shared.deps.store.call(tenant, id).await?;
-        let row = row.ok_or_else(|| Fault::not_found("call"))?;
-        Ok(LiveCall {
-            row,
-            connection: None,
-            stream: None,
-        })
+        let mut call = [route::on_record(self.stored(tenant, id).await?)];
+        if call[0].row.status != CallStatus::Ended {
+            self.add_live(tenant, Some(id), &mut call).await;
+        }
+        let [call] = call;
+        Ok(call)
     }
 
-    /// Live calls of a tenant, newest first.
+    /// A call's record as it is stored.
+    async fn stored(&self, tenant: TenantId, id: &str) -> Result<CallRow, Fault> {
+        let row = self.shared.deps.store.call(tenant, id).await?;
+        row.ok_or_else(|| Fault::not_found("call"))
+    }
+
+    /// Live calls of a tenant on this node, newest first.
     pub fn active(&self, tenant: TenantId) -> Vec<LiveCall> {
         self.shared.directory.of_tenant(tenant)
     }
@@ -639,13 +640,17 @@ impl Control {
 
     /// A tenant's live call. One that has ended can be asked for nothing; a foreign one and one that never was are not found.
     async fn find(&self, tenant: TenantId, id: &str) -> Result<Arc<Entry>, Fault> {
-        if let Some(entry) = self.shared.directory.find(tenant, id) {
-            return Ok(entry);
+        match self.shared.directory.find(tenant, id) {
+            Some(entry) => Ok(entry),
+            None if self.is_over(tenant, id).await? => Err(gone()),
+            None => Err(Fault::not_found("call")),
         }
-        match self.shared.deps.store.call(tenant, id).await? {
-            Some(row) if row.status == CallStatus::Ended => Err(gone()),
-            _ => Err(Fault::not_found("call")),
-        }
+    }
+
+    /// Whether a tenant's call is on record as ended.
+    async fn is_over(&self, tenant: TenantId, id: &str) -> Result<bool, Fault> {
+        let row = self.shared.deps.store.call(tenant, id).await?;
+        Ok(row.is_some_and(|row| row.status == CallStatus::Ended))
     }
 
     async fn send(&self, entry: &Entry, command: Command) -> Result<(), Fault> {
@@ -664,18 +669,6 @@ impl Control {
             Err(_) => Err(too_slow()),
         }
     }
-}
-
-/// A number or a SIP address that a vendor may be asked to call.
-fn check_dialable(to: &str) -> Result<(), Fault> {
-    let is_sip = to
-        .strip_prefix("sip:")
-        .is_some_and(|rest| rest.len() > 2 && rest.len() <= 200);
-    if is_e164(to) || is_sip {
-        return Ok(());
-    }
-    let message = "Destination number must be in E.164 format (e.g., +1234567890)";
-    Err(Fault::client(Kind::Invalid, message))
 }
 
 /// Tells a call, once dropped, that its announcement was refused; also where nobody waits for the answer any longer.

@@ -225,7 +225,7 @@ pub(super) fn stored(row: CallRow) -> LiveCall {
 
 /// `GET /api/calls/active`
 pub(super) async fn active(State(shared): State<Shared>, Extension(who): Extension<Identity>) -> Answer {
-    let calls = shared.control.active(who.tenant);
+    let calls = shared.control.active_everywhere(who.tenant).await?;
     Ok(list(calls.iter().map(shown).collect(), None))
 }
 

@@ -104,7 +104,7 @@ pub(super) struct Interrupted {
 
 /// `GET /api/websocket/streams`
 pub(super) async fn all(State(shared): State<Shared>, Extension(who): Extension<Identity>) -> Answer {
-    let calls = shared.control.active(who.tenant);
+    let calls = shared.control.active_everywhere(who.tenant).await?;
     Ok(list(calls.iter().filter_map(stream).collect(), None))
 }
 

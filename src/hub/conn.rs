@@ -238,7 +238,10 @@ async fn snapshot(desk: &Desk<'_>, row: Option<CallRow>) -> HashMap<CallId, Call
             Err(_) => vec![row],
         },
         None => {
-            let live = desk.hub.deps.control.active(desk.tenant());
+            let control = &desk.hub.deps.control;
+            let live = control.active_everywhere(desk.tenant()).await;
+            // What is here is known though the record cannot be read.
+            let live = live.unwrap_or_else(|_| control.active(desk.tenant()));
             live.into_iter().map(|c| c.row).rev().collect()
         }
     };

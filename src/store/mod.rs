@@ -427,6 +427,26 @@ pub struct EventRow {
     pub payload: String,
 }
 
+/// A sign of life of a daemon that shares the database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeBeat {
+    /// Its name.
+    pub node: String,
+    /// How often it has said that it lives.
+    pub beat: i64,
+}
+
+/// A call that was closed for a dead daemon.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClosedCall {
+    /// Its record, as it was.
+    pub row: CallRow,
+    /// The event that tells frontends.
+    pub event_id: i64,
+    /// The last time known of it, which is its end.
+    pub at: Wall,
+}
+
 /// The store. Commits queue and return when durable; queries read committed data.
 pub trait Store: Send + Sync {
     /// Makes a batch durable. Takes its place in the queue before the future is first polled.
@@ -474,6 +494,18 @@ pub trait Store: Send + Sync {
     /// Closes calls that a dead process left open: `ended`, `interrupted`, at the last time known of each, each with its job of
     /// [`AFTER_CALL`]. Returns how many.
     fn close_open_calls<'a>(&'a self) -> BoxFuture<'a, Result<usize, Fault>>;
+
+    /// Says that this daemon lives, and how often each other daemon of the database has said so. Nobody, where it has the database
+    /// to itself.
+    fn beat<'a>(&'a self) -> BoxFuture<'a, Result<Vec<NodeBeat>, Fault>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    /// Closes the calls that a dead daemon left open, as [`Store::close_open_calls`] does, unless it has said that it lives since
+    /// `dead` was read, or another daemon was first.
+    fn bury<'a>(&'a self, _dead: &'a NodeBeat) -> BoxFuture<'a, Result<Vec<ClosedCall>, Fault>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
 
     /// This daemon's name among those that share the database; `None` where it has the database to itself.
     fn node(&self) -> Option<&str> {

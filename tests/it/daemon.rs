@@ -198,6 +198,19 @@ impl Daemon {
             .expect("an answer")
     }
 
+    /// A form, as vendors post their webhooks.
+    pub(crate) async fn post_form(&self, path: &str, form: &str) -> ApiReply {
+        let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
+        let request = ApiRequest {
+            method: Method::POST,
+            url: format!("{}{path}", self.base),
+            headers: HeaderMap::from_iter([(header::CONTENT_TYPE, kind)]),
+            body: form.to_owned().into(),
+            timeout: PATIENCE,
+        };
+        self.client.send(request).await.expect("an answer")
+    }
+
     /// The same with a token.
     pub(crate) async fn post_as(&self, token: &str, path: &str, body: &Value) -> ApiReply {
         let bearer = HeaderValue::try_from(format!("Bearer {token}")).unwrap();

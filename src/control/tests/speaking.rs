@@ -395,7 +395,7 @@ async fn an_ended_call_can_be_asked_for_nothing_and_a_foreign_one_is_not_found()
 async fn words_are_checked_before_they_are_said() {
     let mut world = World::with(|s| s.config.default_agent = "human".into()).await;
     let _leg = world.call("sid").await;
-    for (text, kind) in [("  ", Kind::Invalid), (&*"x".repeat(MAX_TEXT + 1), Kind::TooLarge)] {
+    for (text, kind) in [("  ", Kind::Invalid), (&*"x".repeat(4001), Kind::TooLarge)] {
         let say = Say {
             text: text.into(),
             ..Say::default()

@@ -53,6 +53,12 @@ pub const ALL: &[Migration] = &[
         sqlite: include_str!("0006_sids.sqlite.sql"),
         postgres: include_str!("0006_sids.postgres.sql"),
     },
+    Migration {
+        version: 7,
+        name: "nodes",
+        sqlite: include_str!("0007_nodes.sqlite.sql"),
+        postgres: include_str!("0007_nodes.postgres.sql"),
+    },
 ];
 
 /// The version that this daemon writes.

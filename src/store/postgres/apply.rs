@@ -14,8 +14,8 @@ use crate::{
         time::Wall,
     },
     store::{
-        AgentRow, ApiKeyRow, Batch, CallChange, CallRow, CallStatus, Committed, JobMove, JobRow, MessageRow, NumberRow,
-        TenantRow, Write, interrupted_event,
+        AgentRow, ApiKeyRow, Batch, CallChange, CallRow, CallStatus, ClosedCall, Committed, JobMove, JobRow,
+        MessageRow, NumberRow, TenantRow, Write, interrupted_event,
     },
     vendor::EndReason,
 };
@@ -466,8 +466,8 @@ fn move_job(job: &JobMove, now: Wall) -> Step {
     )
 }
 
-/// Ends every open call of this node as `interrupted`, at the last time anything is known of it. Returns how many.
-pub(super) async fn close_open_calls(db: &Session, pen: Pen<'_>) -> Result<usize, NotApplied> {
+/// Ends every open call of the pen's node as `interrupted`, at the last time anything is known of it.
+pub(super) async fn close_open_calls(db: &Session, pen: Pen<'_>) -> Result<Vec<ClosedCall>, NotApplied> {
     let open = db
         .query(
             &format!(
@@ -479,7 +479,7 @@ pub(super) async fn close_open_calls(db: &Session, pen: Pen<'_>) -> Result<usize
             &[text(pen.node)],
         )
         .await?;
-    let mut steps = Vec::new();
+    let (mut steps, mut closed) = (Vec::new(), Vec::new());
     for row in &open {
         let last = row.try_get::<_, super::rows::Stamp>(18).map_err(Trouble::from)?.0;
         let call = call(row)?;
@@ -495,7 +495,11 @@ pub(super) async fn close_open_calls(db: &Session, pen: Pen<'_>) -> Result<usize
         let payload = interrupted_event(&call, last);
         steps.push(insert_event(call.tenant_id, call.call_id, &payload, None, pen.now));
         steps.push(insert_job(&JobRow::after_call(&call, pen.now, pen.now), pen.now));
+        closed.push((call, last));
     }
-    run(db, "", &steps).await?;
-    Ok(open.len())
+    let event_ids = run(db, "", &steps).await?;
+    let closed = closed.into_iter().zip(event_ids);
+    Ok(closed
+        .map(|((row, at), event_id)| ClosedCall { row, event_id, at })
+        .collect())
 }

@@ -159,7 +159,7 @@ impl Savepoints {
     async fn close_open_calls(&mut self, session: &Session, pen: Pen<'_>) -> Result<Result<usize, Fault>, Trouble> {
         session.batch(self.next()).await?;
         let undone = match apply::close_open_calls(session, pen).await {
-            Ok(n) => return Ok(Ok(n)),
+            Ok(closed) => return Ok(Ok(closed.len())),
             Err(NotApplied::Duplicate) => Ok(0),
             Err(NotApplied::Batch(fault)) => Err(fault),
             Err(NotApplied::Engine(trouble)) => return Err(trouble),

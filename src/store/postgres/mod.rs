@@ -14,6 +14,7 @@ mod keeping;
 mod known;
 mod link;
 mod node;
+mod nodes;
 mod open;
 mod read;
 mod rows;
@@ -25,8 +26,9 @@ pub(super) use address::place_of as place;
 pub(super) use import::Import;
 
 use super::{
-    AgentRow, ApiKeyRow, Batch, BoxFuture, CallFilter, CallPage, CallRow, Committed, Config, EventRow, Expired,
-    JobFilter, JobRow, MessageRow, NumberRow, OpenError, Store, StoreHealth, TenantRetention, TenantRow,
+    AgentRow, ApiKeyRow, Batch, BoxFuture, CallFilter, CallPage, CallRow, ClosedCall, Committed, Config, EventRow,
+    Expired, JobFilter, JobRow, MessageRow, NodeBeat, NumberRow, OpenError, Store, StoreHealth, TenantRetention,
+    TenantRow,
     journal::Journal,
     page::Cursor,
     queue::{Queue, Work, closed},
@@ -38,6 +40,7 @@ use crate::base::{
 use address::Address;
 use link::Link;
 use node::Node;
+use nodes::Vitals;
 use read::Readers;
 use session::Settings;
 use std::{
@@ -59,6 +62,7 @@ type End = Option<Result<(), Fault>>;
 pub struct PostgresStore {
     /// This daemon's id among those of the database.
     id: String,
+    vitals: Vitals,
     queue: Arc<Queue>,
     readers: Arc<Readers>,
     ended: watch::Receiver<End>,
@@ -82,6 +86,7 @@ impl PostgresStore {
         let io = Io::start().map_err(|e| OpenError::unavailable(settings.place(), e))?;
         let queue = Arc::new(Queue::new(config.queue_batches, config.queue_bytes));
         let readers = Readers::new(io.handle.clone(), settings.clone(), config);
+        let vitals = Vitals::new(io.handle.clone(), settings.clone(), &name);
         let (tell, ended) = watch::channel(None);
         let (opened, open) = std::sync::mpsc::channel();
         let (handle, guard, config) = (io.handle.clone(), AbandonOnExit(queue.clone()), config.clone());
@@ -113,6 +118,7 @@ impl PostgresStore {
             .unwrap_or_else(|_| Err(OpenError::unavailable(&place, "the store's thread died")))?;
         Ok(Self {
             id: name,
+            vitals,
             queue,
             readers,
             ended,
@@ -272,6 +278,14 @@ impl Store for PostgresStore {
         let (done, rx) = oneshot::channel();
         self.queue.push(Work::CloseOpenCalls { done });
         Box::pin(async move { rx.await.unwrap_or_else(|_| Err(closed())) })
+    }
+
+    fn beat<'a>(&'a self) -> BoxFuture<'a, Result<Vec<NodeBeat>, Fault>> {
+        Box::pin(self.vitals.beat())
+    }
+
+    fn bury<'a>(&'a self, dead: &'a NodeBeat) -> BoxFuture<'a, Result<Vec<ClosedCall>, Fault>> {
+        Box::pin(self.vitals.bury(dead))
     }
 
     fn node(&self) -> Option<&str> {

@@ -86,8 +86,7 @@ impl Drop for Nats {
 /// What nodes share.
 pub(super) struct Cluster {
     pub(super) nats: Nats,
-    /// Where `database` is.
-    _server: Server,
+    pub(super) server: Server,
     pub(super) database: String,
 }
 
@@ -97,7 +96,7 @@ impl Cluster {
         Self {
             database: server.database(),
             nats: Nats::start(&[]),
-            _server: server,
+            server,
         }
     }
 

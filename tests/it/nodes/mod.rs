@@ -6,7 +6,11 @@ use crate::{
     daemon::{Daemon, place},
     nodes::cluster::Cluster,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
+use sidetone::{
+    sim::announce,
+    vendor::{HookKind, VENDORS},
+};
 use std::time::Duration;
 
 /// The places in which a call stood, as a frontend was told them, up to `last`, with the ids of the events.
@@ -53,7 +57,7 @@ async fn without_the_nodes_server_each_node_serves_its_own_calls_and_says_so() {
     cluster.nats.kill();
     let deadline = std::time::Instant::now() + crate::daemon::PATIENCE;
     for daemon in [&a, &b] {
-        while ready(daemon).await.1["warnings"] != serde_json::json!(["nodes"]) {
+        while ready(daemon).await.1["warnings"] != json!(["nodes"]) {
             assert!(std::time::Instant::now() < deadline, "{:?}", ready(daemon).await);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -61,7 +65,7 @@ async fn without_the_nodes_server_each_node_serves_its_own_calls_and_says_so() {
     }
     // The call goes on at its own node, and ends there; the other learns that once the server is back.
     let mut here = a.frontend().await;
-    here.send(&serde_json::json!({"type": "update_call_status", "call_id": id, "status": "ended"}))
+    here.send(&json!({"type": "update_call_status", "call_id": id, "status": "ended"}))
         .await;
     here.until("call_status_update", |m| m["status"] == "ended").await;
     call.await.unwrap().unwrap();
@@ -73,6 +77,112 @@ async fn without_the_nodes_server_each_node_serves_its_own_calls_and_says_so() {
         cluster::metric(&a, "sidetone_nodes_dropped_total").await > 0.0,
         "what was dropped is counted"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_is_steered_from_another_node_and_its_death_is_told_there() {
+    let cluster = Cluster::start();
+    let (mut a, b) = cluster.pair("human").await;
+    let mut there = b.frontend().await;
+    let call = place(a.plan("+15551234003", vec![0; 8000], Duration::from_secs(120)));
+    let id = there.call_from("+15551234003", "in_progress").await;
+
+    // Listed, shown and steered over REST, with what is live of it.
+    let active = b.json("/api/calls/active").await;
+    assert_eq!(active["data"][0]["id"], id.as_str(), "{active}");
+    let socket = active["data"][0]["connection_id"]
+        .as_str()
+        .expect("where it streams")
+        .to_owned();
+    let streams = b.json("/api/websocket/streams").await;
+    assert_eq!(streams["data"][0]["connection_id"], socket.as_str(), "{streams}");
+    assert_eq!(b.json(&format!("/api/calls/{id}")).await["data"]["status"], "active");
+    let muted = b
+        .post(&format!("/api/calls/{}/{id}/mute", VENDORS[0].name), &json!({}))
+        .await;
+    assert_eq!(muted.status, 200, "{}", String::from_utf8_lossy(&muted.body));
+    let open = b
+        .post(&format!("/api/calls/{}/{id}/unmute", VENDORS[0].name), &json!({}))
+        .await;
+    assert_eq!(open.status, 200, "{}", String::from_utf8_lossy(&open.body));
+    let cleared = b.post(&format!("/api/websocket/clear/{socket}"), &json!({})).await;
+    assert_eq!(cleared.status, 200, "{}", String::from_utf8_lossy(&cleared.body));
+    for (path, status) in [
+        ("/api/calls/nobody/takeover", 404),
+        ("/api/websocket/clear/nobody", 404),
+    ] {
+        assert_eq!(b.post(path, &json!({})).await.status, status, "{path}");
+    }
+
+    // Typed here, heard there.
+    there
+        .send(&json!({"type": "agent_message", "call_id": id, "message": "Good morning.", "client_ref": "r-1"}))
+        .await;
+    for status in ["stored", "heard"] {
+        let told = there
+            .until("agent_message_status", |m| {
+                m["client_ref"] == "r-1" && m["status"] == status
+            })
+            .await;
+        assert_eq!(told["message"], "Good morning.");
+    }
+
+    a.kill();
+    let ended = there.until("call_status_update", |m| m["status"] == "ended").await;
+    assert_eq!(
+        (&ended["call_id"], &ended["end_reason"]),
+        (&json!(id), &json!("interrupted"))
+    );
+    let _ = call.await.unwrap();
+    assert_eq!(b.json("/api/calls/active").await["count"], 0);
+    // Once: whoever comes back finds it closed.
+    a.again().await;
+    let events = "SELECT count(*) FROM events WHERE payload LIKE '%interrupted%'";
+    assert_eq!(cluster.server.psql(&cluster.database, events), "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_frontend_hears_of_a_call_on_another_node_comes_only_where_it_is_wanted() {
+    let cluster = Cluster::start();
+    let (a, b) = cluster.pair("human").await;
+    let mut there = b.frontend().await;
+    let call = place(a.plan("+15551234004", vec![0; 8000], Duration::from_secs(60)));
+    let id = there.call_from("+15551234004", "in_progress").await;
+    let say = json!({"type": "agent_message", "call_id": id, "message": "Do you hear me?"});
+    there.send(&say).await;
+    let first = there.until("agent_tts_audio", |_| true).await;
+    assert_eq!(first["seq"], 0, "{first}");
+    there.until("agent_tts_audio", |m| m["last"] == true).await;
+    there
+        .send(&json!({"type": "update_call_status", "call_id": id, "status": "ended"}))
+        .await;
+    there.until("call_status_update", |m| m["status"] == "ended").await;
+    call.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_that_is_repeated_at_another_node_gets_the_same_answer() {
+    let cluster = Cluster::start();
+    let (a, b) = cluster.pair("echo").await;
+    let hook = announce::hook_path(VENDORS[0]).unwrap();
+    let form = |status: &str| {
+        format!(
+            "CallSid=CA900&AccountSid=AC1&From=%2B15551234005&To=%2B15550000001&CallStatus={status}&Direction=inbound"
+        )
+    };
+    let mut here = a.frontend().await;
+    let first = a.post_form(hook, &form("ringing")).await;
+    let again = b.post_form(hook, &form("ringing")).await;
+    assert_eq!((first.status, again.status), (200, 200));
+    assert!(String::from_utf8_lossy(&first.body).contains("<Stream"), "{first:?}");
+    assert_eq!(first.body, again.body, "one call, one token");
+    // Its vendor's later news may come anywhere, too.
+    let status = VENDORS[0].hook(HookKind::Status).unwrap().path;
+    assert!(b.post_form(status, &form("completed")).await.status < 300);
+    let ended = here.until("call_status_update", |m| m["status"] == "ended").await;
+    assert_eq!(ended["end_reason"], "completed");
+    let calls = "SELECT count(*) FROM phone_calls";
+    assert_eq!(cluster.server.psql(&cluster.database, calls), "1");
 }
 
 #[test]
