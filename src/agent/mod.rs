@@ -8,6 +8,7 @@ use crate::{
         Chat, Llm,
         scripted::{Rules, Script},
     },
+    record::Format,
     speech::{EarSpec, MouthSpec},
 };
 use serde_json::Value;
@@ -92,6 +93,8 @@ pub struct Profile {
     pub barge_in_after: Option<Duration>,
     /// Whether its calls are recorded.
     pub record: bool,
+    /// How, where that is not as `[record]` has it.
+    pub record_format: Option<Format>,
     /// Whether speech outside the phrases is transcribed too.
     pub free_speech: bool,
     /// Its rules (`scripted`, or `pipeline` with rules for a model).
@@ -125,6 +128,7 @@ impl Profile {
             tts_fallback: String::new(),
             barge_in_after: kind.speaks().then_some(Duration::from_millis(200)),
             record: false,
+            record_format: None,
             free_speech: matches!(kind, Kind::Listen | Kind::Human),
             script: Arc::default(),
             wits: Arc::default(),
@@ -158,6 +162,7 @@ impl Profile {
             tts_fallback: section.text("tts_fallback", ""),
             barge_in_after: (kind.speaks() && !barge_in.is_zero()).then_some(barge_in),
             record: section.bool("record", false),
+            record_format: section.choice("record_format", None, &Format::CHOICES),
             free_speech: section.bool("free_speech", free_speech),
             script: Arc::new(Script::read(section)),
             wits: Arc::new(wits),

@@ -396,6 +396,7 @@ impl Parts {
             dev: config.dev,
             public_url: config.calls.public_url.clone(),
             data_root: config.state_dir.clone(),
+            recordings: config.record.clone(),
             control: self.control.clone(),
             store: self.store.clone(),
             eraser: jobs::Eraser::new(self.store.clone(), config.jobs.clone(), config.state_dir.clone()),

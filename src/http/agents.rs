@@ -13,6 +13,7 @@ use crate::{
         time::Wall,
     },
     control::{Agent, AgentSpec},
+    record::Format,
 };
 use axum::{
     Extension,
@@ -47,6 +48,8 @@ pub(super) struct ShownAgent {
     barge_in_after: String,
     /// Whether its calls are recorded.
     recording: bool,
+    /// How: `wav`, `opus`, or `default`, as the operator has it.
+    recording_format: &'static str,
     /// Whether speech outside the phrases is transcribed too.
     free_speech: bool,
     /// What a scripted agent answers to what.
@@ -103,6 +106,8 @@ pub(super) struct AgentBody {
     barge_in_after: Option<String>,
     /// Whether its calls are recorded.
     recording: Option<bool>,
+    /// How: `wav`, `opus`, or `default`, as the operator has it.
+    recording_format: Option<String>,
     /// Whether speech outside the phrases is transcribed too.
     free_speech: Option<bool>,
     /// What a scripted agent answers to what.
@@ -296,6 +301,7 @@ fn shown(agent: &Agent) -> ShownAgent {
         tts: is(profile.map(|p| &p.tts), "tts"),
         barge_in_after: show_duration(profile.and_then(|p| p.barge_in_after).unwrap_or_default()),
         recording: profile.is_some_and(|p| p.record),
+        recording_format: Format::choice(profile.and_then(|p| p.record_format)),
         free_speech: profile.is_some_and(|p| p.free_speech),
         rules: kept("rules"),
         fallback: kept("fallback"),

@@ -45,6 +45,7 @@ use crate::{
     hub::Hub,
     jobs::Eraser,
     llm::Llm,
+    record,
     store::{BoxFuture, CallRow, Retention, Store},
     vendor::{Descriptor, Trunk, Upgrade},
 };
@@ -89,8 +90,10 @@ pub struct Deps {
     pub dev: bool,
     /// Where vendors and browsers reach us: scheme and host without a trailing slash.
     pub public_url: String,
-    /// Where recordings lie.
+    /// What the names of files begin at.
     pub data_root: PathBuf,
+    /// Where recordings lie, and what opens them.
+    pub recordings: record::Config,
     /// Decides what happens to calls.
     pub control: Control,
     /// Remembers them.

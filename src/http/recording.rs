@@ -6,7 +6,11 @@ use super::{
     Shared,
     respond::{Answer, Failure, data},
 };
-use crate::{access::Identity, base::fault::Fault, record::Format};
+use crate::{
+    access::Identity,
+    base::fault::Fault,
+    record::{Format, Reading},
+};
 use axum::{
     Extension,
     body::Body,
@@ -20,7 +24,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use std::{
     fs::File,
-    io::{self, Read, Seek, SeekFrom},
+    io,
     ops::Range as Span,
     path::{Component, Path, PathBuf},
 };
@@ -38,14 +42,17 @@ pub(super) async fn recording(
 ) -> Answer {
     let row = shared.control.call(who.tenant, &id).await?.row;
     let name = row.recording.ok_or_else(|| Fault::not_found("recording"))?;
-    let path =
-        inside(&shared.data_root, &name).ok_or_else(|| Fault::internal("a recording lies outside the data root"))?;
-    let open = move || File::open(path).and_then(|f| Ok((f.metadata()?.len(), f)));
-    let (size, file) = match spawn_blocking(open).await {
-        Ok(Ok(opened)) => opened,
+    let path = inside(&shared.data_root, &shared.recordings.folder, &name);
+    let path = path.ok_or_else(|| Fault::internal("a recording lies outside its folder"))?;
+    let keys = shared.recordings.keys.clone();
+    let open = move || Reading::new(File::open(path)?, &keys);
+    let file = match spawn_blocking(open).await {
+        Ok(Ok(file)) => file,
         Ok(Err(e)) if e.kind() == io::ErrorKind::NotFound => return Err(Fault::not_found("recording").into()),
-        Ok(Err(_)) | Err(_) => return Err(Fault::internal("a recording cannot be read").into()),
+        Ok(Err(e)) => return Err(Fault::internal(format!("a recording cannot be read: {e}")).into()),
+        Err(_) => return Err(Fault::internal("a recording cannot be read").into()),
     };
+    let size = file.len();
     let kind = Format::media_type(&name);
     match read_range(&headers, size) {
         Range::All => Ok(send(file, kind, 0..size, size, StatusCode::OK)),
@@ -96,12 +103,15 @@ async fn steer(shared: &Shared, who: &Identity, id: &str, on: bool) -> Answer {
     }))
 }
 
-/// `name` under `root`, unless it leads out of it.
-fn inside(root: &Path, name: &str) -> Option<PathBuf> {
+/// `name` under `root`, or under a `folder` elsewhere, unless it leads out of them.
+fn inside(root: &Path, folder: &Path, name: &str) -> Option<PathBuf> {
     let name = Path::new(name);
-    name.components()
-        .all(|c| matches!(c, Component::Normal(_)))
-        .then(|| root.join(name))
+    let under = match name.is_absolute() {
+        true => name.strip_prefix(folder).ok()?,
+        false => name,
+    };
+    let straight = under.components().all(|c| matches!(c, Component::Normal(_)));
+    straight.then(|| root.join(name))
 }
 
 #[derive(Debug, PartialEq)]
@@ -141,7 +151,7 @@ fn read_range(headers: &HeaderMap, size: u64) -> Range {
 }
 
 fn send(
-    file: File,
+    file: Reading,
     kind: &'static str,
     Span { start: from, end: to }: Span<u64>,
     size: u64,
@@ -172,10 +182,8 @@ fn send(
     response
 }
 
-fn read_piece(mut file: File, at: u64, to: u64) -> io::Result<(Bytes, File)> {
-    let mut piece = vec![0; PIECE.min(usize::try_from(to - at).unwrap_or(PIECE))];
-    file.seek(SeekFrom::Start(at))?;
-    file.read_exact(&mut piece)?;
+fn read_piece(file: Reading, at: u64, to: u64) -> io::Result<(Bytes, Reading)> {
+    let piece = file.read(at, PIECE.min(usize::try_from(to - at).unwrap_or(PIECE)))?;
     Ok((piece.into(), file))
 }
 
@@ -212,11 +220,18 @@ mod tests {
     }
 
     #[test]
-    fn a_recording_lies_under_the_data_root() {
-        let root = Path::new("/data");
-        assert_eq!(inside(root, "recordings/a.wav"), Some("/data/recordings/a.wav".into()));
-        for bad in ["../etc/passwd", "/etc/passwd", "recordings/../../x"] {
-            assert_eq!(inside(root, bad), None, "{bad}");
+    fn a_recording_lies_under_the_data_root_or_in_its_own_folder() {
+        let (root, folder) = (Path::new("/data"), Path::new("/sound"));
+        let inside = |name| inside(root, folder, name);
+        assert_eq!(inside("recordings/a.wav"), Some("/data/recordings/a.wav".into()));
+        assert_eq!(inside("/sound/a.wav"), Some("/sound/a.wav".into()));
+        for bad in [
+            "../etc/passwd",
+            "/etc/passwd",
+            "recordings/../../x",
+            "/sound/../etc/passwd",
+        ] {
+            assert_eq!(inside(bad), None, "{bad}");
         }
     }
 }

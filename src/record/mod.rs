@@ -7,9 +7,11 @@ mod config;
 mod recorder;
 mod sink;
 mod timeline;
+mod vault;
 
 pub use config::{Config, Format};
 pub use recorder::{RecordError, Recorder};
+pub use vault::{Keys, Reading};
 
 use rtrb::Producer;
 

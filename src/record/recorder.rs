@@ -5,6 +5,7 @@
 
 use super::{
     Config, Format, TapSpan, TapTx,
+    config::SEALED,
     sink::Sink,
     timeline::{RATE, Taken, Timeline},
 };
@@ -87,24 +88,25 @@ impl Recorder {
         })
     }
 
-    /// Begins a recording in a new file of mode 0640, making its folders. The recording ends when the tap is dropped.
+    /// Begins a recording in a new file of mode 0640, making its folders, named by [`Recorder::extension`]. The recording ends when
+    /// the tap is dropped.
     ///
     /// Makes the file before it returns, so it is not for media threads.
-    pub fn open(&self, path: &Path) -> Result<TapTx, RecordError> {
-        let opened = self.try_open(path);
+    pub fn open(&self, path: &Path, format: Format) -> Result<TapTx, RecordError> {
+        let opened = self.try_open(path, format);
         if opened.is_err() {
             count("refused");
         }
         opened
     }
 
-    fn try_open(&self, path: &Path) -> Result<TapTx, RecordError> {
+    fn try_open(&self, path: &Path, format: Format) -> Result<TapTx, RecordError> {
         let limit = self.config.max_recordings;
         if self.live.fetch_add(1, Relaxed) >= limit {
             self.live.fetch_sub(1, Relaxed);
             return Err(RecordError::TooMany { limit });
         }
-        let made = Sink::create(path, self.config.format).map_err(|error| RecordError::File {
+        let made = Sink::create(path, format, self.config.keys.current.as_ref()).map_err(|error| RecordError::File {
             path: path.to_owned(),
             error,
         });
@@ -124,9 +126,15 @@ impl Recorder {
         sent
     }
 
-    /// How recordings are written.
+    /// How recordings are written, unless an agent says otherwise.
     pub const fn format(&self) -> Format {
         self.config.format
+    }
+
+    /// How the names of files of that format end, from their dot on.
+    pub fn extension(&self, format: Format) -> String {
+        let sealed = self.config.keys.current.as_ref().map_or("", |_| SEALED);
+        format!(".{}{sealed}", format.extension())
     }
 
     /// Recordings that run.

@@ -6,11 +6,15 @@
 use super::{
     config::Format,
     timeline::{RATE, Taken},
+    vault::Vault,
 };
-use crate::audio::{
-    ogg::{self, Pages},
-    opus::{self, Encoder},
-    wav,
+use crate::{
+    audio::{
+        ogg::{self, Pages},
+        opus::{self, Encoder},
+        wav,
+    },
+    base::secret::Secret,
 };
 use std::{
     fs::{DirBuilder, File, OpenOptions},
@@ -28,8 +32,43 @@ const SILENT: u32 = 50;
 /// An open file.
 #[derive(Debug)]
 pub(super) struct Sink {
-    file: File,
+    out: Out,
     form: Form,
+}
+
+/// Where the bytes go.
+#[derive(Debug)]
+enum Out {
+    Clear(File),
+    Sealed(Box<Vault>),
+}
+
+impl Out {
+    /// Writes bytes at a place; what nobody wrote before it is zeros. Sealed files grow at their end alone.
+    fn write_at(&mut self, bytes: &[u8], at: u64) -> io::Result<()> {
+        match self {
+            Self::Clear(file) => file.write_all_at(bytes, at),
+            Self::Sealed(vault) => {
+                vault.extend(at)?;
+                vault.append(bytes)
+            }
+        }
+    }
+
+    /// Sees that there are as many bytes.
+    fn reach(&mut self, len: u64) -> io::Result<()> {
+        match self {
+            Self::Clear(file) => file.set_len(len),
+            Self::Sealed(vault) => vault.extend(len),
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        match self {
+            Self::Clear(file) => file.sync_data(),
+            Self::Sealed(vault) => vault.sync(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -40,30 +79,39 @@ enum Form {
 
 impl Sink {
     /// Makes a new file of mode 0640, with its folders and its headers.
-    pub(super) fn create(path: &Path, format: Format) -> io::Result<Self> {
+    pub(super) fn create(path: &Path, format: Format, key: Option<&Secret>) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
             DirBuilder::new().recursive(true).mode(0o750).create(folder)?;
         }
         let file = OpenOptions::new().write(true).create_new(true).mode(0o640).open(path)?;
         let mut serial = DefaultHasher::new();
         path.hash(&mut serial);
-        let mut sink = Self::on(file, format, serial.finish() as u32);
+        let out = match key {
+            None => Out::Clear(file),
+            Some(key) => Out::Sealed(Box::new(Vault::begin(file, key)?)),
+        };
+        let mut sink = Self::into(out, format, serial.finish() as u32);
         match &mut sink.form {
-            Form::Wav { .. } => sink.file.write_all_at(&wav::header(RATE as u32, 2, 0), 0)?,
-            Form::Opus(stream) => stream.begin(&sink.file)?,
+            Form::Wav { .. } => sink.out.write_at(&wav::header(RATE as u32, 2, 0), 0)?,
+            Form::Opus(stream) => stream.begin(&mut sink.out)?,
         }
         Ok(sink)
     }
 
     /// A recording into a file whose headers are somebody else's matter.
+    #[cfg(test)]
     pub(super) fn on(file: File, format: Format, serial: u32) -> Self {
+        Self::into(Out::Clear(file), format, serial)
+    }
+
+    fn into(out: Out, format: Format, serial: u32) -> Self {
         // libopus encodes 8 kHz; where it did not, the recording would be a WAV file all the same.
         let stream = match format {
             Format::Wav => None,
             Format::Opus => Stream::new(serial),
         };
         let form = stream.map_or(Form::Wav { frames: 0 }, |stream| Form::Opus(Box::new(stream)));
-        Self { file, form }
+        Self { out, form }
     }
 
     /// Writes frames, interleaved little-endian, and silence up to where `taken` ends.
@@ -71,11 +119,11 @@ impl Sink {
         match &mut self.form {
             Form::Wav { frames: written } => {
                 // What is not spelled out is a hole, which reads as silence.
-                self.file.write_all_at(frames, wav::HEADER_LEN as u64 + taken.at * 4)?;
+                self.out.write_at(frames, wav::HEADER_LEN as u64 + taken.at * 4)?;
                 *written = taken.end;
                 Ok(())
             }
-            Form::Opus(stream) => stream.write(&self.file, taken, frames),
+            Form::Opus(stream) => stream.write(&mut self.out, taken, frames),
         }
     }
 
@@ -83,9 +131,11 @@ impl Sink {
     pub(super) fn patch(&mut self) -> io::Result<()> {
         let Form::Wav { frames } = self.form else { return Ok(()) };
         let bytes = frames * 4;
-        self.file.set_len(wav::HEADER_LEN as u64 + bytes)?;
+        self.out.reach(wav::HEADER_LEN as u64 + bytes)?;
+        // Of a sealed file the sizes are told by who reads it: they follow from its length.
+        let Out::Clear(file) = &self.out else { return Ok(()) };
         for (at, size) in wav::sizes(u32::try_from(bytes).unwrap_or(u32::MAX)) {
-            self.file.write_all_at(&size, at as u64)?;
+            file.write_all_at(&size, at as u64)?;
         }
         Ok(())
     }
@@ -93,10 +143,10 @@ impl Sink {
     /// Completes the file and sees it to the disk.
     pub(super) fn end(&mut self) -> io::Result<()> {
         if let Form::Opus(stream) = &mut self.form {
-            stream.end(&self.file)?;
+            stream.end(&mut self.out)?;
         }
         self.patch()?;
-        self.file.sync_data()
+        self.out.sync()
     }
 }
 
@@ -166,51 +216,51 @@ impl Stream {
         self.sides[0].encoder.lookahead() as u64
     }
 
-    fn begin(&mut self, file: &File) -> io::Result<()> {
+    fn begin(&mut self, out: &mut Out) -> io::Result<()> {
         let pre_skip = (self.lookahead() * ogg::CLOCK / RATE) as u16;
         ogg::headers(&mut self.pages, pre_skip, RATE as u32, &mut self.page);
-        self.flush(file)
+        self.flush(out)
     }
 
-    fn write(&mut self, file: &File, taken: &Taken, frames: &[u8]) -> io::Result<()> {
+    fn write(&mut self, out: &mut Out, taken: &Taken, frames: &[u8]) -> io::Result<()> {
         for frame in frames.chunks_exact(4) {
             let pair = [[frame[0], frame[1]], [frame[2], frame[3]]].map(i16::from_le_bytes);
-            self.take(file, pair)?;
+            self.take(out, pair)?;
         }
         let spelled_out = frames.len() as u64 / 4;
         let hole = (taken.end - taken.at).saturating_sub(spelled_out);
-        self.silence(file, hole)
+        self.silence(out, hole)
     }
 
-    fn take(&mut self, file: &File, pair: [i16; 2]) -> io::Result<()> {
+    fn take(&mut self, out: &mut Out, pair: [i16; 2]) -> io::Result<()> {
         for (side, sample) in self.sides.iter_mut().zip(pair) {
             side.partial.push(sample);
         }
         self.taken += 1;
         match self.sides[0].partial.len() == self.sides[0].encoder.frame() {
-            true => self.pack(file),
+            true => self.pack(out),
             false => Ok(()),
         }
     }
 
-    fn silence(&mut self, file: &File, mut samples: u64) -> io::Result<()> {
+    fn silence(&mut self, out: &mut Out, mut samples: u64) -> io::Result<()> {
         let frame = self.sides[0].encoder.frame() as u64;
         while samples > 0 {
             // Hours of silence are soon written.
             if self.silent >= SILENT && samples >= frame && self.sides[0].partial.is_empty() {
                 self.taken += frame;
                 samples -= frame;
-                self.pack(file)?;
+                self.pack(out)?;
             } else {
                 samples -= 1;
-                self.take(file, [0; 2])?;
+                self.take(out, [0; 2])?;
             }
         }
         Ok(())
     }
 
     /// Makes a packet of what both sides hold.
-    fn pack(&mut self, file: &File) -> io::Result<()> {
+    fn pack(&mut self, out: &mut Out) -> io::Result<()> {
         let mute = self.sides.iter().all(|s| s.partial.iter().all(|s| *s == 0));
         self.silent = if mute { self.silent.saturating_add(1) } else { 0 };
         let silent = self.silent > SILENT;
@@ -226,7 +276,7 @@ impl Stream {
         if self.in_page == PAGE {
             let position = self.packets * self.ticks();
             self.pages.finish(position, false, &mut self.page);
-            return self.flush(file);
+            return self.flush(out);
         }
         Ok(())
     }
@@ -236,21 +286,21 @@ impl Stream {
         self.sides[0].encoder.frame() as u64 * ogg::CLOCK / RATE
     }
 
-    fn flush(&mut self, file: &File) -> io::Result<()> {
+    fn flush(&mut self, out: &mut Out) -> io::Result<()> {
         self.in_page = 0;
-        file.write_all_at(&self.page, self.at)?;
+        out.write_at(&self.page, self.at)?;
         self.at += self.page.len() as u64;
         self.page.clear();
         Ok(())
     }
 
     /// Writes what is left, and where in the last packet the recording ends.
-    fn end(&mut self, file: &File) -> io::Result<()> {
+    fn end(&mut self, out: &mut Out) -> io::Result<()> {
         let end = self.taken + self.lookahead();
         let frame = self.sides[0].encoder.frame() as u64;
         // At least one packet is still to come: the encoder is behind.
         while (self.packets + 1) * frame < end {
-            self.take(file, [0; 2])?;
+            self.take(out, [0; 2])?;
         }
         for side in &mut self.sides {
             side.partial.resize(side.encoder.frame(), 0);
@@ -258,8 +308,8 @@ impl Stream {
         let position = end * ogg::CLOCK / RATE;
         // Whatever its length, the page of the last packet is the last one.
         self.in_page = 0;
-        self.pack(file)?;
+        self.pack(out)?;
         self.pages.finish(position, true, &mut self.page);
-        self.flush(file)
+        self.flush(out)
     }
 }

@@ -195,6 +195,7 @@ impl House {
             dev,
             public_url: config.calls.public_url.clone(),
             data_root: config.state_dir.clone(),
+            recordings: config.record.clone(),
             control: control.clone(),
             store: store.clone(),
             eraser: Eraser::new(store.clone(), config.jobs.clone(), config.state_dir.clone()),

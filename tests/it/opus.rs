@@ -23,7 +23,7 @@ fn tone(rate: u32, ms: u32) -> Vec<i16> {
 }
 
 /// The power of the tone over that of all else in the second half, in dB.
-fn clean(heard: &[i16], rate: u32) -> f64 {
+pub(crate) fn clean(heard: &[i16], rate: u32) -> f64 {
     let heard = &heard[heard.len() / 2..];
     let (mut s, mut c, mut all) = (0.0, 0.0, 0.0);
     for (n, x) in heard.iter().enumerate() {
@@ -61,13 +61,13 @@ fn decoded(packets: &[Vec<u8>], rate: u32) -> Vec<i16> {
 }
 
 /// A stream as Telnyx opens it.
-struct Line {
+pub(crate) struct Line {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     chunk: u64,
 }
 
 impl Line {
-    async fn open(daemon: &Daemon, call: &str, encoding: &str, rate: u32) -> Self {
+    pub(crate) async fn open(daemon: &Daemon, call: &str, encoding: &str, rate: u32) -> Self {
         let url = format!("ws://{}/audio-stream", daemon.address);
         let mut line = Self {
             socket: connect_async(url).await.unwrap().0,
@@ -111,7 +111,7 @@ impl Line {
         }
     }
 
-    async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.say(json!({"event": "stop", "stream_id": "s", "stop": {}})).await;
         while let Some(Ok(_)) = timeout(PATIENCE, self.socket.next()).await.expect("an end") {}
     }
@@ -196,7 +196,7 @@ async fn what_an_agent_says_is_encoded_for_the_caller() {
 }
 
 /// Sends a tone of PCMU in real time.
-async fn speak(line: &mut Line, ms: u32) {
+pub(crate) async fn speak(line: &mut Line, ms: u32) {
     let samples = tone(8000, ms);
     let mut codes = vec![0; samples.len()];
     g711::ulaw_encode(&samples, &mut codes);
@@ -319,7 +319,7 @@ async fn a_recording_in_opus_is_paused_served_whole_and_in_part() {
 }
 
 /// What a request for a range is answered: status, headers in lower case, bytes.
-async fn part_of(daemon: &Daemon, path: &str, range: &str) -> (u16, String, Vec<u8>) {
+pub(crate) async fn part_of(daemon: &Daemon, path: &str, range: &str) -> (u16, String, Vec<u8>) {
     let mut socket = TcpStream::connect(daemon.address).await.unwrap();
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {}\r\nRange: {range}\r\nConnection: close\r\n\r\n",

@@ -1,10 +1,10 @@
 //! The daemon as a process: whole calls with real engines, kills, drains, readiness, and what operators and vendors see of it.
 
-use crate::daemon::{Daemon, Frontend, PATIENCE, place, sidetone, speech};
+use crate::daemon::{Daemon, PATIENCE, place, sidetone, speech};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use sidetone::{base::time::Mono, sim::report::Ended};
-use std::{collections::HashMap, os::unix::net::UnixDatagram, time::Duration};
+use std::{os::unix::net::UnixDatagram, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -194,108 +194,6 @@ async fn a_person_types_and_the_caller_hears_it() {
         )
         .unwrap();
     assert_eq!((sender.as_str(), content.as_str()), ("agent", "Your table is ready."));
-}
-
-/// Writes down what it was told is stored, until its socket is gone: call, message, in order.
-async fn chatter(mut frontend: Frontend, calls: usize, told: mpsc::UnboundedSender<(String, String)>) {
-    let mut live: Vec<String> = Vec::new();
-    let mut said = 0;
-    while let Some(message) = frontend.next().await {
-        match message["type"].as_str().unwrap_or_default() {
-            "call_status_update" if message["status"] == "in_progress" => {
-                live.push(message["call_id"].as_str().unwrap().to_owned());
-            }
-            "agent_message_status" if message["status"] == "stored" => {
-                let text = |key: &str| message[key].as_str().unwrap().to_owned();
-                let _ = told.send((text("call_id"), text("message")));
-            }
-            _ => continue,
-        }
-        // One more message for every call, in turn.
-        if live.len() == calls || message["status"] == "stored" {
-            let id = &live[said % live.len()];
-            said += 1;
-            let message = json!({"type": "agent_message", "call_id": id, "message": format!("line {said:05}")});
-            if futures_util::SinkExt::send(
-                &mut frontend.socket,
-                tokio_tungstenite::tungstenite::Message::text(message.to_string()),
-            )
-            .await
-            .is_err()
-            {
-                return;
-            }
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_told_to_be_stored_survives_kills() {
-    let mut daemon = Daemon::dev(&["--agent", "human"]).await;
-    let mut all: Vec<(String, String)> = Vec::new();
-    for round in 0..5_u64 {
-        let (told, mut stored) = mpsc::unbounded_channel();
-        let frontend = daemon.frontend().await;
-        let calls: Vec<_> = (0..10)
-            .map(|n| place(daemon.plan(&format!("+1555{round:03}{n:04}"), Vec::new(), Duration::from_secs(60))))
-            .collect();
-        let talk = tokio::spawn(chatter(frontend, 10, told));
-        // A moment that differs from round to round, counted in what was stored: never the same, never before the first.
-        for _ in 0..(3 + round * 17 % 23) {
-            let next = tokio::time::timeout(PATIENCE, stored.recv()).await;
-            all.push(next.expect("messages are stored").expect("the frontend lives"));
-        }
-        daemon.kill();
-        talk.await.unwrap();
-        while let Ok(more) = stored.try_recv() {
-            all.push(more);
-        }
-        for call in calls {
-            // Some were refused with the webhook's connection, most lost their socket.
-            if let Ok(outcome) = call.await.unwrap() {
-                assert_eq!(outcome.report.ended, Ended::Lost);
-            }
-        }
-        let took = daemon.again().await;
-        assert!(took < Duration::from_secs(10), "{took:?} until ready");
-
-        let active = daemon.json("/api/calls/active").await;
-        assert_eq!(active["data"], json!([]), "{active}");
-    }
-
-    let database = daemon.database();
-    let live: i64 = database
-        .query_row("select count(*) from phone_calls where status <> 'ended'", [], |r| {
-            r.get(0)
-        })
-        .unwrap();
-    assert_eq!(live, 0);
-    let mut rows: HashMap<String, Vec<String>> = HashMap::new();
-    let mut query = database
-        .prepare("select call_id, content from phone_call_messages where sender_type = 'agent' order by rowid")
-        .unwrap();
-    for row in query
-        .query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?)))
-        .unwrap()
-    {
-        let (call, content) = row.unwrap();
-        rows.entry(call).or_default().push(content);
-    }
-    assert!(all.len() > 15 * 5 / 2, "{} messages were stored", all.len());
-    let mut last: HashMap<&str, usize> = HashMap::new();
-    for (call, content) in &all {
-        let at: Vec<_> = rows[call]
-            .iter()
-            .enumerate()
-            .filter(|(_, c)| *c == content)
-            .map(|(i, _)| i)
-            .collect();
-        assert_eq!(at.len(), 1, "{content} of {call} is there {} times", at.len());
-        assert!(
-            last.insert(call, at[0]).is_none_or(|before| before < at[0]),
-            "{content} of {call} is out of order"
-        );
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,6 +10,7 @@ use crate::{
         time::Wall,
     },
     control::{Control, Shared},
+    record::Format,
     store::{AgentRow, Source, Write},
 };
 use serde_json::{Map, Value, json};
@@ -158,6 +159,11 @@ pub(super) fn profile(name: &str, settings: &Map<String, Value>) -> Result<Profi
     {
         return Err(invalid("recording and record are one setting"));
     }
+    if let Some(format) = rest.remove("recording_format")
+        && rest.insert("record_format".to_owned(), format).is_some()
+    {
+        return Err(invalid("recordingFormat and recordFormat are one setting"));
+    }
     let table = settings::json::table(&rest).map_err(invalid)?;
     let faults = Faults::default();
     let section = Section::root(&table, &faults);
@@ -194,6 +200,7 @@ pub(super) fn settings_of(profile: &Profile) -> Map<String, Value> {
         "tts": profile.tts,
         "barge_in_after": show_duration(barge_in_after),
         "recording": profile.record,
+        "recording_format": Format::choice(profile.record_format),
         "free_speech": profile.free_speech,
         "webhook_url": profile.webhook_url,
         "min_messages_to_keep": profile.min_messages_to_keep,

@@ -131,11 +131,12 @@ impl Talk {
             0 => String::new(),
             n => format!("-{}", n + 1),
         };
-        let kind = deps.recorder.format().extension();
+        let format = self.profile.record_format.unwrap_or(deps.recorder.format());
+        let kind = deps.recorder.extension(format);
         let file = deps
             .recordings
-            .join(format!("{}{part}.{kind}", self.call.row().session_id));
-        match deps.recorder.open(&deps.data_root.join(&file)) {
+            .join(format!("{}{part}{kind}", self.call.row().session_id));
+        match deps.recorder.open(&deps.data_root.join(&file), format) {
             Ok(tap) => {
                 self.call.recorded_to(file.to_string_lossy().into_owned());
                 Some(tap)

@@ -54,7 +54,7 @@ impl Desk {
 #[test]
 fn both_sides_are_in_their_places_and_gaps_are_silence() {
     let desk = Desk::new(&Config::default());
-    let mut tap = desk.recorder.open(&desk.path()).unwrap();
+    let mut tap = desk.recorder.open(&desk.path(), desk.recorder.format()).unwrap();
     tap.push(Side::Caller, 100, &[1, 2, 3]);
     tap.push(Side::Agent, 102, &[-7, -8]);
     tap.push(Side::Caller, 5000, &[4]);
@@ -72,7 +72,7 @@ fn both_sides_are_in_their_places_and_gaps_are_silence() {
 #[test]
 fn a_side_that_drifts_is_placed_again_with_every_frame() {
     let desk = Desk::new(&Config::default());
-    let mut tap = desk.recorder.open(&desk.path()).unwrap();
+    let mut tap = desk.recorder.open(&desk.path(), desk.recorder.format()).unwrap();
     for n in 0..200u64 {
         tap.push(Side::Caller, n * 160, &[n as i16; 160]);
         tap.push(Side::Agent, n * 160 * 99 / 100, &[n as i16; 160]);
@@ -92,7 +92,7 @@ fn a_side_that_drifts_is_placed_again_with_every_frame() {
 #[test]
 fn the_file_is_valid_while_the_call_goes_on() {
     let desk = Desk::new(&Config::default());
-    let mut tap = desk.recorder.open(&desk.path()).unwrap();
+    let mut tap = desk.recorder.open(&desk.path(), desk.recorder.format()).unwrap();
     let mut at = 0;
     until(|| {
         tap.push(Side::Caller, at, &[5; 160]);
@@ -107,7 +107,7 @@ fn the_file_is_valid_while_the_call_goes_on() {
 fn a_recorder_that_stops_completes_its_files() {
     let desk = Desk::new(&Config::default());
     let path = desk.path();
-    let mut tap = desk.recorder.open(&path).unwrap();
+    let mut tap = desk.recorder.open(&path, desk.recorder.format()).unwrap();
     tap.push(Side::Agent, 0, &[1, 2, 3]);
     let Desk { folder, recorder } = desk;
     drop(recorder);
@@ -122,15 +122,15 @@ fn recordings_are_bounded_and_a_place_is_free_again() {
         ..Config::default()
     };
     let desk = Desk::new(&config);
-    let first = desk.recorder.open(&desk.path()).unwrap();
+    let first = desk.recorder.open(&desk.path(), desk.recorder.format()).unwrap();
     let other = desk.folder.path().join("other.wav");
     assert!(matches!(
-        desk.recorder.open(&other),
+        desk.recorder.open(&other, desk.recorder.format()),
         Err(RecordError::TooMany { limit: 1 })
     ));
     drop(first);
     desk.until_written();
-    desk.recorder.open(&other).unwrap();
+    desk.recorder.open(&other, desk.recorder.format()).unwrap();
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn a_file_that_cannot_be_made_is_said_and_an_old_one_is_never_overwritten() {
     let file = desk.folder.path().join("file");
     std::fs::write(&file, "old").unwrap();
     for path in [file.join("call.wav"), file.clone()] {
-        let refused = desk.recorder.open(&path).unwrap_err();
+        let refused = desk.recorder.open(&path, desk.recorder.format()).unwrap_err();
         assert!(matches!(refused, RecordError::File { .. }), "{refused}");
     }
     assert_eq!(std::fs::read(file).unwrap(), b"old");
@@ -206,7 +206,7 @@ fn an_opus_recording_holds_each_side_in_its_place_and_neither_in_the_other() {
     };
     let desk = Desk::new(&config);
     let path = desk.folder.path().join("call.opus");
-    let mut tap = desk.recorder.open(&path).unwrap();
+    let mut tap = desk.recorder.open(&path, desk.recorder.format()).unwrap();
     two_sides(&mut tap);
     assert_eq!(tap.lost(), 0);
     drop(tap);
@@ -240,7 +240,7 @@ fn an_opus_file_cut_anywhere_plays_up_to_its_last_page() {
     };
     let desk = Desk::new(&config);
     let path = desk.folder.path().join("call.opus");
-    let mut tap = desk.recorder.open(&path).unwrap();
+    let mut tap = desk.recorder.open(&path, desk.recorder.format()).unwrap();
     two_sides(&mut tap);
     drop(tap);
     desk.until_written();
@@ -264,7 +264,7 @@ fn an_opus_file_cut_anywhere_plays_up_to_its_last_page() {
 fn an_opus_file_grows_by_the_half_second_while_the_call_goes_on() {
     let desk = Desk::new(&opus());
     let path = desk.folder.path().join("call.opus");
-    let mut tap = desk.recorder.open(&path).unwrap();
+    let mut tap = desk.recorder.open(&path, desk.recorder.format()).unwrap();
     let mut at = 0;
     until(|| {
         tap.push(Side::Caller, at, &[5; 160]);
@@ -279,7 +279,7 @@ fn hours_of_silence_are_soon_written_in_either_format() {
     for format in [Format::Wav, Format::Opus] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("call");
-        let mut sink = Sink::create(&path, format).unwrap();
+        let mut sink = Sink::create(&path, format, None).unwrap();
         let taken = Taken {
             at: 0,
             end: RATE * 3600 + 7,
@@ -290,6 +290,66 @@ fn hours_of_silence_are_soon_written_in_either_format() {
             let sides = ogg::read(&std::fs::read(&path).unwrap()).unwrap();
             assert_eq!(sides.left.len() as u64, RATE * 3600 + 7);
             assert!(sides.left.iter().chain(&sides.right).all(|s| s.unsigned_abs() < 10));
+        }
+    }
+}
+
+#[test]
+fn a_sealed_recording_reads_as_the_same_in_the_clear_while_it_grows_and_after() {
+    use crate::{
+        base::secret::Secret,
+        record::{Keys, Reading},
+    };
+    use std::fs::File;
+    let keys = Keys {
+        current: Some(Secret::new("c2VjcmV0cyBhdCByZXN0LCBmb3IgdGVzdHMgb25seSE=")),
+        former: None,
+    };
+    let sealing = Config {
+        keys: keys.clone(),
+        buffer: Duration::from_secs(5),
+        ..Config::default()
+    };
+    for format in [Format::Wav, Format::Opus] {
+        let written = |config: &Config| {
+            let desk = Desk::new(config);
+            let name = format!("call{}", desk.recorder.extension(format));
+            let path = desk.folder.path().join(name);
+            let mut tap = desk.recorder.open(&path, format).unwrap();
+            let read = || {
+                let reading = Reading::new(File::open(&path).unwrap(), &config.keys).unwrap();
+                reading.read(0, reading.len() as usize).unwrap()
+            };
+            two_sides(&mut tap);
+            until(|| read().len() > 1000);
+            if format == Format::Wav {
+                let bytes = read();
+                let header = wav::WavHeader::parse(&bytes).unwrap();
+                assert!(header.data_len.unwrap_or(0) as usize <= bytes.len() - header.data_at);
+            }
+            drop(tap);
+            desk.until_written();
+            (std::fs::read(&path).unwrap(), read(), path)
+        };
+        let (_, clear, _) = written(&Config {
+            keys: Keys::default(),
+            ..sealing.clone()
+        });
+        let (raw, opened, path) = written(&sealing);
+        assert!(path.to_string_lossy().ends_with(".sealed"));
+        for head in [&b"RIFF"[..], b"OggS", b"OpusHead"] {
+            assert!(memchr::memmem::find(&raw, head).is_none());
+        }
+        assert_eq!(
+            Format::media_type(&path.to_string_lossy()),
+            Format::media_type(&format!("x.{}", format.extension()))
+        );
+        match format {
+            Format::Wav => assert!(opened == clear, "byte for byte"),
+            Format::Opus => {
+                let (opened, clear) = (ogg::read(&opened).unwrap(), ogg::read(&clear).unwrap());
+                assert!(opened.complete && opened.left == clear.left && opened.right == clear.right);
+            }
         }
     }
 }
