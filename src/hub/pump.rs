@@ -341,7 +341,7 @@ pub(super) struct Pages<'a> {
     desk: &'a Desk<'a>,
     call: Option<CallId>,
     after: i64,
-    /// The id of the last event read.
+    /// The id of the last event that the client has.
     pub(super) last: Option<i64>,
     whole: bool,
 }
@@ -358,9 +358,19 @@ impl Pages<'_> {
         let store = &self.desk.hub.deps.store;
         let rows = store.events(self.desk.tenant, self.call, self.after, PAGE).await?;
         self.whole = rows.len() < PAGE;
-        if let Some(row) = rows.last() {
-            (self.after, self.last) = (row.id, Some(row.id));
+        match rows.last() {
+            Some(row) => (self.after, self.last) = (row.id, Some(row.id)),
+            // The client was told ahead of the fan-out, which must not tell it again. An id that never was is not believed.
+            None if self.last.is_none() && self.happened().await? => self.last = Some(self.after),
+            None => {}
         }
         Ok(Some(rows))
+    }
+
+    /// Whether there is an event of the id after which is read.
+    async fn happened(&self) -> Result<bool, Fault> {
+        let store = &self.desk.hub.deps.store;
+        let rows = store.events(self.desk.tenant, None, self.after - 1, 1).await?;
+        Ok(rows.first().is_some_and(|row| row.id == self.after))
     }
 }

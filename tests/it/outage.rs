@@ -145,10 +145,11 @@ async fn while_postgresql_is_away_calls_go_on_and_nothing_told_is_lost() {
     );
     let began = Mono::now();
     while Mono::now().since(began) < outage() {
-        chat.say(3).await;
+        // No faster than it is spoken.
+        chat.say(1).await;
         chat.all_stored().await;
         ready_is(&daemon, 503).await;
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
     server.restart();
     chat.say(20).await;
@@ -294,7 +295,7 @@ async fn while_the_disk_is_full_calls_go_on_and_nothing_is_told_before_it_is_sto
     // The log may have some room of its own left.
     let began = Mono::now();
     while daemon.get("/ready").await.is_some_and(|r| r.status == 200) {
-        chat.say(10).await;
+        chat.say(3).await;
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert!(Mono::now().since(began) < PATIENCE, "the disk never was full");
     }
@@ -339,5 +340,38 @@ async fn while_the_disk_is_full_calls_go_on_and_nothing_is_told_before_it_is_sto
     assert_eq!(stored(), told, "once and in order");
     let live = daemon.json("/api/calls/active").await;
     assert_eq!(live["data"].as_array().unwrap().len(), CALLS, "no call was dropped");
+    callers.into_iter().for_each(|c| c.abort());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_neither_postgresql_nor_its_journal_can_be_written_calls_go_on_and_what_was_said_waits() {
+    let Some(disk) = SmallDisk::mount() else {
+        eprintln!("skipped: a file system is mounted by root alone");
+        return;
+    };
+    let mut server = Server::start(&[]);
+    let url = server.database();
+    let config = format!("[store]\njournal = \"{}/journal\"\n", disk.path().display());
+    let daemon = Daemon::start(&["--dev", "--agent", "human"], &config, &[("SIDETONE_STORE_URL", &url)]).await;
+    let (mut chat, callers) = Chat::begin(&daemon).await;
+    chat.say(10).await;
+    chat.all_stored().await;
+    disk.fill();
+    server.kill();
+    chat.say(40).await;
+    ready_is(&daemon, 503).await;
+    // What still fits into the journal may be told; the rest must not be.
+    let told = tokio::time::timeout(Duration::from_secs(1), chat.all_stored()).await;
+    assert!(told.is_err(), "nothing is acknowledged that is nowhere");
+    disk.make_room();
+    server.restart();
+    let began = Mono::now();
+    chat.all_stored().await;
+    let took = Mono::now().since(began);
+    assert!(took < Duration::from_secs(10), "{took:?} until all was stored");
+    ready_is(&daemon, 200).await;
+    is_all_there(&server, &url, &chat);
+    let live = server.psql(&url, "SELECT count(*) FROM phone_calls WHERE status = 'in_progress'");
+    assert_eq!(live, CALLS.to_string(), "no call was dropped");
     callers.into_iter().for_each(|c| c.abort());
 }
