@@ -13,14 +13,15 @@ use crate::{
 };
 use tokio::sync::mpsc;
 
-/// Seconds of the caller's audio kept for an ear that does not keep up.
-const UPLINK_SECONDS: usize = 5;
+/// How much of the caller's audio waits for its ear's lane, in ms: what a leg holds until its plan comes, and half a second more. What
+/// a recogniser has not settled is kept behind the ear.
+const UPLINK_MS: usize = 1500;
 /// Seconds of speech a mouth may be ahead of the caller.
-const DOWNLINK_SECONDS: usize = 2;
-/// Runs of samples a mouth may be ahead: two seconds in pieces of 8 ms.
-const DOWNLINK_SPANS: usize = 256;
-/// Bytes of packets a mouth may be ahead: two seconds at 64 kbit/s, more than is ever sent.
-const DOWNLINK_BYTES: usize = 16_000;
+const DOWNLINK_SECONDS: usize = 1;
+/// Runs of samples a mouth may be ahead: a second in pieces of 8 ms.
+const DOWNLINK_SPANS: usize = 128;
+/// Bytes of packets a mouth may be ahead: a second at 64 kbit/s, more than is ever sent.
+const DOWNLINK_BYTES: usize = 8000;
 /// News that may wait for the call's task.
 const NEWS: usize = 256;
 
@@ -78,7 +79,7 @@ pub(super) fn lay(
     let (uplink, ear) = profile
         .ear()
         .map(|spec| {
-            let room = inbound.rate as usize * UPLINK_SECONDS;
+            let room = inbound.rate as usize * UPLINK_MS / 1000;
             let (tx, rx) = ring::uplink_of(inbound, room, Some(speech.bell(arrival.shard)));
             let spec = EarSpec { tenant, ..spec };
             (tx, speech.open_ear(arrival.shard, spec, rx, news_tx.clone()))

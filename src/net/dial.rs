@@ -151,7 +151,7 @@ impl Dialer {
             Box::new(tcp)
         };
         let config = WebSocketConfig::default()
-            .read_buffer_size(16 * 1024)
+            .read_buffer_size(4 * 1024)
             .write_buffer_size(0)
             .max_write_buffer_size(MAX_WAITING)
             .max_message_size(Some(MAX_MESSAGE))

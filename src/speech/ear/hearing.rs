@@ -24,7 +24,11 @@ const KEPT: Duration = Duration::from_secs(5);
 /// Samples with their positions since the ear opened. Pure.
 #[derive(Debug)]
 struct Backlog {
-    samples: VecDeque<i16>,
+    /// One byte of a code, or the two of a sample.
+    bytes: VecDeque<u8>,
+    /// How many of them a sample takes.
+    width: usize,
+    /// In samples.
     capacity: usize,
     /// Position of the first sample kept.
     start: u64,
@@ -35,9 +39,10 @@ struct Backlog {
 }
 
 impl Backlog {
-    fn new(capacity: usize) -> Self {
+    fn new(width: usize, capacity: usize) -> Self {
         Self {
-            samples: VecDeque::new(),
+            bytes: VecDeque::new(),
+            width,
             capacity,
             start: 0,
             next: 0,
@@ -45,11 +50,24 @@ impl Backlog {
         }
     }
 
+    fn len(&self) -> usize {
+        self.bytes.len() / self.width
+    }
+
     /// Appends samples. Returns how many unread ones fell out at the other end.
     fn push(&mut self, samples: &[i16]) -> u64 {
-        self.samples.extend(samples);
-        let over = self.samples.len().saturating_sub(self.capacity);
-        self.samples.drain(..over);
+        let over = (self.len() + samples.len()).saturating_sub(self.capacity);
+        // No more than is kept, where growing by doubling takes up to twice that; more than that may be pushed at once.
+        let (old, new) = (over.min(self.len()), over.saturating_sub(self.len()));
+        self.bytes.drain(..old * self.width);
+        let samples = &samples[new..];
+        if self.bytes.capacity() < (self.len() + samples.len()) * self.width {
+            self.bytes
+                .reserve_exact((self.capacity / 4).max(samples.len()) * self.width);
+        }
+        for sample in samples {
+            self.bytes.extend(&sample.to_le_bytes()[..self.width]);
+        }
         self.start += over as u64;
         let lost = self.start.saturating_sub(self.next);
         self.next = self.next.max(self.start);
@@ -58,34 +76,40 @@ impl Backlog {
 
     fn read(&mut self, out: &mut [i16]) -> usize {
         let at = (self.next - self.start) as usize;
-        let n = out.len().min(self.samples.len() - at);
-        for (out, sample) in out.iter_mut().zip(self.samples.range(at..at + n)) {
-            *out = *sample;
+        let n = out.len().min(self.len() - at);
+        let mut bytes = self.bytes.range(at * self.width..);
+        for out in &mut out[..n] {
+            let mut sample = [0; 2];
+            for byte in &mut sample[..self.width] {
+                *byte = bytes.next().copied().unwrap_or_default();
+            }
+            *out = i16::from_le_bytes(sample);
         }
         self.next += n as u64;
         n
     }
 
     fn unread(&self) -> usize {
-        self.samples.len() - (self.next - self.start) as usize
+        self.len() - (self.next - self.start) as usize
     }
 
     /// Forgets what was read below `position`.
     fn settle(&mut self, position: u64) {
         let upto = position.min(self.next);
         let n = upto.saturating_sub(self.start);
-        self.samples.drain(..n as usize);
+        self.bytes.drain(..n as usize * self.width);
         self.start += n;
     }
 
     /// Holds other samples for the same time, `new` a second instead of `old`, none of which were read.
-    fn replace(&mut self, samples: Vec<i16>, old: u32, new: u32, capacity: usize) {
+    fn replace(&mut self, samples: &[i16], old: u32, new: u32, width: usize, capacity: usize) {
         let scale = |position: u64| position * u64::from(new) / u64::from(old);
-        self.samples = samples.into();
+        let start = scale(self.start);
+        let heard_once = scale(self.heard_once);
+        *self = Self::new(width, capacity.max(samples.len()));
+        self.push(samples);
         self.capacity = capacity;
-        self.start = scale(self.start);
-        self.next = self.start;
-        self.heard_once = scale(self.heard_once);
+        (self.start, self.next, self.heard_once) = (start, start, heard_once);
     }
 
     /// Goes back to the first sample that is not settled and was heard by one session at most, whether or not this one counts.
@@ -169,7 +193,7 @@ const fn capacity(format: AudioFormat) -> usize {
 /// Makes the two ends for audio of this format; news goes to `events`.
 pub(super) fn hearing(format: AudioFormat, events: mpsc::Sender<SpeechEvent>) -> (Feed, Hearing) {
     let shared = Rc::new(Shared {
-        backlog: RefCell::new(Backlog::new(capacity(format))),
+        backlog: RefCell::new(Backlog::new(format.encoding.sample_bytes(), capacity(format))),
         changed: Notify::new(),
         ended: Cell::new(false),
         end: Notify::new(),
@@ -347,7 +371,8 @@ impl Hearing {
             return;
         }
         let mut backlog = self.shared.backlog.borrow_mut();
-        let mut samples: Vec<i16> = backlog.samples.iter().copied().collect();
+        let mut samples = vec![0; backlog.len()];
+        backlog.read(&mut samples);
         if is_codes(from.encoding) {
             decode(from.encoding, &mut samples);
         }
@@ -357,7 +382,7 @@ impl Hearing {
             codec::encode(to.encoding, &converted, &mut codes);
             converted = codes.into_iter().map(i16::from).collect();
         }
-        backlog.replace(converted, from.rate, to.rate, capacity(to));
+        backlog.replace(&converted, from.rate, to.rate, to.encoding.sample_bytes(), capacity(to));
     }
 
     /// Whether nothing more will come: the caller is gone, or nobody wants the words.
@@ -430,7 +455,7 @@ mod tests {
 
     #[test]
     fn what_was_not_settled_is_heard_again_once() {
-        let mut b = Backlog::new(100);
+        let mut b = Backlog::new(2, 100);
         let mut out = [0; 100];
         b.push(&[1, 2, 3, 4, 5, 6]);
         assert_eq!(b.read(&mut out[..4]), 4);
@@ -445,7 +470,7 @@ mod tests {
 
     #[test]
     fn only_unread_samples_count_as_lost() {
-        let mut b = Backlog::new(4);
+        let mut b = Backlog::new(2, 4);
         assert_eq!(b.push(&[1, 2, 3]), 0);
         assert_eq!(b.read(&mut [0; 2]), 2);
         assert_eq!(b.push(&[4, 5, 6]), 0, "1 and 2 were heard");
@@ -456,7 +481,7 @@ mod tests {
     proptest! {
         #[test]
         fn each_sample_is_heard_in_order_and_at_most_twice_by_sessions_that_work(ops in prop::collection::vec((0u8..5, 0usize..40), 1..300)) {
-            let mut b = Backlog::new(64);
+            let mut b = Backlog::new(2, 64);
             let (mut pushed, mut lost) = (0u64, 0u64);
             let (mut heard, mut ever) = (vec![0u8; 300 * 40], vec![false; 300 * 40]);
             let mut session: Vec<usize> = Vec::new();
@@ -488,7 +513,7 @@ mod tests {
                         session.drain(..).for_each(|at| heard[at] -= 1);
                     }
                 }
-                prop_assert!(b.samples.len() <= 64);
+                prop_assert!(b.len() <= 64);
                 prop_assert!(b.start <= b.next && b.next <= pushed);
             }
             prop_assert!(heard.iter().all(|n| *n <= 2));
