@@ -28,6 +28,7 @@ mod recordings;
 mod replay;
 mod rest;
 mod roster;
+mod sdks;
 mod seeds;
 mod server;
 mod shard;

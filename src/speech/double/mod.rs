@@ -149,6 +149,20 @@ struct State {
     credentials: Vec<String>,
     complaints: Vec<String>,
     heard: Vec<Vec<u8>>,
+    /// Whether the service said it, and what.
+    exchanged: VecDeque<(bool, String)>,
+}
+
+/// Texts that are remembered.
+const EXCHANGED: usize = 1000;
+
+impl State {
+    fn note(&mut self, by_service: bool, text: &str) {
+        if self.exchanged.len() == EXCHANGED {
+            self.exchanged.pop_front();
+        }
+        self.exchanged.push_back((by_service, text.to_owned()));
+    }
 }
 
 type Shared = Arc<Mutex<State>>;
@@ -224,6 +238,11 @@ impl Server {
         lock(&self.state).complaints.clone()
     }
 
+    /// The last texts that went either way, JSON bodies of requests among them: whether the service said it, and what.
+    pub fn exchanged(&self) -> Vec<(bool, String)> {
+        lock(&self.state).exchanged.iter().cloned().collect()
+    }
+
     /// The binary messages of each WebSocket, one after the other.
     pub fn heard(&self) -> Vec<Vec<u8>> {
         lock(&self.state).heard.clone()
@@ -267,6 +286,15 @@ async fn serve(
     let body = Limited::new(body, MAX_BODY).collect().await;
     let body = body.map(|b| b.to_bytes()).unwrap_or_default();
     let mut answer = double.answer(&head, &body);
+    let is_json = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).is_ok_and(|v| v.is_object());
+    if is_json(&body) {
+        lock(&state).note(false, &String::from_utf8_lossy(&body));
+    }
+    if let Answer::Reply { body, .. } = &answer
+        && is_json(body)
+    {
+        lock(&state).note(true, &String::from_utf8_lossy(body));
+    }
     if let Answer::Reply {
         status: 400.., body, ..
     } = &answer
@@ -358,8 +386,9 @@ async fn converse(
         };
         match message {
             Some(Some(Ok(message @ (Message::Text(_) | Message::Binary(_))))) => {
-                if let Message::Binary(bytes) = &message {
-                    lock(&state).heard[place].extend_from_slice(bytes);
+                match &message {
+                    Message::Text(text) => lock(&state).note(false, text),
+                    other => lock(&state).heard[place].extend_from_slice(&other.clone().into_data()),
                 }
                 to_say.extend(timed(conversation.hear(message)));
                 continue;
@@ -389,6 +418,9 @@ async fn converse(
                 return;
             }
         };
+        if let Message::Text(text) = &message {
+            lock(&state).note(true, text);
+        }
         if socket.send(message).await.is_err() || (fault == Fault::CloseMidway && said == 2) {
             return;
         }

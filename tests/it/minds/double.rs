@@ -49,6 +49,7 @@ pub(crate) struct Double {
     pub(crate) address: SocketAddr,
     acts: Arc<Mutex<VecDeque<Act>>>,
     asked: Arc<Mutex<Vec<Value>>>,
+    said: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Double {
@@ -59,6 +60,7 @@ impl Double {
             address: listener.local_addr().unwrap(),
             acts: Arc::default(),
             asked: Arc::default(),
+            said: Arc::default(),
         };
         let serving = double.clone();
         tokio::spawn(async move {
@@ -92,6 +94,11 @@ impl Double {
     /// The bodies of the requests that it took.
     pub(crate) fn asked(&self) -> Vec<Value> {
         self.asked.lock().unwrap().clone()
+    }
+
+    /// The events of its answers.
+    pub(crate) fn said(&self) -> Vec<Value> {
+        self.said.lock().unwrap().clone()
     }
 
     async fn serve(&self, mut socket: TcpStream) {
@@ -146,6 +153,12 @@ impl Double {
                 return send(socket, &self.answer(words, None)).await && end(socket).await;
             }
         };
+        let data = events
+            .iter()
+            .flat_map(|event| event.lines())
+            .filter_map(|line| line.strip_prefix("data: "));
+        let data = data.filter_map(|text| serde_json::from_str(text).ok());
+        self.said.lock().unwrap().extend(data);
         if socket.write_all(OK.as_bytes()).await.is_err() || !send(socket, &events).await {
             return false;
         }
