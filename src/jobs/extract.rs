@@ -88,12 +88,10 @@ fn kept(
         call.metadata["llm_usage"][service] = json!({ "input": input, "output": output });
     }
     let report = files::report(deps, &call, messages, wishes);
-    for part in ["usage", "cost"] {
-        call.metadata[part] = report[part].clone();
-    }
+    let mut members = files::members(&report, &["usage", "cost", "extracted", "extraction"]);
+    members["llm_usage"] = call.metadata["llm_usage"].clone();
     if let Err(error) = files::rewrite(deps, &call, messages, wishes, &report) {
         tracing::warn!(%error, "the call's file could not be written again");
     }
-    let metadata = call.metadata.clone();
-    vec![files::change(&call, metadata), super::next(webhook::KIND, &call)]
+    vec![files::change(&call, members), super::next(webhook::KIND, &call)]
 }

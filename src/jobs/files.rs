@@ -44,12 +44,14 @@ pub(super) async fn run(deps: &Deps, call: &CallRow, wishes: &Wishes) -> Outcome
         Err(_) => return Outcome::Later("the files could not be written".to_owned(), Duration::ZERO),
     }
     info!(session, messages = count, file = %transcript.display(), "transcript_saved");
-    let mut metadata = call.metadata.clone();
-    metadata["analytics"] = report["analytics"].clone();
-    metadata["usage"] = report["usage"].clone();
-    metadata["cost"] = report["cost"].clone();
-    writes.push(change(call, metadata));
+    writes.push(change(call, members(&report, &["analytics", "usage", "cost"])));
     Outcome::Done(writes)
+}
+
+/// Some members of a report.
+pub(super) fn members(report: &Value, names: &[&str]) -> Value {
+    let member = |name: &&str| ((*name).to_owned(), report[*name].clone());
+    names.iter().map(member).collect()
 }
 
 pub(super) fn change(call: &CallRow, metadata: Value) -> Write {

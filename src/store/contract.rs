@@ -349,7 +349,10 @@ pub(super) async fn late_news_still_updates_facts(bench: &dyn Bench) {
     );
     assert_eq!(
         (found.metadata, found.recording.as_deref()),
-        (json!({"late": 1}), Some("r.wav"))
+        (
+            json!({"closed_without_stop": true, "n": [1, 2.5, null], "late": 1}),
+            Some("r.wav")
+        )
     );
 }
 

@@ -300,7 +300,7 @@ pub struct CallChange {
     pub duration: Option<i64>,
     /// A recording was made.
     pub recording: Option<String>,
-    /// Replaces the metadata.
+    /// Members of the metadata that are new or replaced; the others stay.
     pub metadata: Option<serde_json::Value>,
     /// The agent changed (handed to a person).
     pub agent: Option<String>,

@@ -239,6 +239,51 @@ async fn a_daemon_that_dies_after_the_hang_up_tells_of_the_call_once_it_is_back(
 }
 
 #[tokio::test]
+async fn a_daemon_that_dies_as_the_caller_hangs_up_leaves_files_and_webhook_once() {
+    let receiver = Receiver::open().await;
+    let config = format!("{DESK}\n{RULES}\n{}", receiver.section(""));
+    let mut daemon = Daemon::start(&["--dev", "--agent", "desk"], &config, &[]).await;
+    let mut frontend = daemon.frontend().await;
+    let mut samples = vec![0; 8000];
+    samples.extend(phrase(0, 400, 8000));
+    samples.resize(samples.len() + 16_000, 0);
+    let placed = place(daemon.plan("+15550509", samples, Duration::from_millis(500)));
+    frontend.until("call_status_update", |m| m["status"] == "ended").await;
+    daemon.kill();
+    let _ = placed.await;
+    let before = receiver.got.lock().unwrap().len();
+    daemon.again().await;
+    let told = receiver.told(1).await;
+    until("the jobs are done", || {
+        daemon.log().contains("webhook_delivered").then_some(())
+    })
+    .await;
+    let (transcripts, calls) = (
+        files(&daemon.state().join("transcripts")),
+        files(&daemon.state().join("calls")),
+    );
+    assert_eq!((transcripts.len(), calls.len()), (1, 1));
+    let ids: std::collections::BTreeSet<_> = told
+        .iter()
+        .map(|(head, _)| header(head, "x-sidetone-event-id"))
+        .collect();
+    assert_eq!((before, ids.len(), told.len()), (0, 1, 1));
+    assert_eq!(calls[0].1["end_reason"], "completed", "{}", calls[0].1);
+}
+
+#[tokio::test]
+async fn a_call_in_which_hardly_anything_was_said_leaves_no_files_and_is_told_of() {
+    let receiver = Receiver::open().await;
+    let config = format!("{DESK}min_messages_to_keep = 5\n{RULES}\n{}", receiver.section(""));
+    let daemon = Daemon::start(&["--dev", "--agent", "desk"], &config, &[]).await;
+    call(&daemon).await;
+    let told = receiver.told(1).await;
+    let event: Value = serde_json::from_str(&told[0].1).unwrap();
+    assert_eq!(event["data"]["conversation"].as_array().unwrap().len(), 4);
+    assert!(files(&daemon.state().join("transcripts")).is_empty() && files(&daemon.state().join("calls")).is_empty());
+}
+
+#[tokio::test]
 async fn a_webhook_that_nobody_takes_is_buried_and_can_be_sent_again() {
     let receiver = Receiver::open().await;
     receiver.will([500; 8]);

@@ -15,6 +15,7 @@ mod jobs;
 mod keeping;
 mod kills;
 mod listening;
+mod manners;
 mod migrate;
 mod minds;
 mod nodes;

@@ -22,18 +22,18 @@ const TTS: Duration = Duration::from_millis(100);
 const ENDPOINTING: Duration = Duration::from_millis(100);
 
 /// A long answer: every word is heard as a tone of its own, 0.27 s long.
-const LONG: &str = "one two three four five six seven eight nine ten eleven twelve";
+pub(crate) const LONG: &str = "one two three four five six seven eight nine ten eleven twelve";
 
 /// A daemon whose agent stands between stand-ins.
-struct Desk {
-    ears: Server,
+pub(crate) struct Desk {
+    pub(crate) ears: Server,
     mouths: Server,
-    model: Double,
-    daemon: Daemon,
+    pub(crate) model: Double,
+    pub(crate) daemon: Daemon,
 }
 
 impl Desk {
-    async fn open(more: &str) -> Self {
+    pub(crate) async fn open(more: &str) -> Self {
         let ears = stand_in(stt::deepgram::DESCRIPTOR.double).await;
         let mouths = stand_in(tts::deepgram::DESCRIPTOR.double).await;
         let model = Double::open("anthropic").await;
@@ -55,19 +55,19 @@ impl Desk {
     }
 
     /// What is on record of the only call.
-    async fn record(&self) -> Value {
+    pub(crate) async fn record(&self) -> Value {
         let calls = self.daemon.json("/api/calls/history").await;
         let id = calls["data"][0]["id"].as_str().unwrap_or_else(|| panic!("{calls}"));
         self.daemon.json(&format!("/api/calls/{id}")).await["data"].clone()
     }
 
-    fn in_order(&self) {
+    pub(crate) fn in_order(&self) {
         assert_eq!((self.ears.complaints(), self.mouths.complaints()), (vec![], vec![]));
     }
 }
 
 /// The same burst several times, with this much silence after each.
-fn asks(times: usize, pause_ms: usize) -> Vec<i16> {
+pub(crate) fn asks(times: usize, pause_ms: usize) -> Vec<i16> {
     let mut samples = Vec::new();
     for _ in 0..times {
         samples.extend(says(500));
@@ -77,7 +77,7 @@ fn asks(times: usize, pause_ms: usize) -> Vec<i16> {
 }
 
 /// What was heard without the breaks in it.
-fn without_gaps(outcome: &Outcome) -> Vec<i16> {
+pub(crate) fn without_gaps(outcome: &Outcome) -> Vec<i16> {
     let mut heard = outcome.heard.clone();
     for gap in outcome.report.gaps.iter().rev() {
         let from = (gap.at_ms * 8) as usize;

@@ -32,6 +32,9 @@ const STILL_TALKING: u32 = 4;
 /// What every agent is told beside its own prompt.
 const RULES: &str = "You are on a phone call: what you write is spoken aloud. Answer in one to three short sentences, without lists, headings, links or emoji.";
 
+/// What one is told beside them that speaks whatever language the caller does.
+const ANY_LANGUAGE: &str = " Answer in the language in which the caller speaks.";
+
 /// The machine.
 #[derive(Debug)]
 pub struct Pipeline {
@@ -358,9 +361,14 @@ impl Pipeline {
             Some(Turn::User(text)) if first && !wits.cache_ttl.is_zero() => Some(text.clone()),
             _ => None,
         };
+        let any = if self.profile.language == "auto" {
+            ANY_LANGUAGE
+        } else {
+            ""
+        };
         let question = Question {
             prompt: Prompt {
-                system: format!("{RULES}\n\n{}", wits.prompt).trim_end().to_owned(),
+                system: format!("{RULES}{any}\n\n{}", wits.prompt).trim_end().to_owned(),
                 turns,
                 tools,
                 schema: None,

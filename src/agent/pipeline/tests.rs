@@ -399,6 +399,35 @@ fn a_common_question_may_be_answered_from_what_was_kept() {
     assert_eq!(s.asks().unwrap().common.as_deref(), Some("When are you open?"));
 }
 
+#[test]
+fn whoever_speaks_any_language_answers_in_the_callers() {
+    let mut s = Scene::new(|p, _| p.language = "auto".into());
+    s.p.heard(s.now, "Buenos días", Some("es"));
+    let asked = s.asks().unwrap();
+    assert!(
+        asked.prompt.system.ends_with("in which the caller speaks."),
+        "{:?}",
+        asked.prompt.system
+    );
+    s.answer("Hola.");
+    let language = |acts: Vec<Act>| match acts.into_iter().next() {
+        Some(Act::Say(line)) => line.language,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(language(s.acts()).as_deref(), Some("es"));
+    s.over(1, true, 300);
+    // A word in which no language is heard changes none.
+    s.hear("Hm?");
+    s.asks();
+    s.answer("¿Sí?");
+    assert_eq!(language(s.acts()).as_deref(), Some("es"));
+    let mut s = Scene::new(|_, _| {});
+    s.p.heard(s.now, "Buenos días", Some("es"));
+    s.asks();
+    s.answer("Hello.");
+    assert_eq!(language(s.acts()), None, "an agent of one language speaks that");
+}
+
 proptest! {
     #[test]
     fn whatever_happens_in_whatever_order_is_taken(ops in prop::collection::vec((0u8..14, 1u32..6), 0..120)) {

@@ -436,7 +436,13 @@ impl Speaker {
             Some(language) if !same_language(language, own) => "",
             _ => &self.spec.voice,
         };
-        words.voice = tts.voice(voice, language.unwrap_or(own))?;
+        words.voice = match tts.voice(voice, language.unwrap_or(own)) {
+            // Who is to speak any language speaks with another's voice rather than not at all.
+            Err(TtsError::Refused(_)) if language.is_some() && matches!(own, "" | "auto") => {
+                tts.voice(&self.spec.voice, "")?
+            }
+            voice => voice?,
+        };
         Ok(())
     }
 

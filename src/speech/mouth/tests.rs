@@ -129,6 +129,21 @@ fn words(text: &str) -> Vec<i16> {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_speaks_any_language_is_not_silent_in_one_that_no_voice_knows() {
+    with_mouth(4000, |mut b| async move {
+        assert!(b.shared.admit_words());
+        let order = Order::Say {
+            utterance: U[0],
+            text: "nuqneH".to_owned(),
+            language: Some("xx".to_owned()),
+        };
+        b.handle.as_ref().unwrap().send(order).unwrap();
+        assert_eq!(b.next().await, (U[0], words("nuqneH")));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn utterances_are_spoken_whole_and_in_order_through_a_small_ring() {
     with_mouth(400, |mut b| async move {
         b.say(U[0], "Good day. How are you?");

@@ -364,7 +364,8 @@ fn change_call(change: &CallChange, now: Wall) -> Result<Step, NotApplied> {
                 end_time = coalesce($7, end_time),
                 duration = coalesce($8, duration),
                 recording = coalesce($9, recording),
-                metadata = coalesce($10, metadata),
+                metadata = CASE WHEN $10::jsonb IS NULL THEN metadata
+                    ELSE coalesce(metadata, '{}'::jsonb) || $10::jsonb END,
                 agent = coalesce($11, agent),
                 updated_at = $12
              WHERE call_id = $1 RETURNING 1"

@@ -16,7 +16,8 @@ use crate::{
     },
     vendor::EndReason,
 };
-use rusqlite::{Connection, ErrorCode, named_params, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, named_params, params};
+use serde_json::Value;
 
 /// Why a change was not applied.
 #[derive(Debug)]
@@ -276,6 +277,10 @@ fn change_call(db: &Connection, change: &CallChange, now: &str) -> Result<(), No
     let Some(call_id) = &change.call_id else {
         return Err(NotApplied::Batch(Fault::internal("a change names no call")));
     };
+    let metadata = match &change.metadata {
+        Some(members) => Some(with_members(db, call_id.as_str(), members)?),
+        None => None,
+    };
     let changed = db
         .prepare_cached(concat!(
             "UPDATE phone_calls SET
@@ -306,11 +311,28 @@ fn change_call(db: &Connection, change: &CallChange, now: &str) -> Result<(), No
             ":end_time": change.end_time.map(stamp),
             ":duration": change.duration,
             ":recording": change.recording,
-            ":metadata": change.metadata.as_ref().map(ToString::to_string),
+            ":metadata": metadata,
             ":agent": change.agent,
             ":now": now,
         })?;
     must_exist("call", changed)
+}
+
+/// The metadata of a call with some of its members new or replaced.
+fn with_members(db: &Connection, call_id: &str, members: &Value) -> Result<String, NotApplied> {
+    let known: Option<Option<String>> = db
+        .prepare_cached("SELECT metadata FROM phone_calls WHERE call_id = ?1")?
+        .query_row([call_id], |row| row.get(0))
+        .optional()?;
+    let known = known.flatten().and_then(|text| serde_json::from_str(&text).ok());
+    let all = match (known, members) {
+        (Some(Value::Object(mut known)), Value::Object(members)) => {
+            known.extend(members.clone());
+            Value::Object(known)
+        }
+        (_, members) => members.clone(),
+    };
+    Ok(all.to_string())
 }
 
 fn insert_message(db: &Connection, row: &MessageRow, now: &str) -> Result<(), NotApplied> {
