@@ -1,7 +1,7 @@
 //! What our clients and the services' stand-ins say to each other, read by the services' official SDKs, so that the two sides of a
 //! protocol that are written here are not wrong together.
 //!
-//! `SIDETONE_SDKS` names a Python that has the packages of `scripts/sdks.txt`; without it nothing is checked. `scripts/test` sees to it.
+//! `SDKS_PYTHON` names a Python that has the packages of `scripts/sdks.txt`; without it nothing is checked. `scripts/test` sees to it.
 
 use crate::{
     backends::{self, says, stand_in},
@@ -79,8 +79,8 @@ async fn exchanged(served: &Served) -> Vec<Value> {
 
 #[tokio::test]
 async fn the_services_official_sdks_understand_both_sides() {
-    let Ok(python) = std::env::var("SIDETONE_SDKS") else {
-        return println!("not checked: SIDETONE_SDKS names no Python with the SDKs");
+    let Ok(python) = std::env::var("SDKS_PYTHON") else {
+        return println!("not checked: SDKS_PYTHON names no Python with the SDKs");
     };
     let deepgram = (stt::deepgram::DESCRIPTOR.double, tts::deepgram::DESCRIPTOR.double);
     let calls = [
