@@ -30,16 +30,39 @@ pub struct Spare {
 
 /// Those of one service.
 #[derive(Debug, Default)]
-pub struct Spares(Mutex<Vec<Spare>>);
+pub struct Spares {
+    waiting: Mutex<Vec<Spare>>,
+    /// The paths that somebody looks after.
+    tended: Mutex<Vec<String>>,
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Looks after a path, alone, until it is dropped.
+struct Tender<'a>(&'a Spares, &'a str);
+
+impl Drop for Tender<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.tended).retain(|path| path != self.1);
+    }
+}
 
 impl Spares {
-    fn all(&self) -> MutexGuard<'_, Vec<Spare>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whoever comes first looks after a path.
+    fn tender<'a>(&'a self, path: &'a str) -> Option<Tender<'a>> {
+        let mut tended = lock(&self.tended);
+        let free = !tended.iter().any(|other| other == path);
+        free.then(|| {
+            tended.push(path.to_owned());
+            Tender(self, path)
+        })
     }
 
     /// One for this path which is not older than `age` and still open.
     pub fn take(&self, path: &str, age: Duration) -> Option<Spare> {
-        let mut spares = self.all();
+        let mut spares = lock(&self.waiting);
         spares.retain_mut(|s| s.path != path || (s.opened.elapsed() < age && s.is_usable()));
         let at = spares.iter().position(|s| s.path == path)?;
         Some(spares.remove(at))
@@ -47,7 +70,7 @@ impl Spares {
 
     /// Lets one wait, in place of the oldest where there are too many.
     pub fn put(&self, spare: Spare) {
-        let mut spares = self.all();
+        let mut spares = lock(&self.waiting);
         if spares.len() >= SPARES {
             spares.remove(0);
         }
@@ -55,8 +78,9 @@ impl Spares {
     }
 
     /// Looks after those of a path: sends them what keeps them open, and gives back those that waited longer than `age` or broke.
+    /// Gives the path up where none is left.
     fn tend(&self, path: &str, age: Duration, keep_alive: Option<&Message>) -> (Vec<Spare>, bool) {
-        let mut spares = self.all();
+        let mut spares = lock(&self.waiting);
         let over = spares.extract_if(.., |s| {
             s.path == path
                 && (s.opened.elapsed() >= age
@@ -65,6 +89,10 @@ impl Spares {
         });
         let over = over.collect();
         let left = spares.iter().any(|s| s.path == path);
+        if !left {
+            // Under the lock: whoever lets another wait looks after it.
+            lock(&self.tended).retain(|other| other != path);
+        }
         (over, left)
     }
 }
@@ -82,14 +110,19 @@ impl Spare {
 }
 
 impl Service {
-    /// Looks after the spare sockets of a path until none waits: keeps them open while somebody may come for them, and closes
-    /// those that nobody came for within `age`.
+    /// Looks after the spare sockets of a path until none waits, unless somebody does already: keeps them open while somebody may
+    /// come for them, and closes those that nobody came for within `age`.
     pub async fn tend(&self, path: &str, age: Duration, every: Duration, keep_alive: Option<Message>) {
+        let Some(tender) = self.spares.tender(path) else {
+            return;
+        };
         loop {
             sleep(every.min(age)).await;
             let (over, left) = self.spares.tend(path, age, keep_alive.as_ref());
             over.into_iter().for_each(|spare| self.resume(spare.line).close());
             if !left {
+                // It is given up already.
+                std::mem::forget(tender);
                 return;
             }
         }
