@@ -101,9 +101,12 @@ struct Live {
 
 impl Conversation for Live {
     fn open(&mut self) -> Vec<Said> {
-        let kind = if self.flux { "Connected" } else { "Metadata" };
+        let (kind, model) = match self.flux {
+            true => ("Connected", ("model_uuids", json!(["u"]))),
+            false => ("Metadata", ("model_uuid", json!("u"))),
+        };
         vec![Said::json(&json!({
-            "type": kind, "request_id": "r", "model_name": "m", "model_version": "1", "model_uuid": "u",
+            "type": kind, "request_id": "r", "model_name": "m", "model_version": "1", model.0: model.1,
         }))]
     }
 
@@ -139,7 +142,7 @@ impl Conversation for Live {
                     let ms = audio.len() / self.format.bytes_of_ms(1).max(1);
                     said.push(Said::json(&json!({
                         "type": "SpeechMetadata", "speech_id": "s", "audio_duration_ms": ms,
-                        "input_character_count": 1, "billable_character_count": 1, "controls_applied": [],
+                        "input_character_count": 1, "billable_character_count": 1, "controls_applied": {},
                     })));
                 } else {
                     said.push(Said::json(&flushed));
