@@ -262,7 +262,8 @@ pub(super) fn read_filter(query: &str, others: &[&str]) -> Result<CallFilter, Fa
             "cursor" => filter.after = Some(value.clone().into_owned()).filter(|c| !c.is_empty()),
             "status" if value == "all" => filter.statuses.clear(),
             "status" => {
-                let status = CallStatus::parse(value).ok_or_else(|| invalid("status is all or one of a call"))?;
+                let words = "status is all, initiated, ringing, incoming, answered, in_progress or ended";
+                let status = CallStatus::parse(value).ok_or_else(|| invalid(words))?;
                 filter.statuses = vec![status];
             }
             "from" => filter.from = Some(moment(value)?),

@@ -86,7 +86,7 @@ impl Drop for Place {
 /// Upgrades the socket and echoes until it ends.
 pub(super) async fn echo(State(_): State<Shared>, mut request: Request) -> Response {
     if !Client::of(request.extensions()).is_loopback() {
-        return Failure::with_status(StatusCode::NOT_FOUND, "no such route").into_response();
+        return Failure::no_route().into_response();
     }
     let accept = match handshake(&request) {
         Ok(accept) => accept,

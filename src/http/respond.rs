@@ -59,6 +59,15 @@ impl Failure {
         }
     }
 
+    /// Nothing is served there.
+    pub(super) fn no_route() -> Self {
+        Fault::client(
+            Kind::NotFound,
+            "no such route: /api/openapi.json describes those there are",
+        )
+        .into()
+    }
+
     /// A refusal that a kind of fault has no word for.
     pub fn with_status(status: StatusCode, message: &'static str) -> Self {
         Self {

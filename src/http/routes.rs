@@ -406,9 +406,12 @@ pub fn assemble(deps: Deps, routes: Vec<Route>) -> Result<Router, Collision> {
         router = router.route(&path, handler);
     }
     Ok(router
-        .fallback(async || Failure::with_status(StatusCode::NOT_FOUND, "no such route"))
+        .fallback(async || Failure::no_route())
         .method_not_allowed_fallback(async || {
-            Failure::with_status(StatusCode::METHOD_NOT_ALLOWED, "no such method here")
+            Failure::with_status(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "no such method here: the Allow header names those there are",
+            )
         })
         .layer(described)
         .layer(from_fn_with_state(shared.clone(), edge::every_request))

@@ -219,7 +219,9 @@ impl Shared {
                 tracing::warn!(agent = shown, "there is no such agent: the number is left unlinked");
                 Ok(None)
             }
-            None => Err(invalid(format!("no agent {shown:?}"))),
+            None => Err(invalid(format!(
+                "no agent {shown:?}: GET /api/agents names those there are, and without one the most recent answers"
+            ))),
         }
     }
 
