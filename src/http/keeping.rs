@@ -110,7 +110,7 @@ async fn set_hold(shared: &Shared, who: &Identity, id: &str, held: bool) -> Answ
         call = %call_id,
         held,
         by = who.subject,
-        "legal hold"
+        "audit: legal hold"
     );
     let shown = Held {
         id: call_id.to_string(),
@@ -184,7 +184,7 @@ async fn store(shared: &Shared, who: &Identity, retention: Option<Retention>) ->
         text,
         source,
         by = who.subject,
-        "retention changed"
+        "audit: retention changed"
     );
     Ok(())
 }

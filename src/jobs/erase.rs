@@ -156,7 +156,7 @@ pub(super) fn audit(what: &'static str, job: &JobRow) {
         call = %job.call_id,
         scope = of("scope"),
         by = of("by"),
-        "{what}"
+        "audit: {what}"
     );
 }
 

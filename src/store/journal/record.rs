@@ -338,7 +338,10 @@ mod tests {
     use super::*;
     use crate::{
         base::ids::{AgentId, NumberId},
-        store::contract::{batch, call, change, event, message, new_call},
+        store::{
+            Scope,
+            contract::{batch, call, change, event, message, new_call},
+        },
     };
 
     #[test]
@@ -387,7 +390,15 @@ mod tests {
 
     #[test]
     fn what_the_database_alone_can_decide_is_not_taken_down() {
-        for write in [Write::NumberGone(NumberId::new()), Write::AgentGone(AgentId::new())] {
+        let call_id = call(TenantId(1)).call_id;
+        let scope = Scope::Text;
+        for write in [
+            Write::NumberGone(NumberId::new()),
+            Write::AgentGone(AgentId::new()),
+            Write::Hold { call_id, held: true },
+            Write::Erase { call_id, scope },
+            Write::Erased { call_id, scope },
+        ] {
             assert!(Entry::new(&batch([event(&call(TenantId(1)), "{}"), write]), vec![1]).is_none());
         }
     }
