@@ -2,7 +2,7 @@
 //!
 //! The hash needs no salt and no stretching: nothing shorter than the key itself can be guessed.
 
-use super::{Identity, Role};
+use super::{Identity, Role, scope::Scopes};
 use crate::base::{ids::TenantId, secret::Secret, time::Wall};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::{
@@ -13,6 +13,9 @@ use std::{collections::HashMap, fmt, str::FromStr};
 
 /// How every key begins.
 pub const PREFIX: &str = "sk_";
+
+/// The longest text that is looked at as a key, in bytes.
+pub const MAX_KEY: usize = 128;
 
 /// SHA-256 of a key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,6 +69,8 @@ pub struct ApiKey {
     pub tenant: TenantId,
     /// What it allows.
     pub role: Role,
+    /// What it is narrowed to.
+    pub scopes: Scopes,
     /// When it ends, if it does.
     pub expires: Option<Wall>,
 }
@@ -79,6 +84,11 @@ pub fn generate() -> Result<Secret, &'static str> {
     Ok(Secret::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random))))
 }
 
+/// How a key begins, for people to know it by: 36 of its 256 bits.
+pub fn prefix(key: &Secret) -> String {
+    key.expose().chars().take(PREFIX.len() + 6).collect()
+}
+
 /// The configured keys, by hash: what a lookup's timing tells is about a hash nobody can steer.
 #[derive(Debug, Default)]
 pub struct Keys(HashMap<KeyHash, ApiKey>);
@@ -87,6 +97,13 @@ impl Keys {
     /// The keys to know.
     pub fn new(keys: &[ApiKey]) -> Self {
         Self(keys.iter().map(|k| (k.hash, k.clone())).collect())
+    }
+
+    /// Those of a tenant, by their names.
+    pub fn of(&self, tenant: TenantId) -> Vec<&ApiKey> {
+        let mut keys: Vec<_> = self.0.values().filter(|k| k.tenant == tenant).collect();
+        keys.sort_by(|a, b| a.name.cmp(&b.name));
+        keys
     }
 
     /// Whose key it is, unless unknown or past its end.
@@ -98,8 +115,10 @@ impl Keys {
         Some(Identity {
             tenant: known.tenant,
             role: known.role,
+            scopes: known.scopes,
             subject: known.name.clone(),
             expires: known.expires,
+            key: None,
         })
     }
 }
@@ -118,6 +137,7 @@ mod tests {
             hash: KeyHash::of(key.expose()),
             tenant: TenantId(7),
             role: Role::Viewer,
+            scopes: Scopes::ALL,
             expires: Some(end),
         }]);
         let who = keys.identify(key.expose(), Wall::from_micros(999_999)).unwrap();

@@ -3,11 +3,15 @@
 use super::{
     Role,
     apikey::{self, ApiKey},
-    jwt::{ALGORITHMS, Key, Rules, Verifier},
+    jwt::{
+        ALGORITHMS, Key, Rules, Verifier,
+        keyset::{Place, Source},
+    },
     limit::Rate,
+    scope::Scopes,
 };
 use crate::base::{ids::TenantId, settings::Section, time::Wall};
-use std::time::Duration;
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 /// What `[access]` says.
 #[derive(Clone, Debug)]
@@ -24,6 +28,12 @@ pub struct Config {
     pub block: Duration,
     /// REST requests of one tenant.
     pub requests: Rate,
+    /// REST requests and frontends' upgrades of one address, whoever asks.
+    pub address_requests: Rate,
+    /// Where more keys of tokens are read from.
+    pub jwks: Option<Source>,
+    /// The tenant whose admins may change tenants; nobody may over REST when `None`.
+    pub operator: Option<TenantId>,
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -44,6 +54,9 @@ impl Default for Config {
             failures: Rate::per_minute(20),
             block: SECOND * 60,
             requests: Rate::per_second(100, 200),
+            address_requests: Rate::per_second(200, 400),
+            jwks: None,
+            operator: Some(TenantId(1)),
         }
     }
 }
@@ -67,6 +80,15 @@ impl Config {
             failures: Rate::per_minute(section.int("failures_per_minute", 20u32, 1..=100_000)),
             block: section.duration("block", d.block, SECOND..=DAY),
             requests: Rate::per_second(per_second, section.int("requests_burst", 200u32, 1..=1_000_000)),
+            address_requests: Rate::per_second(
+                section.int("address_requests_per_s", 200u32, 1..=1_000_000),
+                section.int("address_requests_burst", 400u32, 1..=1_000_000),
+            ),
+            jwks: read_jwks(section),
+            operator: match section.int("operator_tenant", 1i64, 0..=i64::MAX) {
+                0 => None,
+                id => Some(TenantId(id)),
+            },
         }
     }
 
@@ -80,13 +102,41 @@ impl Config {
 
     /// Whether anybody can prove anything.
     pub fn has_credentials(&self) -> bool {
-        !self.jwt.is_empty() || !self.keys.is_empty()
+        !self.jwt.is_empty() || !self.keys.is_empty() || self.jwks.is_some()
     }
 
     /// Reads and mints tokens by these rules and keys.
     pub fn verifier(&self) -> Verifier {
         Verifier::new(self.jwt.clone(), self.rules.clone())
     }
+}
+
+fn read_jwks(section: &Section<'_>) -> Option<Source> {
+    let place = section.text_opt("jwks").unwrap_or_default();
+    let refresh = section.duration("jwks_refresh", SECOND * 900, SECOND..=DAY);
+    let retry = section.duration("jwks_retry", SECOND * 30, SECOND..=DAY);
+    let place = match place.split_once("://") {
+        None if place.is_empty() => return None,
+        None => Place::File(PathBuf::from(place)),
+        Some(("https", rest)) if !rest.is_empty() => Place::Url(place),
+        Some(("http", rest)) if is_this_machine(rest) => Place::Url(place),
+        Some(_) => {
+            let hint = "write an https URL, an http one of this machine, or the path of a file";
+            section.fault("jwks", "whoever is on the way could put keys of their own there", hint);
+            return None;
+        }
+    };
+    Some(Source { place, refresh, retry })
+}
+
+/// Whether a URL without its scheme names this machine.
+fn is_this_machine(rest: &str) -> bool {
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = match authority.strip_prefix('[').and_then(|a| a.split_once(']')) {
+        Some((address, _)) => address,
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|a| a.is_loopback())
 }
 
 fn read_jwt(section: &Section<'_>) -> Vec<Key> {
@@ -140,6 +190,10 @@ fn read_keys(section: &Section<'_>) -> Vec<ApiKey> {
         let tenant = TenantId(s.int("tenant", 1i64, 1..=i64::MAX));
         let words = Role::ALL.map(|r| (r.as_str(), r));
         let role = s.choice("role", Role::default(), &words);
+        let scopes = s.texts("scopes", &[]).join(" ").parse().unwrap_or_else(|what: String| {
+            s.fault("scopes", what, "");
+            Scopes::ALL
+        });
         let expires = s.text_opt("expires").and_then(|text| {
             let at = Wall::parse(&text);
             if at.is_none() {
@@ -159,6 +213,7 @@ fn read_keys(section: &Section<'_>) -> Vec<ApiKey> {
                 hash,
                 tenant,
                 role,
+                scopes,
                 expires,
             }),
         }
@@ -169,6 +224,7 @@ fn read_keys(section: &Section<'_>) -> Vec<ApiKey> {
 
 #[cfg(test)]
 mod tests {
+    use super::Place as Where;
     use super::*;
     use crate::base::settings::{Faults, Item, Place, Table, Value};
 
@@ -212,6 +268,39 @@ mod tests {
             (Rate::per_minute(20), Rate::per_second(100, 200))
         );
         assert!(!config.jwt.iter().any(|_| true) && config.keys.is_empty());
+    }
+
+    #[test]
+    fn a_set_of_keys_is_a_file_or_comes_from_where_nobody_stands_between() {
+        for (text, place) in [
+            ("", None),
+            (
+                "/etc/sidetone/jwks.json",
+                Some(Where::File("/etc/sidetone/jwks.json".into())),
+            ),
+            (
+                "https://id.example/jwks",
+                Some(Where::Url("https://id.example/jwks".into())),
+            ),
+            (
+                "http://127.0.0.1:9/jwks",
+                Some(Where::Url("http://127.0.0.1:9/jwks".into())),
+            ),
+            ("http://[::1]:9/jwks", Some(Where::Url("http://[::1]:9/jwks".into()))),
+        ] {
+            let (config, faults) = read(&table([("jwks", Value::String(text.to_owned()))]));
+            assert_eq!((config.jwks.map(|s| s.place), faults.len()), (place, 0), "{text}");
+        }
+        for bad in [
+            "http://id.example/jwks",
+            "http://127.0.0.1.example/",
+            "http://localhost@id.example/",
+            "ftp://x",
+            "https://",
+        ] {
+            let (config, faults) = read(&table([("jwks", text(bad))]));
+            assert_eq!((config.jwks, faults.len()), (None, 1), "{bad}");
+        }
     }
 
     #[test]

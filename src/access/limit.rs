@@ -77,6 +77,7 @@ impl Clock for Dial {
 /// One bucket.
 #[derive(Debug)]
 pub struct Bucket {
+    rate: Rate,
     limiter: Option<RateLimiter<NotKeyed, InMemoryState, Dial, NoOpMiddleware<Nanos>>>,
     dial: Dial,
 }
@@ -86,13 +87,21 @@ impl Bucket {
     pub fn new(rate: Rate) -> Self {
         let dial = Dial::default();
         let limiter = rate.quota().map(|q| RateLimiter::direct_with_clock(q, dial.clone()));
-        Self { limiter, dial }
+        Self { rate, limiter, dial }
     }
 
     /// Takes one unit; `false` when there is none.
     pub fn take(&self, now: Mono) -> bool {
+        self.ask(now).is_ok()
+    }
+
+    /// Takes one unit, or says after how long there will be one.
+    pub fn ask(&self, now: Mono) -> Result<(), Duration> {
         self.dial.0.fetch_max(now.as_nanos(), Relaxed);
-        self.limiter.as_ref().is_none_or(|l| l.check().is_ok())
+        let Some(limiter) = &self.limiter else {
+            return Ok(());
+        };
+        limiter.check().map_err(|until| until.wait_time_from(self.dial.now()))
     }
 }
 
@@ -114,22 +123,35 @@ impl<K: Eq + Hash> Buckets<K> {
         }
     }
 
+    /// The rate of keys that have none of their own.
+    pub const fn rate(&self) -> Rate {
+        self.rate
+    }
+
     /// Takes one unit from the bucket of `key`; `false` when there is none.
     pub fn take(&self, key: K, now: Mono) -> bool {
-        if self.rate.every.is_zero() {
-            return true;
+        self.ask(key, self.rate, now).is_ok()
+    }
+
+    /// Takes one unit from the bucket of `key`, whose own rate is `rate`, or says after how long there will be one. Another
+    /// rate than the last begins with a full bucket.
+    pub fn ask(&self, key: K, rate: Rate, now: Mono) -> Result<(), Duration> {
+        if rate.every.is_zero() {
+            return Ok(());
         }
         let mut slots = lock(&self.slots);
         if slots.len() >= KEYS && !slots.contains_key(&key) {
-            let refill = self.rate.every.saturating_mul(self.rate.burst);
-            slots.retain(|_, (_, last)| now.since(*last) < refill);
+            slots.retain(|_, (bucket, last)| now.since(*last) < bucket.rate.every.saturating_mul(bucket.rate.burst));
             if slots.len() >= KEYS {
-                return self.overflow.take(now);
+                return self.overflow.ask(now);
             }
         }
-        let (bucket, last) = slots.entry(key).or_insert_with(|| (Bucket::new(self.rate), now));
+        let (bucket, last) = slots.entry(key).or_insert_with(|| (Bucket::new(rate), now));
+        if bucket.rate != rate {
+            *bucket = Bucket::new(rate);
+        }
         *last = now;
-        bucket.take(now)
+        bucket.ask(now)
     }
 }
 
@@ -174,7 +196,7 @@ impl Strikes {
 }
 
 /// What one party is likely to own: an IPv4 address, or the /64 of an IPv6 one.
-fn network(address: IpAddr) -> IpAddr {
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4(v4),
         IpAddr::V6(v6) => {
@@ -201,6 +223,23 @@ mod tests {
         assert_eq!((0..1000).filter(|_| bucket.take(start)).count(), 200);
         assert_eq!((0..1000).filter(|_| bucket.take(start + SECOND)).count(), 50);
         assert_eq!((0..1000).filter(|_| bucket.take(start + SECOND * 60)).count(), 200);
+    }
+
+    #[test]
+    fn who_is_refused_is_told_when_the_next_unit_comes() {
+        let buckets = Buckets::new(Rate::UNLIMITED);
+        let (slow, now) = (Rate::per_minute(2), Mono::from_millis(1));
+        assert_eq!(buckets.ask(1, slow, now), Ok(()));
+        assert_eq!(buckets.ask(1, slow, now), Ok(()));
+        assert_eq!(buckets.ask(1, slow, now), Err(SECOND * 30));
+        assert_eq!(buckets.ask(1, slow, now + SECOND * 10), Err(SECOND * 20));
+        assert_eq!(buckets.ask(1, slow, now + SECOND * 30), Ok(()));
+        assert_eq!(
+            buckets.ask(1, Rate::per_minute(3), now + SECOND * 30),
+            Ok(()),
+            "a new rate"
+        );
+        assert_eq!(buckets.ask(2, Rate::UNLIMITED, now), Ok(()));
     }
 
     #[test]

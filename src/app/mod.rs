@@ -11,7 +11,8 @@ mod watch;
 use door::Door;
 
 use crate::{
-    access::Access,
+    access::{Access, jwt::keyset::Place, registry::Registry},
+    base::time::Mono,
     bus::{Bus, local::LocalBus, nats::NatsBus},
     config::Config,
     control::{self, Control},
@@ -130,10 +131,12 @@ async fn serve(mut config: Config, announce: impl FnOnce(SocketAddr)) -> Result<
     let (closing, closed) = channel::channel(false);
     let census = Census::new(config.listen.limits);
     let hub = parts.hub.clone();
+    let shared = matches!(config.store.engine, store::Engine::Postgres(_));
     let mut tasks = vec![
         tokio::spawn(watch::feed(parts.shards.clone())),
-        tokio::spawn(shed::watch(parts.control.clone(), config.calls.strain)),
+        tokio::spawn(shed::watch(parts.control.clone(), store.clone(), config.calls.strain)),
         tokio::spawn(async move { hub.run().await }),
+        tokio::spawn(members(parts.access.clone(), parts.registry.clone(), shared)),
         tokio::spawn(jobs::run(parts.jobs(&config))),
         tokio::spawn(upkeep(renderer.clone())),
         tokio::spawn(listen::accept(
@@ -283,6 +286,36 @@ async fn bus(config: &Config, store: &dyn Store) -> Result<Arc<dyn Bus>, StartEr
         .map_err(|e| StartError::Config(e.to_string()))
 }
 
+/// Keeps up with what others change: the keys of tokens, and with a database that many daemons share, tenants and API keys.
+async fn members(access: Arc<Access>, registry: Arc<Registry>, shared: bool) {
+    let keys = async {
+        if let Some(set) = access.key_set() {
+            set.keep_fresh().await;
+        }
+    };
+    let members = async {
+        if shared {
+            registry.keep_fresh().await;
+        }
+    };
+    tokio::join!(keys, members);
+}
+
+/// Reads the keys of tokens that somebody else keeps. A file must be there; a server may come later.
+async fn read_keys(access: &Access) -> Result<(), StartError> {
+    let Some(set) = access.key_set() else {
+        return Ok(());
+    };
+    match (set.read(Mono::now()).await, set.place()) {
+        (Ok(()), _) => Ok(()),
+        (Err(why), Place::File(path)) => Err(StartError::Config(format!("access.jwks: {}: {why}", path.display()))),
+        (Err(why), place) => {
+            tracing::warn!(%place, why, "the keys of tokens could not be read yet");
+            Ok(())
+        }
+    }
+}
+
 async fn upkeep(renderer: Renderer) {
     loop {
         tokio::time::sleep(Duration::from_secs(5)).await;
@@ -310,6 +343,7 @@ impl Signals {
 struct Parts {
     access: Arc<Access>,
     bus: Arc<dyn Bus>,
+    registry: Arc<Registry>,
     control: Control,
     hub: Hub,
     llm: Llm,
@@ -322,7 +356,10 @@ struct Parts {
 impl Parts {
     async fn build(config: &Config, address: SocketAddr, store: Arc<dyn Store>) -> Result<Self, StartError> {
         let bus = bus(config, &*store).await?;
-        let access = Arc::new(Access::new(&config.access, config.dev));
+        let registry = Registry::load(store.clone()).await;
+        let registry = Arc::new(registry.map_err(|e| StartError::Config(e.to_string()))?);
+        let access = Arc::new(Access::new(&config.access, config.dev, registry.members().clone()));
+        read_keys(&access).await?;
         let speech = Speech::new(&config.speech, Shards::count(&config.media));
         // Simulated phones speak plain WebSocket; behind our own TLS there is none.
         let plain = config.listen.tls.is_none();
@@ -346,6 +383,7 @@ impl Parts {
             http: HttpClient::new(),
             tenant_http: tenant_http(config),
             seal: seal(config)?,
+            members: registry.members().clone(),
         })
         .await
         .map_err(|e| StartError::Config(e.to_string()))?;
@@ -364,6 +402,7 @@ impl Parts {
         Ok(Self {
             access,
             bus,
+            registry,
             control,
             hub,
             llm,
@@ -402,6 +441,7 @@ impl Parts {
             eraser: jobs::Eraser::new(self.store.clone(), config.jobs.clone(), config.state_dir.clone()),
             retention: config.jobs.retention,
             access: self.access.clone(),
+            registry: self.registry.clone(),
             llm: self.llm.clone(),
             hub: self.hub.clone(),
             trunks: config.trunks(),

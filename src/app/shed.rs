@@ -1,5 +1,5 @@
-//! When the machine is too small for what it carries: samples how late the media threads run and how much memory is taken, and
-//! lets no new call in while either is too much. Live calls are untouched.
+//! When the machine is too small for what it carries: samples how late the media threads run, how much memory is taken and how
+//! long storage keeps its work waiting, and lets no new call in while any of them is too much. Live calls are untouched.
 //!
 //! It begins only after a while of strain and ends only after a longer while of calm well below the bound, so that it does not
 //! flutter with the calls that it turns away.
@@ -7,8 +7,9 @@
 use crate::{
     control::{Control, Strain, StrainLimits},
     metrics::{Histogram, TICK_LATE},
+    store::{Store, StoreHealth},
 };
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 /// Time between samples.
 const EVERY: Duration = Duration::from_millis(500);
@@ -18,6 +19,8 @@ const BEGIN_AFTER: Duration = Duration::from_secs(2);
 const END_AFTER: Duration = Duration::from_secs(5);
 /// Calm is below this part of the bound.
 const CALM: f64 = 0.7;
+/// Storage is behind when this part of its queue or journal is taken.
+const FULL: f64 = 0.8;
 /// Part of ticks that must be within the bound.
 const QUANTILE: f64 = 0.99;
 /// Fewer ticks than this between two samples say nothing.
@@ -26,13 +29,14 @@ const MIN_TICKS: u64 = 50;
 const OF_ALLOWED: f64 = 0.85;
 
 /// Watches for as long as the daemon runs.
-pub(super) async fn watch(control: Control, limits: StrainLimits) {
+pub(super) async fn watch(control: Control, store: Arc<dyn Store>, limits: StrainLimits) {
     let memory = match limits.memory {
         0 => allowed_memory().map(|bytes| bytes as f64 * OF_ALLOWED),
         bytes => Some(bytes as f64),
     };
     let late = Some(limits.late.as_secs_f64()).filter(|s| *s > 0.0);
-    let (mut lateness, mut room) = (Switch::default(), Switch::default());
+    let queue = Some(limits.queue.as_secs_f64()).filter(|s| *s > 0.0);
+    let (mut lateness, mut room, mut storage) = (Switch::default(), Switch::default(), Switch::default());
     let mut before = TICK_LATE.buckets();
     loop {
         tokio::time::sleep(EVERY).await;
@@ -41,11 +45,15 @@ pub(super) async fn watch(control: Control, limits: StrainLimits) {
         before = now;
         let ticks = ticks.map_or(0.0, |t| t.as_secs_f64());
         let is_late = late.is_some_and(|bound| lateness.sample(ticks / bound));
-        let is_full = memory.is_some_and(|bound| room.sample(resident() as f64 / bound));
-        let strain = match (is_late, is_full) {
-            (true, _) => Some(Strain::Late),
-            (false, true) => Some(Strain::Memory),
-            (false, false) => None,
+        let taken = resident() as f64;
+        let is_full = memory.is_some_and(|bound| room.sample(taken / bound));
+        control.make_room(memory.map(|bound| (bound - taken).max(0.0) as u64));
+        let is_behind = storage.sample(behind(store.health(), queue));
+        let strain = match (is_late, is_full, is_behind) {
+            (true, _, _) => Some(Strain::Late),
+            (false, true, _) => Some(Strain::Memory),
+            (false, false, true) => Some(Strain::Storage),
+            (false, false, false) => None,
         };
         if control.strain(strain) != strain {
             match strain {
@@ -54,6 +62,12 @@ pub(super) async fn watch(control: Control, limits: StrainLimits) {
             }
         }
     }
+}
+
+/// How far storage is behind, as a part of what it may be: by the age of what waits, or by how much there is of it.
+fn behind(health: StoreHealth, age: Option<f64>) -> f64 {
+    let oldest = age.map_or(0.0, |bound| health.oldest_ms as f64 / 1000.0 / bound);
+    oldest.max(health.fill() / FULL)
 }
 
 /// On after a while above the bound, off after a longer while of calm. Pure: one step is one sample.
@@ -120,6 +134,20 @@ mod tests {
             assert!(!switch.sample(1.5));
             assert!(!switch.sample(0.9), "a moment of strain is none");
         }
+    }
+
+    #[test]
+    fn storage_is_behind_by_age_or_by_amount() {
+        let health = |oldest_ms, queued| StoreHealth {
+            oldest_ms,
+            queued,
+            capacity: 100,
+            ..StoreHealth::default()
+        };
+        assert!(behind(health(5001, 0), Some(5.0)) > 1.0);
+        assert!(behind(health(5000, 80), Some(5.0)) <= 1.0);
+        assert!(behind(health(0, 81), Some(5.0)) > 1.0);
+        assert_eq!(behind(health(60_000, 0), None), 0.0);
     }
 
     #[test]

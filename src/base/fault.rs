@@ -74,6 +74,15 @@ impl Fault {
         }
     }
 
+    /// The same fault, with how long to wait before trying again.
+    #[must_use]
+    pub fn after(self, wait: Duration) -> Self {
+        Self {
+            retry_after: Some(wait),
+            ..self
+        }
+    }
+
     /// The caller of an API sent something wrong.
     pub fn client(kind: Kind, message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Origin::Client, kind, message)

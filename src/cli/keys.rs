@@ -1,27 +1,54 @@
-//! `sidetone keys new`: an API key, printed once, and the lines that make it known to the configuration.
+//! `sidetone keys`: makes a key and the lines that make it known to the configuration, or makes, lists and revokes the keys of a
+//! running daemon.
 
+use super::remote::{self, Remote, cell, columns};
 use crate::{
     access::{
         Role,
         apikey::{self, KeyHash},
+        scope::Scopes,
     },
-    base::time::Wall,
+    base::{ids::KeyId, time::Wall},
 };
-use std::io::{self, Write};
+use http::Method;
+use serde_json::{Value, json};
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 /// What the command takes.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
+    #[command(flatten)]
+    remote: remote::Daemon,
+
     /// What to do
     #[command(subcommand)]
-    pub command: Command,
+    command: Command,
 }
 
 /// What can be done with keys.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum Command {
-    /// Make a key: it is shown once, only its hash goes into the configuration
+    /// Make a key for the configuration: it is shown once, and the lines that make it known to the daemon
     New(New),
+    /// Make a key in a running daemon: it is shown once
+    Add(New),
+    /// Show the keys of a tenant
+    List {
+        /// Whose; the operator's if left out
+        #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
+        tenant: Option<i64>,
+    },
+    /// Revoke a key: what it has open is closed
+    Revoke {
+        /// Its id, as `list` shows it
+        id: KeyId,
+        /// Whose; the operator's if left out
+        #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
+        tenant: Option<i64>,
+    },
 }
 
 /// What a new key is for.
@@ -36,9 +63,78 @@ pub struct New {
     /// What it allows: viewer, agent or admin
     #[arg(long, default_value_t = Role::Agent)]
     pub role: Role,
+    /// What it is narrowed to, such as calls,ws; all that the role allows if left out
+    #[arg(long = "scope", value_name = "SCOPES", default_value = "")]
+    pub scopes: Scopes,
     /// When it ends, such as 2027-01-31T00:00:00Z; never if left out
     #[arg(long, value_parser = read_time)]
     pub expires: Option<Wall>,
+}
+
+/// Runs the command.
+pub fn main(args: &Args) -> ExitCode {
+    if let Command::New(new) = &args.command {
+        return super::told("keys", print(new, &mut io::stdout()));
+    }
+    remote::run(
+        "keys",
+        &args.remote,
+        async |daemon: &Remote, out: &mut Vec<u8>| match &args.command {
+            Command::New(_) => Ok(()),
+            Command::Add(new) => add(daemon, new, out).await,
+            Command::List { tenant } => list(daemon, *tenant, out).await,
+            Command::Revoke { id, tenant } => {
+                let path = of_tenant(format!("/api/keys/{id}"), *tenant);
+                let revoked = daemon.ask(Method::DELETE, &path, None).await?;
+                columns(out, &[row(&revoked["data"])]);
+                Ok(())
+            }
+        },
+    )
+}
+
+fn of_tenant(path: String, tenant: Option<i64>) -> String {
+    match tenant {
+        Some(tenant) => format!("{path}?tenant={tenant}"),
+        None => path,
+    }
+}
+
+async fn add(daemon: &Remote, new: &New, out: &mut Vec<u8>) -> Result<(), String> {
+    // A key may be the first that there is of its tenant.
+    let known = daemon
+        .ask(Method::GET, &format!("/api/tenants/{}", new.tenant), None)
+        .await;
+    known.map_err(|what| format!("{what}: `sidetone tenants add` makes one"))?;
+    let scopes: Vec<_> = new.scopes.iter().map(|s| s.as_str()).collect();
+    let body = json!({
+        "name": new.name, "role": new.role.as_str(), "scopes": scopes, "expiresAt": new.expires.map(|t| t.to_string()),
+    });
+    let path = of_tenant("/api/keys".to_owned(), Some(new.tenant));
+    let made = daemon.ask(Method::POST, &path, Some(&body)).await?;
+    let key = made["data"]["key"].as_str().unwrap_or_default();
+    let _ = writeln!(out, "The key, shown this once:\n\n  {key}\n");
+    columns(out, &[row(&made["data"])]);
+    Ok(())
+}
+
+async fn list(daemon: &Remote, tenant: Option<i64>, out: &mut Vec<u8>) -> Result<(), String> {
+    let keys = daemon
+        .ask(Method::GET, &of_tenant("/api/keys".to_owned(), tenant), None)
+        .await?;
+    let head = ["ID", "PREFIX", "NAME", "ROLE", "SCOPES", "EXPIRES", "REVOKED"].map(str::to_owned);
+    let rows = keys["data"].as_array().into_iter().flatten().map(row);
+    columns(out, &std::iter::once(head.to_vec()).chain(rows).collect::<Vec<_>>());
+    Ok(())
+}
+
+fn row(key: &Value) -> Vec<String> {
+    let id = match key["source"].as_str() {
+        Some("config") => "(config)".to_owned(),
+        _ => cell(&key["id"]),
+    };
+    let rest = ["prefix", "name", "role", "scopes", "expiresAt", "revokedAt"];
+    std::iter::once(id).chain(rest.map(|name| cell(&key[name]))).collect()
 }
 
 fn read_name(text: &str) -> Result<String, &'static str> {
@@ -56,15 +152,18 @@ fn read_time(text: &str) -> Result<Wall, &'static str> {
     }
 }
 
-/// Prints the key and its configuration.
-pub fn run(args: &Args, out: &mut impl Write) -> io::Result<()> {
-    let Command::New(new) = &args.command;
+/// Prints a new key and its configuration.
+fn print(new: &New, out: &mut impl Write) -> io::Result<()> {
     let key = apikey::generate().map_err(io::Error::other)?;
     writeln!(out, "The key, shown this once:\n\n  {}\n", key.expose())?;
     writeln!(out, "Its lines for the configuration:\n\n[[access.keys]]")?;
     writeln!(out, "name = {}", toml_edit::Value::from(new.name.as_str()))?;
     writeln!(out, "hash = \"{}\"", KeyHash::of(key.expose()))?;
     writeln!(out, "tenant = {}\nrole = \"{}\"", new.tenant, new.role)?;
+    if new.scopes != Scopes::ALL {
+        let scopes: Vec<_> = new.scopes.iter().map(|s| format!("\"{}\"", s.as_str())).collect();
+        writeln!(out, "scopes = [{}]", scopes.join(", "))?;
+    }
     if let Some(end) = new.expires {
         writeln!(out, "expires = \"{end}\"")?;
     }
@@ -99,16 +198,15 @@ mod tests {
 
     #[test]
     fn the_printed_lines_know_the_printed_key() {
-        let args = Args {
-            command: Command::New(New {
-                name: "build \"bot\"".into(),
-                tenant: 9,
-                role: Role::Viewer,
-                expires: Some(Wall::default()),
-            }),
+        let new = New {
+            name: "build \"bot\"".into(),
+            tenant: 9,
+            role: Role::Viewer,
+            scopes: "ws calls".parse().unwrap(),
+            expires: Some(Wall::default()),
         };
         let mut out = Vec::new();
-        run(&args, &mut out).unwrap();
+        print(&new, &mut out).unwrap();
         let out = String::from_utf8(out).unwrap();
         let key = out.lines().find_map(|l| l.trim().strip_prefix("sk_")).unwrap();
         let toml: toml_edit::DocumentMut = out[out.find("[[").unwrap()..].parse().unwrap();
@@ -122,6 +220,7 @@ mod tests {
             (row["tenant"].as_integer(), row["role"].as_str()),
             (Some(9), Some("viewer"))
         );
+        assert_eq!(row["scopes"].to_string().trim(), r#"["calls", "ws"]"#);
         assert_eq!(row["expires"].as_str(), Some("1970-01-01T00:00:00.000Z"));
     }
 }

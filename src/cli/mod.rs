@@ -5,10 +5,12 @@ pub mod check_config;
 pub mod codec;
 pub mod keys;
 pub mod migrate;
+pub mod remote;
 pub mod serve;
 pub mod simulate;
 pub mod stand_in;
 pub mod stt_worker;
+pub mod tenants;
 pub mod token;
 
 use clap::{Parser, Subcommand};
@@ -38,8 +40,10 @@ enum Command {
     Migrate(migrate::Args),
     /// Mint a token for a frontend or an operator
     Token(token::Command),
-    /// Make an API key and its lines for the configuration
+    /// Make, list and revoke API keys
     Keys(keys::Args),
+    /// Make, list, change and disable tenants
+    Tenants(tenants::Args),
     /// Stand in for a speech service, which goes wrong on request
     StandIn(stand_in::Args),
     /// Recognise speech for a daemon that starts it
@@ -59,7 +63,8 @@ pub fn main() -> ExitCode {
         Command::Token(args) => token::main(&args),
         Command::SttWorker => stt_worker::run(),
         Command::StandIn(args) => told("stand-in", stand_in::run(&args)),
-        Command::Keys(args) => told("keys", keys::run(&args, &mut io::stdout())),
+        Command::Keys(args) => keys::main(&args),
+        Command::Tenants(args) => tenants::main(&args),
     }
 }
 

@@ -101,6 +101,7 @@ fn welcome(config: &Config) -> String {
     let grant = Grant {
         tenant: TenantId(1),
         role: Role::Admin,
+        scopes: Default::default(),
         subject: "dev".to_owned(),
         ttl: Duration::from_secs(12 * 3600),
     };

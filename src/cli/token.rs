@@ -2,7 +2,7 @@
 
 use super::check_config::{self, EX_CONFIG};
 use crate::{
-    access::{Config, Role, jwt::Grant},
+    access::{Config, Role, jwt::Grant, scope::Scopes},
     base::{ids::TenantId, settings::parse_duration, time::Wall},
     config,
 };
@@ -51,6 +51,9 @@ pub struct Args {
     /// What it allows: viewer, agent or admin
     #[arg(long, default_value_t = Role::Agent)]
     pub role: Role,
+    /// What it is narrowed to, such as ws for frontends' sockets alone; all that the role allows if left out
+    #[arg(long = "scope", value_name = "SCOPES", default_value = "")]
+    pub scopes: Scopes,
     /// Who carries it
     #[arg(long, default_value = "cli", value_parser = read_subject)]
     pub subject: String,
@@ -77,6 +80,7 @@ pub fn run(args: &Args, access: &Config, now: Wall, out: &mut impl Write) -> io:
     let grant = Grant {
         tenant: TenantId(args.tenant),
         role: args.role,
+        scopes: args.scopes,
         subject: args.subject.clone(),
         ttl: args.ttl,
     };

@@ -281,9 +281,12 @@ impl Shared {
             shown: Mutex::default(),
             leg: Mutex::default(),
         });
-        let entered = match self.store_keeps_up() {
-            true => self.directory.enter(now.mono, &entry, seed.call_sid.as_deref()),
-            false => Entered::Refused(Refusal::StorageBehind),
+        let members = &self.deps.members;
+        let (tenant, sid) = (seed.served.tenant, seed.call_sid.as_deref());
+        let entered = match (self.store_keeps_up(), members.is_active(tenant)) {
+            (true, true) => self.directory.enter(now.mono, &entry, sid, &members.limits(tenant)),
+            (true, false) => Entered::Refused(Refusal::TenantDisabled),
+            (false, _) => Entered::Refused(Refusal::StorageBehind),
         };
         match entered {
             Entered::New => {}

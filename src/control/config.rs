@@ -1,6 +1,7 @@
 //! What the operator sets about calls: limits, times, numbers, and where the world reaches us.
 
 use crate::{
+    access::{destinations::PREMIUM, members::read_prefixes},
     agent,
     base::{
         ids::TenantId,
@@ -45,6 +46,10 @@ pub struct Config {
     pub max_calls: usize,
     /// Live calls of one tenant.
     pub max_calls_per_tenant: usize,
+    /// Live calls of one tenant that were placed.
+    pub max_outbound_per_tenant: usize,
+    /// Live calls of one of our numbers.
+    pub max_calls_per_number: usize,
     /// New calls a second, process.
     pub calls_per_second: u32,
     /// New calls at once, process.
@@ -53,6 +58,14 @@ pub struct Config {
     pub tenant_calls_per_second: u32,
     /// New calls at once, one tenant.
     pub tenant_calls_burst: u32,
+    /// New calls a minute, one tenant.
+    pub tenant_calls_per_minute: u32,
+    /// Calls placed a minute, one tenant.
+    pub tenant_outbound_per_minute: u32,
+    /// Prefixes that may be called; all where there is none.
+    pub destinations: Vec<String>,
+    /// Prefixes that may not, unless a longer one may.
+    pub blocked_destinations: Vec<String>,
     /// How long a placed call may ring.
     pub ring_timeout: Duration,
     /// How long an announced call may wait for its media stream; a placed one has the ring timeout on top.
@@ -144,6 +157,8 @@ pub struct StrainLimits {
     pub late: Duration,
     /// Memory of the process, in bytes; at zero 85 % of what the system allows the service, if it says.
     pub memory: usize,
+    /// How long what is to be stored may wait.
+    pub queue: Duration,
 }
 
 impl Default for Config {
@@ -157,10 +172,16 @@ impl Default for Config {
             default_numbers: BTreeMap::new(),
             max_calls: 1000,
             max_calls_per_tenant: 200,
+            max_outbound_per_tenant: 100,
+            max_calls_per_number: 200,
             calls_per_second: 50,
             calls_burst: 100,
             tenant_calls_per_second: 10,
             tenant_calls_burst: 20,
+            tenant_calls_per_minute: 600,
+            tenant_outbound_per_minute: 60,
+            destinations: Vec::new(),
+            blocked_destinations: PREMIUM.iter().map(|p| (*p).to_owned()).collect(),
             ring_timeout: Duration::from_secs(60),
             stream_timeout: Duration::from_secs(60),
             media_grace: Duration::from_secs(10),
@@ -169,6 +190,7 @@ impl Default for Config {
             strain: StrainLimits {
                 late: Duration::from_millis(20),
                 memory: 0,
+                queue: Duration::from_secs(5),
             },
             tool_hosts: ToolHosts::default(),
             service_keys: BTreeMap::new(),
@@ -199,6 +221,16 @@ impl Config {
             calls_burst: calls.int("calls_burst", d.calls_burst, 1..=1_000_000),
             tenant_calls_per_second: calls.int("tenant_calls_per_second", d.tenant_calls_per_second, 1..=1_000_000),
             tenant_calls_burst: calls.int("tenant_calls_burst", d.tenant_calls_burst, 1..=1_000_000),
+            max_outbound_per_tenant: calls.int("max_outbound_per_tenant", d.max_outbound_per_tenant, 0..=1_000_000),
+            max_calls_per_number: calls.int("max_calls_per_number", d.max_calls_per_number, 1..=1_000_000),
+            tenant_calls_per_minute: calls.int("tenant_calls_per_minute", d.tenant_calls_per_minute, 1..=1_000_000),
+            tenant_outbound_per_minute: calls.int(
+                "tenant_outbound_per_minute",
+                d.tenant_outbound_per_minute,
+                0..=1_000_000,
+            ),
+            destinations: read_prefixes(&calls, "destinations", &[]),
+            blocked_destinations: read_prefixes(&calls, "blocked_destinations", PREMIUM),
             ring_timeout: calls.duration("ring_timeout", d.ring_timeout, SECOND..=SECOND * 600),
             stream_timeout: calls.duration("stream_timeout", d.stream_timeout, SECOND..=SECOND * 60),
             media_grace: calls.duration("media_grace", d.media_grace, Duration::ZERO..=SECOND * 60),
@@ -207,6 +239,7 @@ impl Config {
             strain: StrainLimits {
                 late: calls.duration("shed_when_late", d.strain.late, Duration::ZERO..=SECOND * 10),
                 memory: calls.size("shed_memory", d.strain.memory, 0..=1 << 50),
+                queue: calls.duration("shed_queue_age", d.strain.queue, Duration::ZERO..=HOUR),
             },
             tool_hosts: {
                 let section = root.section("tools");
@@ -238,6 +271,11 @@ impl Config {
         self.calls_burst = u32::MAX;
         self.tenant_calls_per_second = u32::MAX;
         self.tenant_calls_burst = u32::MAX;
+        self.max_outbound_per_tenant = usize::MAX;
+        self.max_calls_per_number = usize::MAX;
+        self.tenant_calls_per_minute = u32::MAX;
+        self.tenant_outbound_per_minute = u32::MAX;
+        self.blocked_destinations = Vec::new();
     }
 
     /// Where media sockets reach us: the public URL with `ws` for `http`.

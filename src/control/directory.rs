@@ -4,10 +4,11 @@
 
 use super::{
     Config, LiveCall, Microphone,
-    admission::{Admission, Refusal, Strain},
+    admission::{Admission, Party, Refusal, Strain},
     talk::Command,
 };
 use crate::{
+    access::members::Limits,
     base::{
         ids::{CallId, TenantId},
         time::Mono,
@@ -67,6 +68,16 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// Whose call it is, and which way it goes.
+    fn party(&self) -> Party<'_> {
+        Party {
+            tenant: self.tenant,
+            vendor: self.vendor.name,
+            number: &self.parties.0,
+            outbound: !self.inbound,
+        }
+    }
+
     /// The call as it may be shown.
     pub(super) fn show(&self) -> Option<LiveCall> {
         lock(&self.shown).clone()
@@ -144,14 +155,15 @@ impl Directory {
         }
     }
 
-    /// Lets a call in, unless the tenant has the vendor's call in already or there is no room.
-    pub(super) fn enter(&self, now: Mono, entry: &Arc<Entry>, call_sid: Option<&str>) -> Entered {
+    /// Lets a call in, unless the tenant has the vendor's call in already or there is no room. `own` is what is set for the
+    /// tenant alone.
+    pub(super) fn enter(&self, now: Mono, entry: &Arc<Entry>, call_sid: Option<&str>, own: &Limits) -> Entered {
         let mut inner = lock(&self.inner);
         let named = call_sid.map(|sid| inner.by_sid(entry.vendor.name, sid));
         if let Some(known) = named.into_iter().flatten().find(|e| e.tenant == entry.tenant) {
             return Entered::Known(known.clone());
         }
-        if let Err(refusal) = inner.admission.admit(now, entry.tenant) {
+        if let Err(refusal) = inner.admission.admit(now, entry.party(), own) {
             return Entered::Refused(refusal);
         }
         inner.calls.insert(
@@ -262,6 +274,11 @@ impl Directory {
         lock(&self.inner).admission.strain(strain)
     }
 
+    /// Bytes of memory that are left for calls, where there is a bound.
+    pub(super) fn make_room(&self, left: Option<u64>) {
+        lock(&self.inner).admission.make_room(left);
+    }
+
     /// How the machine is strained.
     pub(super) fn strained(&self) -> Option<Strain> {
         lock(&self.inner).admission.strained()
@@ -319,8 +336,7 @@ impl Inner {
             return;
         };
         slot.released = true;
-        let tenant = slot.entry.tenant;
-        self.admission.release(tenant);
+        self.admission.release(slot.entry.party());
     }
 
     fn remember(&mut self, ended: Ended) {
@@ -339,6 +355,7 @@ impl Inner {
 mod tests {
     use super::*;
     use crate::vendor::VENDORS;
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
     const FROM: &str = "+14155550199";
 
@@ -362,7 +379,10 @@ mod tests {
     }
 
     fn enter(directory: &Directory, entry: &Arc<Entry>, sid: Option<&str>) {
-        assert!(matches!(directory.enter(Mono::ZERO, entry, sid), Entered::New));
+        assert!(matches!(
+            directory.enter(Mono::ZERO, entry, sid, &Limits::default()),
+            Entered::New
+        ));
     }
 
     fn found(entry: impl IntoIterator<Item = Arc<Entry>>) -> Option<CallId> {
@@ -374,7 +394,9 @@ mod tests {
         let (d, a) = (directory(), entry(1, "a"));
         enter(&d, &a, Some("sid"));
         let again = entry(1, "a");
-        assert!(matches!(d.enter(Mono::ZERO, &again, Some("sid")), Entered::Known(e) if e.call == a.call));
+        assert!(
+            matches!(d.enter(Mono::ZERO, &again, Some("sid"), &Limits::default()), Entered::Known(e) if e.call == a.call)
+        );
         for id in ["sid", a.call.as_str()] {
             assert_eq!(found(d.find(TenantId(1), id)), Some(a.call));
             assert_eq!(found(d.find(TenantId(2), id)), None);
@@ -448,5 +470,57 @@ mod tests {
         assert_eq!((*d.watch_live().borrow(), *d.watch_tasks().borrow()), (0, 1));
         d.remove(a.call);
         assert_eq!((*d.watch_live().borrow(), *d.watch_tasks().borrow()), (0, 0));
+    }
+
+    #[test]
+    fn no_bound_is_exceeded_by_calls_that_come_and_go_at_once() {
+        const TENANTS: i64 = 3;
+        let d = Directory::new(
+            Config {
+                max_calls: 10,
+                max_calls_per_tenant: 5,
+                max_calls_per_number: 4,
+                max_outbound_per_tenant: 4,
+                calls_per_second: u32::MAX,
+                calls_burst: u32::MAX,
+                tenant_calls_per_second: u32::MAX,
+                tenant_calls_burst: u32::MAX,
+                tenant_calls_per_minute: u32::MAX,
+                tenant_outbound_per_minute: u32::MAX,
+                ..Config::default()
+            },
+            Mono::ZERO,
+        );
+        let held: Vec<AtomicUsize> = (0..=TENANTS).map(|_| AtomicUsize::new(0)).collect();
+        let (taken, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for n in 0..8i64 {
+                let (d, held, taken, refused) = (&d, &held, &taken, &refused);
+                scope.spawn(move || {
+                    for round in 0..500 {
+                        let tenant = (n + round) % TENANTS;
+                        let (one, sid) = (entry(tenant, "a"), format!("{n}-{round}"));
+                        match d.enter(Mono::ZERO, &one, Some(&sid), &Limits::default()) {
+                            Entered::New => {
+                                taken.fetch_add(1, SeqCst);
+                                // Counted after the directory let it in and before it is let out: never more than it holds.
+                                let all = held[TENANTS as usize].fetch_add(1, SeqCst) + 1;
+                                let theirs = held[tenant as usize].fetch_add(1, SeqCst) + 1;
+                                assert!(all <= 10 && theirs <= 4, "{all} {theirs}");
+                                std::thread::yield_now();
+                                held[tenant as usize].fetch_sub(1, SeqCst);
+                                held[TENANTS as usize].fetch_sub(1, SeqCst);
+                                d.release(one.call);
+                                d.remove(one.call);
+                            }
+                            Entered::Refused(_) => drop(refused.fetch_add(1, SeqCst)),
+                            Entered::Known(_) => panic!("a vendor's id was used twice"),
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(taken.load(SeqCst) + refused.load(SeqCst), 8 * 500);
+        assert_eq!(d.live(), 0);
     }
 }

@@ -3,6 +3,7 @@
 //! Everything here runs off the media threads and may wait. A step is committed before it is told to anybody.
 
 use crate::{
+    access::members::Members,
     agent::{self, cache::Replies},
     base::{
         fault::{Fault, Kind, Origin},
@@ -112,6 +113,8 @@ pub struct Deps {
     pub tenant_http: HttpClient,
     /// Keeps the secrets of those accounts.
     pub seal: Seal,
+    /// Which tenants are served, and what is set for each alone.
+    pub members: Arc<Members>,
 }
 
 impl Deps {
@@ -614,6 +617,12 @@ impl Control {
     /// Refuses new calls while the machine is strained; live ones go on. Returns how it was before.
     pub fn strain(&self, strain: Option<Strain>) -> Option<Strain> {
         self.shared.directory.strain(strain)
+    }
+
+    /// Bytes of memory that are left for calls, as a sample has just shown; `None` without a bound. Calls that begin before the
+    /// next have some set aside for each.
+    pub fn make_room(&self, left: Option<u64>) {
+        self.shared.directory.make_room(left);
     }
 
     /// How the machine is strained, and new calls are refused.

@@ -10,10 +10,12 @@ use super::{
     roster::Line,
 };
 use crate::{
+    access::destinations::Destinations,
     base::{
         fault::{Fault, Kind, Origin},
         ids::TenantId,
     },
+    metrics,
     store::CallRow,
     vendor::{self, CallAction, CallDetails, Descriptor},
 };
@@ -38,6 +40,7 @@ impl Shared {
     /// Places a call; its task asks the vendor once the record exists.
     pub(super) fn place(self: &Arc<Self>, tenant: TenantId, request: &DialRequest) -> Result<Arc<Entry>, Fault> {
         let config = &self.deps.config;
+        self.may_call(tenant, &request.to)?;
         let (vendor, line, simulated) = self.caller(tenant, request)?;
         let answers = || self.roster.answers(config, &self.deps.agents, tenant, line.as_deref());
         let profile = match &request.agent {
@@ -77,8 +80,29 @@ impl Shared {
                     Kind::Unavailable,
                     "no new calls are taken now: try again in a moment",
                 ),
-                _ => Fault::client(Kind::TooMany, "too many calls: try again when one has ended"),
+                Refusal::TenantDisabled => Fault::client(Kind::Forbidden, "the tenant is disabled"),
+                refusal => match refusal.wait() {
+                    Some(wait) => Fault::client(Kind::TooMany, "too many new calls: try again later").after(wait),
+                    None => Fault::client(Kind::TooMany, "too many calls: try again when one has ended"),
+                },
             })
+    }
+
+    /// Whether a tenant may have this number called, be it by a new call or by handing one over.
+    pub(super) fn may_call(&self, tenant: TenantId, to: &str) -> Result<(), Fault> {
+        let (config, own) = (&self.deps.config, self.deps.members.limits(tenant));
+        let rules = Destinations {
+            allowed: own.destinations.clone().unwrap_or_else(|| config.destinations.clone()),
+            blocked: own
+                .blocked_destinations
+                .clone()
+                .unwrap_or_else(|| config.blocked_destinations.clone()),
+        };
+        if rules.allow(to) {
+            return Ok(());
+        }
+        metrics::refused("call", "destination");
+        Err(Fault::client(Kind::Forbidden, "this destination may not be called"))
     }
 
     /// Who places a call: the vendor that was asked for, else that of `from`, else the one that dials by default; from

@@ -8,7 +8,7 @@ use super::{
     respond::Failure,
 };
 use crate::{
-    access::{Credential, Denied, Identity, Role},
+    access::{Credential, Denied, Identity, Role, scope::Scope},
     base::{
         fault::{Fault, Kind},
         time::{Mono, Wall},
@@ -21,21 +21,25 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, header, request::Parts};
-use std::net::IpAddr;
+use http::{Extensions, HeaderMap, header, request::Parts};
+use std::time::Duration;
 
 /// Name of the subprotocol that is followed by a token.
 pub const BEARER: &str = "bearer";
 
-/// Lets a REST request through whose credential allows `role`, with its [`Identity`]. A page must be of a welcome origin too.
-pub async fn require(State((shared, role)): State<(Shared, Role)>, mut request: Request, next: Next) -> Response {
-    let client = Client::of(request.extensions());
-    let identity = check_origin(&shared, request.headers())
-        .and_then(|()| header_credential(request.headers()))
-        .and_then(|credential| identify(&shared, credential, client))
-        .and_then(|identity| allow(identity, role))
-        .and_then(|identity| pace(&shared, identity));
-    match identity {
+/// What a REST route asks of a credential.
+#[derive(Clone, Copy, Debug)]
+pub struct Pass {
+    /// The least role.
+    pub role: Role,
+    /// The part of the interface that it is in.
+    pub scope: Option<Scope>,
+}
+
+/// Lets a REST request through whose credential allows what the route needs, with its [`Identity`]. A page must be of a
+/// welcome origin too.
+pub async fn require(State((shared, pass)): State<(Shared, Pass)>, mut request: Request, next: Next) -> Response {
+    match prove(&shared, pass, request.headers(), request.extensions()).await {
         Ok(identity) => {
             vouch(request.extensions());
             request.extensions_mut().insert(identity);
@@ -45,26 +49,56 @@ pub async fn require(State((shared, role)): State<(Shared, Role)>, mut request: 
     }
 }
 
-fn allow(identity: Identity, role: Role) -> Result<Identity, Failure> {
-    if identity.role >= role {
-        return Ok(identity);
-    }
-    metrics::refused("request", "role");
-    let message = format!("not allowed for the role {}: {role} is needed", identity.role);
-    Err(Fault::client(Kind::Forbidden, message).into())
+async fn prove(shared: &Shared, pass: Pass, headers: &HeaderMap, from: &Extensions) -> Result<Identity, Failure> {
+    check_origin(shared, headers)?;
+    let identity = identify(shared, header_credential(headers)?, from).await?;
+    allow(&identity, pass)?;
+    let paced = shared.access.may_request(identity.tenant, Mono::now());
+    paced.map_err(|wait| too_many("rate", wait, "too many requests"))?;
+    Ok(identity)
 }
 
-fn pace(shared: &Shared, identity: Identity) -> Result<Identity, Failure> {
-    if shared.access.may_request(identity.tenant, Mono::now()) {
-        return Ok(identity);
+fn allow(identity: &Identity, pass: Pass) -> Result<(), Failure> {
+    let refuse = |reason, message| {
+        metrics::refused("request", reason);
+        Err(Fault::client(Kind::Forbidden, message).into())
+    };
+    if identity.role < pass.role {
+        let message = format!("not allowed for the role {}: {} is needed", identity.role, pass.role);
+        return refuse("role", message);
     }
-    metrics::refused("request", "rate");
-    Err(Fault::client(Kind::TooMany, "too many requests").into())
+    if !identity.scopes.allow(pass.scope) {
+        let message = format!("not allowed for a credential of the scopes {}", identity.scopes);
+        return refuse("scope", message);
+    }
+    Ok(())
 }
 
-/// The identity behind a credential, or the one answer for all who have none.
-pub fn identify(shared: &Shared, credential: Option<Credential<'_>>, address: IpAddr) -> Result<Identity, Failure> {
-    let denied = match shared.access.identify(credential, address, Mono::now(), Wall::now()) {
+/// Holds a credential to the frontends' sockets.
+pub fn allow_socket(identity: &Identity) -> Result<(), Failure> {
+    let (role, scope) = (Role::Viewer, Some(Scope::Ws));
+    allow(identity, Pass { role, scope })
+}
+
+fn too_many(reason: &'static str, wait: Duration, message: &'static str) -> Failure {
+    metrics::refused("request", reason);
+    Failure {
+        retry_after: Some(wait.as_secs_f64().ceil().max(1.0) as u64),
+        ..Fault::client(Kind::TooMany, message).into()
+    }
+}
+
+/// The identity behind a credential, or the one answer for all who have none. Whoever asks, an address may ask so often.
+pub async fn identify(
+    shared: &Shared,
+    credential: Option<Credential<'_>>,
+    from: &Extensions,
+) -> Result<Identity, Failure> {
+    let address = Client::of(from);
+    let paced = shared.access.may_ask(address, Mono::now());
+    paced.map_err(|wait| too_many("address_rate", wait, "too many requests from this address"))?;
+    let identified = shared.access.identify(credential, address, Mono::now(), Wall::now());
+    let denied = match identified.await {
         Ok(identity) => return Ok(identity),
         Err(denied) => denied,
     };

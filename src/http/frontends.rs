@@ -22,31 +22,31 @@ use hyper_util::rt::TokioIo;
 
 /// `GET /api/ws/telephony/stream`
 pub(super) async fn telephony(State(shared): State<Shared>, request: Request) -> Response {
-    upgrade(shared, request, |query| {
-        Settings::from_query(query.0.iter().map(|(n, v)| (&**n, &**v))).map(Wish::Telephony)
-    })
+    let read: Read = |query| {
+        let pairs = query.0.iter().map(|(n, v)| (&**n, &**v));
+        Settings::from_query(pairs).map(Wish::Telephony)
+    };
+    upgrade(shared, request, read).await
 }
 
 /// `GET /call-events`
 pub(super) async fn call_events(State(shared): State<Shared>, request: Request) -> Response {
-    upgrade(shared, request, |query| {
-        EventSettings::from_query(query).map(Wish::CallEvents)
-    })
+    let read: Read = |query| EventSettings::from_query(query).map(Wish::CallEvents);
+    upgrade(shared, request, read).await
 }
 
 /// `GET /frontend-audio`
 pub(super) async fn frontend_audio(State(shared): State<Shared>, request: Request) -> Response {
-    upgrade(shared, request, |query| {
-        AudioSettings::from_query(query).map(Wish::Audio)
-    })
+    let read: Read = |query| AudioSettings::from_query(query).map(Wish::Audio);
+    upgrade(shared, request, read).await
 }
 
 /// What a query asks for.
 type Read = fn(&Form<'_>) -> Result<Wish, Fault>;
 
-fn upgrade(shared: Shared, request: Request, read: Read) -> Response {
+async fn upgrade(shared: Shared, request: Request, read: Read) -> Response {
     let (parts, body) = request.into_parts();
-    let admitted = admit(&shared, &parts, read);
+    let admitted = admit(&shared, &parts, read).await;
     let mut request = Request::from_parts(parts, body);
     let (identity, wish, seat) = match admitted {
         Ok(admitted) => admitted,
@@ -71,18 +71,20 @@ fn upgrade(shared: Shared, request: Request, read: Read) -> Response {
     switching(accept, protocol)
 }
 
-fn admit(shared: &Shared, parts: &http::request::Parts, read: Read) -> Result<(Identity, Wish, Seat), Failure> {
+async fn admit(shared: &Shared, parts: &http::request::Parts, read: Read) -> Result<(Identity, Wish, Seat), Failure> {
     check_origin(shared, &parts.headers)?;
     let query = Form::parse(parts.uri.query().unwrap_or_default().as_bytes());
     let query = query.map_err(|e| Fault::client(Kind::Malformed, e.to_string()))?;
     let address = Client::of(&parts.extensions);
-    let identity = auth::identify(shared, auth::socket_credential(parts, &query)?, address)?;
+    let credential = auth::socket_credential(parts, &query)?;
+    let identity = auth::identify(shared, credential, &parts.extensions).await?;
+    auth::allow_socket(&identity)?;
     let wish = read(&query)?;
     vouch(&parts.extensions);
     if shared.readiness.is_draining() {
         metrics::refused("frontend", "draining");
         return Err(Fault::new(Origin::Us, Kind::Unavailable, "shutting down").into());
     }
-    let seat = shared.hub.admit(address)?;
+    let seat = shared.hub.admit(address, identity.tenant)?;
     Ok((identity, wish, seat))
 }

@@ -80,7 +80,8 @@ pub(super) async fn ready(State(shared): State<Shared>) -> Response {
     if !store.writable || store.fill() > 0.8 {
         reasons.push("storage");
     }
-    reasons.extend(shared.control.strained().map(Strain::as_str));
+    let strained = shared.control.strained().map(Strain::as_str);
+    reasons.extend(strained.filter(|word| !reasons.contains(word)));
     if shared.media.admit().is_err() {
         reasons.push("full");
     }

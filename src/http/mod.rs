@@ -21,6 +21,7 @@ pub mod health;
 mod hooks;
 mod jobs;
 mod keeping;
+mod keys;
 mod numbers;
 mod openapi;
 mod place;
@@ -29,6 +30,7 @@ pub mod respond;
 pub mod routes;
 pub mod serve;
 mod streams;
+mod tenants;
 mod upgrade;
 
 pub use config::Config;
@@ -39,7 +41,7 @@ pub use health::{Readiness, metrics_router};
 pub use routes::router;
 
 use crate::{
-    access::Access,
+    access::{Access, registry::Registry},
     base::{fault::Fault, ids::TenantId},
     control::Control,
     hub::Hub,
@@ -104,6 +106,8 @@ pub struct Deps {
     pub retention: Retention,
     /// Knows who may do what.
     pub access: Arc<Access>,
+    /// Changes who may.
+    pub registry: Arc<Registry>,
     /// Language models.
     pub llm: Llm,
     /// Serves frontends' sockets.

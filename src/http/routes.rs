@@ -1,17 +1,22 @@
 //! Every route: method, path, and what it asks for before it answers. Vendors' routes come from their descriptors.
 
 use super::{
-    Deps, Shared, agents, ai, analytics, auth,
+    Deps, Shared, agents, ai, analytics,
+    auth::{self, Pass},
     called::STREAMS,
     calls::{self, Call},
-    echo, edge, export, frontends, health, hooks, jobs, keeping, numbers,
+    echo, edge, export, frontends, health, hooks, jobs, keeping, keys, numbers,
     openapi::{self, Doc, Needs},
     place, recording,
     respond::{Data, Done, Failure, List, Told},
-    streams,
+    streams, tenants,
     upgrade::{self, At},
 };
-use crate::{access::Role, hub::asyncapi, vendor};
+use crate::{
+    access::{Role, scope::Scope},
+    hub::asyncapi,
+    vendor,
+};
 use axum::{
     Extension, Router,
     handler::Handler,
@@ -183,6 +188,7 @@ pub fn table(deps: &Deps) -> Vec<Route> {
     const OWN: Gate = Gate::Role(Role::Admin);
     let (get, post, put, delete) = (&Method::GET, &Method::POST, &Method::PUT, &Method::DELETE);
     const TO: Needs = Needs::One(&["to_number", "to"]);
+    const TENANT: (&str, &str) = ("tenant", "Whose, for the operator; without it the credential's.");
     const ID: (&str, &str) = ("id", "Which one.");
     let mut all = vec![
         route(get, "/health", Gate::Open, health::health).says::<health::Alive>("Whether the process lives"),
@@ -294,6 +300,26 @@ pub fn table(deps: &Deps) -> Vec<Route> {
             .says::<Done<agents::ShownAgent>>("Change an agent")
             .asks(&[ID, USER])
             .takes::<agents::AgentBody>(),
+        route(get, "/api/keys", OWN, keys::list)
+            .says::<List<keys::ShownKey>>("API keys")
+            .asks(&[TENANT]),
+        route(post, "/api/keys", OWN, keys::add)
+            .says::<Done<keys::NewKey>>("Make an API key")
+            .asks(&[TENANT])
+            .takes::<keys::KeyBody>(),
+        route(delete, "/api/keys/{id}", OWN, keys::revoke)
+            .says::<Done<keys::ShownKey>>("Revoke an API key, and close what it has open")
+            .asks(&[TENANT]),
+        route(get, "/api/tenants", OWN, tenants::list)
+            .says::<List<tenants::ShownTenant>>("Tenants")
+            .asks(&[("cursor", "`next_cursor` of the page before.")]),
+        route(post, "/api/tenants", OWN, tenants::add)
+            .says::<Done<tenants::ShownTenant>>("Make a tenant")
+            .takes::<tenants::TenantBody>(),
+        route(get, "/api/tenants/{id}", OWN, tenants::one).says::<Data<tenants::ShownTenant>>("A tenant"),
+        route(put, "/api/tenants/{id}", OWN, tenants::change)
+            .says::<Done<tenants::ShownTenant>>("Change or disable a tenant")
+            .takes::<tenants::TenantBody>(),
         route(delete, "/api/agents", OWN, agents::remove)
             .says::<Told>("Delete an agent that no number is linked to")
             .asks(&[ID, USER]),
@@ -400,7 +426,13 @@ pub fn assemble(deps: Deps, routes: Vec<Route>) -> Result<Router, Collision> {
     } in routes
     {
         let handler = match gate {
-            Gate::Role(role) => handler.route_layer(from_fn_with_state((shared.clone(), role), auth::require)),
+            Gate::Role(role) => {
+                let pass = Pass {
+                    role,
+                    scope: scope(&path),
+                };
+                handler.route_layer(from_fn_with_state((shared.clone(), pass), auth::require))
+            }
             Gate::Open | Gate::Frontend | Gate::Vendor => handler,
         };
         router = router.route(&path, handler);
@@ -416,6 +448,20 @@ pub fn assemble(deps: Deps, routes: Vec<Route>) -> Result<Router, Collision> {
         .layer(described)
         .layer(from_fn_with_state(shared.clone(), edge::every_request))
         .with_state(shared))
+}
+
+/// The part of the interface that a path is in, for credentials that are narrowed to some.
+fn scope(path: &str) -> Option<Scope> {
+    Some(match path.strip_prefix("/api/")?.split('/').next()? {
+        "calls" | "analytics" | "websocket" => Scope::Calls,
+        "phone-numbers" => Scope::Numbers,
+        "agents" => Scope::Agents,
+        "ai" => Scope::Ai,
+        "jobs" => Scope::Jobs,
+        "keys" => Scope::Keys,
+        "tenants" => Scope::Tenants,
+        _ => return None,
+    })
 }
 
 /// Refuses two routes of the same method whose paths differ in the names of variable segments at most.

@@ -40,6 +40,8 @@ pub struct Config {
     pub sockets: usize,
     /// Sockets of one address.
     pub sockets_per_address: usize,
+    /// Sockets of one tenant.
+    pub sockets_per_tenant: usize,
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -65,6 +67,7 @@ impl Default for Config {
             over_limit: SECOND * 10,
             sockets: 8192,
             sockets_per_address: 64,
+            sockets_per_tenant: 1024,
         }
     }
 }
@@ -74,6 +77,7 @@ impl Config {
     pub fn lift_limits(&mut self) {
         (self.messages, self.tenant_messages) = (Rate::UNLIMITED, Rate::UNLIMITED);
         (self.sockets, self.sockets_per_address) = (usize::MAX, usize::MAX);
+        self.sockets_per_tenant = usize::MAX;
     }
 
     /// Reads the section.
@@ -103,6 +107,7 @@ impl Config {
             over_limit: time("over_limit", d.over_limit),
             sockets: size("sockets", d.sockets, 1),
             sockets_per_address: size("sockets_per_address", d.sockets_per_address, 1),
+            sockets_per_tenant: size("sockets_per_tenant", d.sockets_per_tenant, 1),
         }
     }
 }

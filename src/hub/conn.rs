@@ -102,7 +102,7 @@ impl Shell for Steerer<'_> {
                 }
                 Output::Refresh(token) => {
                     let (now, wall) = (Mono::now(), Wall::now());
-                    let identity = self.desk.identify(&token, now, wall);
+                    let identity = self.desk.identify(&token, now, wall).await;
                     self.session.refreshed(identity, now, wall);
                 }
             }
@@ -127,6 +127,10 @@ impl Shell for Steerer<'_> {
 
     fn is_busy(&self) -> bool {
         self.at_work.is_some() || !self.waiting.is_empty()
+    }
+
+    fn identity(&self) -> &Identity {
+        self.session.identity()
     }
 
     fn deadline(&self) -> Mono {

@@ -44,6 +44,7 @@ use protocol::Settings;
 use std::{
     collections::HashMap,
     fmt,
+    hash::Hash,
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -97,6 +98,7 @@ impl fmt::Debug for Hub {
 struct Seats {
     taken: usize,
     by_address: HashMap<IpAddr, usize>,
+    by_tenant: HashMap<TenantId, usize>,
     closed: bool,
 }
 
@@ -105,6 +107,7 @@ struct Seats {
 pub struct Seat {
     hub: Hub,
     address: IpAddr,
+    tenant: TenantId,
 }
 
 impl Seat {
@@ -118,13 +121,18 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut seats = self.hub.seats();
         seats.taken -= 1;
-        if let Some(n) = seats.by_address.get_mut(&self.address) {
-            *n -= 1;
-            if *n == 0 {
-                seats.by_address.remove(&self.address);
-            }
-        }
+        give_back(&mut seats.by_address, &self.address);
+        give_back(&mut seats.by_tenant, &self.tenant);
         self.hub.0.live.decrement(1.0);
+    }
+}
+
+fn give_back<K: Eq + Hash>(taken: &mut HashMap<K, usize>, by: &K) {
+    if let Some(n) = taken.get_mut(by) {
+        *n -= 1;
+        if *n == 0 {
+            taken.remove(by);
+        }
     }
 }
 
@@ -152,8 +160,10 @@ impl Hub {
         tokio::join!(self.0.fanout.run(&*deps.bus, &*deps.store), self.0.audience.run(deps));
     }
 
-    /// Decides whether one more client is taken, before its upgrade is answered.
-    pub fn admit(&self, address: IpAddr) -> Result<Seat, Fault> {
+    /// Decides whether one more client of the tenant is taken, before its upgrade is answered.
+    pub fn admit(&self, address: IpAddr, tenant: TenantId) -> Result<Seat, Fault> {
+        let own = self.0.deps.access.members().limits(tenant).max_frontends;
+        let of_tenant = own.unwrap_or(self.0.config.sockets_per_tenant);
         let mut seats = self.seats();
         let refuse = |reason, kind, text: &'static str| {
             metrics::refused("frontend", reason);
@@ -165,16 +175,20 @@ impl Hub {
         if seats.taken >= self.0.config.sockets {
             return refuse("full", Kind::Unavailable, "too many frontends");
         }
-        let of_address = seats.by_address.entry(address).or_default();
-        if *of_address >= self.0.config.sockets_per_address {
+        if seats.by_address.get(&address).copied().unwrap_or(0) >= self.0.config.sockets_per_address {
             return refuse("address", Kind::TooMany, "too many frontends from this address");
         }
-        *of_address += 1;
+        if seats.by_tenant.get(&tenant).copied().unwrap_or(0) >= of_tenant {
+            return refuse("tenant", Kind::TooMany, "too many frontends of this tenant");
+        }
+        *seats.by_address.entry(address).or_default() += 1;
+        *seats.by_tenant.entry(tenant).or_default() += 1;
         seats.taken += 1;
         self.0.live.increment(1.0);
         Ok(Seat {
             hub: self.clone(),
             address,
+            tenant,
         })
     }
 

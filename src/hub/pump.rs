@@ -11,7 +11,7 @@ use super::{
     protocol::Class,
 };
 use crate::{
-    access::{Credential, Identity},
+    access::{Credential, Identity, scope::Scope},
     base::{
         fault::Fault,
         ids::{CallId, TenantId},
@@ -68,6 +68,9 @@ pub(super) trait Shell {
     fn is_busy(&self) -> bool {
         false
     }
+
+    /// Whose session it is.
+    fn identity(&self) -> &Identity;
 
     /// When the machine wants to be told that nothing came.
     fn deadline(&self) -> Mono;
@@ -147,9 +150,23 @@ async fn read<S, H>(
     S: AsyncRead + AsyncWrite + Unpin,
     H: Shell,
 {
+    // Heard of from here on, and looked at once: a change between the proof and this is not missed.
+    let members = hub.deps.access.members();
+    let mut changes = members.changes();
+    changes.mark_changed();
     shell.begin().await;
     loop {
         shell.perform().await;
+        if changes.has_changed().unwrap_or(false) {
+            changes.mark_unchanged();
+            if !members.stands(shell.identity(), Wall::now()) {
+                let close = Close::new(4401, "the credential opens nothing any more");
+                metrics::refused("frontend", "revoked");
+                client.watch(Watch::Nothing, Dress::CallEvents);
+                client.outbox.close(close);
+                break;
+            }
+        }
         let wait = shell.deadline().since(Mono::now());
         let message = tokio::select! {
             frame = stream.next() => match frame {
@@ -164,13 +181,19 @@ async fn read<S, H>(
                 }
             },
             () = shell.work() => continue,
+            Ok(()) = changes.changed() => {
+                changes.mark_changed();
+                continue;
+            }
             () = sleep(wait) => None,
         };
         let now = Mono::now();
         let input = match &message {
             None => Input::Silence,
             Some(Message::Text(text)) => {
-                let within = hub.tenant_messages.take(tenant, now);
+                let own = members.limits(tenant).messages();
+                let rate = own.unwrap_or(hub.tenant_messages.rate());
+                let within = hub.tenant_messages.ask(tenant, rate, now).is_ok();
                 Input::Text { text, within }
             }
             Some(Message::Binary(_)) => Input::Binary,
@@ -314,9 +337,10 @@ impl Desk<'_> {
     }
 
     /// Whose a fresh token is.
-    pub(super) fn identify(&self, token: &str, now: Mono, wall: Wall) -> Option<Identity> {
+    pub(super) async fn identify(&self, token: &str, now: Mono, wall: Wall) -> Option<Identity> {
         let credential = Some(Credential::Token(token));
-        self.hub.deps.access.identify(credential, self.address, now, wall).ok()
+        let identified = self.hub.deps.access.identify(credential, self.address, now, wall).await;
+        identified.ok().filter(|who| who.scopes.allow(Some(Scope::Ws)))
     }
 
     /// A call of the tenant, by either id.

@@ -102,11 +102,15 @@ impl Shell for Watcher<'_> {
                 }
                 Output::Refresh(token) => {
                     let (now, wall) = (Mono::now(), Wall::now());
-                    let identity = self.desk.identify(&token, now, wall);
+                    let identity = self.desk.identify(&token, now, wall).await;
                     self.viewer.refreshed(identity, now, wall);
                 }
             }
         }
+    }
+
+    fn identity(&self) -> &Identity {
+        self.viewer.identity()
     }
 
     fn deadline(&self) -> Mono {

@@ -242,6 +242,8 @@ mod tests {
 
     fn viewer(voice: Voice) -> Viewer {
         let identity = Identity {
+            scopes: Default::default(),
+            key: None,
             tenant: TenantId(1),
             role: Role::Viewer,
             subject: "ann".into(),

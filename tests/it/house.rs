@@ -8,7 +8,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use sidetone::{
-    access::{Access, Role, jwt::Grant},
+    access::{Access, Role, jwt::Grant, registry::Registry},
     base::{
         fault::{Fault, Kind, Origin},
         ids::TenantId,
@@ -160,7 +160,8 @@ impl House {
         }
         let store = store::open(&config.store, &config.state_dir).unwrap();
         let bus: Arc<dyn Bus> = Arc::new(LocalBus::new());
-        let access = Arc::new(Access::new(&config.access, config.dev));
+        let registry = Arc::new(Registry::load(store.clone()).await.unwrap());
+        let access = Arc::new(Access::new(&config.access, config.dev, registry.members().clone()));
         let control = Control::new(control::Deps {
             config: config.calls.clone(),
             agents: config.agents.clone(),
@@ -176,6 +177,7 @@ impl House {
             http: HttpClient::new(),
             tenant_http: HttpClient::new(),
             seal: Seal::new(Some(&Secret::new(SEAL_KEY)), None),
+            members: registry.members().clone(),
         })
         .await
         .unwrap();
@@ -201,6 +203,7 @@ impl House {
             eraser: Eraser::new(store.clone(), config.jobs.clone(), config.state_dir.clone()),
             retention: config.jobs.retention,
             access,
+            registry,
             llm: Llm::new(&config.llm, &HttpClient::new()),
             hub: hub.clone(),
             trunks: config.trunks(),
@@ -274,6 +277,7 @@ impl House {
         let grant = Grant {
             tenant: TenantId(tenant),
             role,
+            scopes: Default::default(),
             subject: format!("{role}-{tenant}"),
             ttl,
         };

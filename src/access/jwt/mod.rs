@@ -3,13 +3,16 @@
 //! Only the signature is left to a library. Header and claims are read here, because what a permissive reader ignores
 //! (a second `alg`, an embedded key, `b64: false`) is what forgeries are made of.
 
-use super::{Identity, Role};
+pub mod keyset;
+
+use super::{Identity, Role, scope::Scopes};
 use crate::base::{ids::TenantId, secret::Secret, time::Wall};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, crypto};
+use keyset::KeySet;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 /// The longest token that is looked at, in bytes.
 pub const MAX_TOKEN: usize = 8 * 1024;
@@ -202,6 +205,8 @@ pub struct Grant {
     pub tenant: TenantId,
     /// What it allows.
     pub role: Role,
+    /// What it is narrowed to.
+    pub scopes: Scopes,
     /// Who carries it.
     pub subject: String,
     /// How long it lives.
@@ -212,13 +217,20 @@ pub struct Grant {
 #[derive(Clone, Debug)]
 pub struct Verifier {
     keys: Vec<Key>,
+    set: Option<Arc<KeySet>>,
     rules: Rules,
 }
 
 impl Verifier {
     /// A reader that knows `keys`, any of which may have signed a token.
     pub const fn new(keys: Vec<Key>, rules: Rules) -> Self {
-        Self { keys, rules }
+        Self { keys, set: None, rules }
+    }
+
+    /// One that knows the keys of a set besides.
+    #[must_use]
+    pub fn with_set(self, set: Option<Arc<KeySet>>) -> Self {
+        Self { set, ..self }
     }
 
     /// Whom the token speaks for.
@@ -239,14 +251,15 @@ impl Verifier {
         let signed = &token.as_bytes()[..header.len() + 1 + claims.len()];
         let proves =
             |key: &Key| crypto::verify(signature, signed, &key.verify, key.algorithm).is_ok_and(|proven| proven);
-        if !self.candidates(&head)?.into_iter().any(proves) {
+        let set = self.set.as_ref().map(|set| set.keys()).unwrap_or_default();
+        if !self.candidates(&head, &set)?.into_iter().any(proves) {
             return Err(Refusal::Signature);
         }
         self.read_claims(&Object::read(&body)?, now)
     }
 
     /// The keys that may have signed a token with this header.
-    fn candidates(&self, head: &Object) -> Result<Vec<&Key>, Refusal> {
+    fn candidates<'a>(&'a self, head: &Object, set: &'a [Key]) -> Result<Vec<&'a Key>, Refusal> {
         let mut algorithm = None;
         let mut id = None;
         for (name, value) in &head.0 {
@@ -261,7 +274,10 @@ impl Verifier {
             }
         }
         let algorithm = algorithm.ok_or(Refusal::Header)?;
-        let named: Vec<_> = self.keys.iter().filter(|k| id.is_none() || k.id() == id).collect();
+        let ours = self.keys.iter().filter(|k| id.is_none() || k.id() == id);
+        // Of a set, which may be large, a key is used by its name or is the only one.
+        let theirs = set.iter().filter(|k| k.id() == id || (id.is_none() && set.len() == 1));
+        let named: Vec<_> = ours.chain(theirs).collect();
         if named.is_empty() {
             return Err(Refusal::UnknownKey);
         }
@@ -306,6 +322,12 @@ impl Verifier {
             Some(_) => return Err(Refusal::Claim("role")),
         };
 
+        let scopes = match claims.get("scope") {
+            None => Scopes::ALL,
+            Some(Value::String(words)) => Scopes::claimed(words),
+            Some(_) => return Err(Refusal::Claim("scope")),
+        };
+
         let expires = claims.time("exp")?.ok_or(Refusal::Claim("exp"))?;
         let issued = claims.time("iat")?;
         if expires + leeway <= now {
@@ -325,7 +347,9 @@ impl Verifier {
         Ok(Identity {
             tenant: TenantId(tenant),
             role,
+            scopes,
             subject,
+            key: None,
             expires: Some(Wall::from_micros((expires * 1e6) as i64)),
         })
     }
@@ -350,6 +374,9 @@ impl Verifier {
             "iat": now.as_secs(),
             "exp": now.as_secs() + grant.ttl.as_secs() as i64,
         });
+        if grant.scopes != Scopes::ALL {
+            claims["scope"] = Value::from(grant.scopes.to_string());
+        }
         claims[&self.rules.tenant_claim] = Value::from(grant.tenant.0);
         let encode = |v: Value| URL_SAFE_NO_PAD.encode(v.to_string());
         let message = format!("{}.{}", encode(header), encode(claims));

@@ -82,6 +82,8 @@ fn a_good_token_says_who_it_is_for() {
     assert_eq!(
         identity,
         Identity {
+            scopes: Default::default(),
+            key: None,
             tenant: TenantId(7),
             role: Role::Viewer,
             subject: "ann".into(),
@@ -95,6 +97,7 @@ fn what_is_minted_verifies() {
     let grant = Grant {
         tenant: TenantId(3),
         role: Role::Admin,
+        scopes: Scopes::ALL,
         subject: "op".into(),
         ttl: Duration::from_secs(60),
     };
@@ -210,6 +213,12 @@ fn claims_are_required_and_typed() {
         ("unknown role", role(json!("root")), Err(Refusal::Claim("role"))),
         ("role as list", role(json!(["admin"])), Err(Refusal::Claim("role"))),
         ("role null", role(Value::Null), Err(Refusal::Claim("role"))),
+        ("scope", with(claims(), "scope", json!("ws openid")), Ok(())),
+        (
+            "scope as list",
+            with(claims(), "scope", json!(["ws"])),
+            Err(Refusal::Claim("scope")),
+        ),
         (
             "iat as text",
             with(claims(), "iat", json!("now")),
@@ -345,6 +354,7 @@ fn a_public_key_verifies_its_own_algorithm_and_is_no_shared_secret() {
                 &Grant {
                     tenant: TenantId(1),
                     role: Role::Agent,
+                    scopes: Scopes::ALL,
                     subject: "x".into(),
                     ttl: Duration::from_secs(1)
                 },

@@ -88,7 +88,13 @@ impl Talk {
             Act::Fetch(call) => self.fetch(call),
             Act::Do(Action::HangUp) => self.call.hang_up(now, None),
             Act::Do(Action::Handoff) => self.take_over(now, None),
-            Act::Do(Action::Transfer(to)) => self.call.transfer(to, None),
+            Act::Do(Action::Transfer(to)) => match self.shared.may_call(self.entry.tenant, &to) {
+                Ok(()) => self.call.transfer(to, None),
+                Err(_) => {
+                    warn!("the agent may not hand the call to this number: it goes on");
+                    self.mind.not_done(now.mono);
+                }
+            },
             Act::Do(Action::Digits(digits)) => self.call.digits(digits, None),
         }
     }

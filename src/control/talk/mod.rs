@@ -275,7 +275,10 @@ impl Talk {
             }
             Command::Silence(_) => self.call.cut(now),
             Command::Digits(digits, done) => self.call.digits(digits, Some(done)),
-            Command::Transfer(to, done) => self.call.transfer(to, Some(done)),
+            Command::Transfer(to, done) => match self.shared.may_call(self.entry.tenant, &to) {
+                Ok(()) => self.call.transfer(to, Some(done)),
+                Err(fault) => drop(done.send(Err(fault))),
+            },
             Command::Listen(told) => {
                 let _ = told.send(self.listen());
             }

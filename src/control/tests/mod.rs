@@ -386,6 +386,7 @@ impl World {
             http: HttpClient::new(),
             tenant_http: HttpClient::new(),
             seal: Seal::new(None, None),
+            members: Arc::default(),
         })
         .await
         .unwrap();

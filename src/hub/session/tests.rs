@@ -10,6 +10,8 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn identity(role: Role, expires: Option<Wall>) -> Identity {
     Identity {
+        scopes: Default::default(),
+        key: None,
         tenant: TenantId(1),
         role,
         subject: "ann".into(),
@@ -278,6 +280,8 @@ fn the_session_ends_with_its_token_unless_it_was_refreshed_within_the_tenant() {
     for bad in [
         None,
         Some(Identity {
+            scopes: Default::default(),
+            key: None,
             tenant: TenantId(2),
             ..identity(Role::Agent, until(60))
         }),
