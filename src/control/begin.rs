@@ -65,6 +65,14 @@ impl Served {
     }
 }
 
+/// A call's place among those of this node.
+pub(super) enum Seated {
+    /// It is in, and this is what its task listens to.
+    New(Arc<Entry>, Inbox),
+    /// The vendor's call was in already.
+    Known(Arc<Entry>),
+}
+
 /// Why nobody serves a call.
 #[derive(Clone, Copy)]
 enum NotServed {
@@ -115,8 +123,15 @@ impl Shared {
         self.named(vendor, &update.call_sid, ours, line).or_else(unnamed)
     }
 
+    /// The call that a stream names, if it is here.
+    pub(super) fn named_by(&self, arrival: &Arrival) -> Option<Arc<Entry>> {
+        let line = arrival.number.as_deref().and_then(|id| self.roster.line(id));
+        let dialled = arrival.start.to.as_deref().unwrap_or_default();
+        self.named(arrival.vendor, &arrival.start.call_sid, dialled, line.as_deref())
+    }
+
     /// The same by the vendor's id alone. Where calls of several tenants have it, that of the tenant who has the number.
-    fn named(
+    pub(super) fn named(
         &self,
         vendor: &'static Descriptor,
         call_sid: &str,
@@ -267,35 +282,10 @@ impl Shared {
     pub(super) fn begin(self: &Arc<Self>, seed: Seed, ring: Option<Duration>) -> Result<Arc<Entry>, Refusal> {
         let now = self.clock.now();
         let row = new_row(now.wall, &seed);
-        let (commands_tx, commands) = mpsc::channel(COMMANDS);
-        let (microphone_tx, microphone) = mpsc::channel(MICROPHONE);
-        let entry = Arc::new(Entry {
-            call: row.call_id,
-            tenant: seed.served.tenant,
-            vendor: seed.vendor,
-            parties: (seed.ours.clone(), seed.customer.clone()),
-            inbound: seed.inbound,
-            carrier: self.carrier(seed.vendor, seed.served.line.as_deref(), row.call_id, !seed.inbound),
-            commands: commands_tx,
-            microphone: microphone_tx,
-            shown: Mutex::default(),
-            leg: Mutex::default(),
-        });
-        let members = &self.deps.members;
-        let (tenant, sid) = (seed.served.tenant, seed.call_sid.as_deref());
-        let entered = match (self.store_keeps_up(), members.is_active(tenant)) {
-            (true, true) => self.directory.enter(now.mono, &entry, sid, &members.limits(tenant)),
-            (true, false) => Entered::Refused(Refusal::TenantDisabled),
-            (false, _) => Entered::Refused(Refusal::StorageBehind),
+        let (entry, inbox) = match self.seat(seed.vendor, &seed.served, &row, seed.call_sid.as_deref())? {
+            Seated::New(entry, inbox) => (entry, inbox),
+            Seated::Known(known) => return Ok(known),
         };
-        match entered {
-            Entered::New => {}
-            Entered::Known(known) => return Ok(known),
-            Entered::Refused(refusal) => {
-                metrics::refused("call", refusal.as_str());
-                return Err(refusal);
-            }
-        }
         let direction = if seed.inbound { "inbound" } else { "outbound" };
         metrics::counter(
             metrics::calls_total,
@@ -312,35 +302,85 @@ impl Shared {
             status_url: self.hook_url(&entry, HookKind::Status),
             ring,
         });
+        let terms = self.terms(&entry, &seed.facts, life);
+        let call = Call::new(now, row, terms, seed.facts);
+        self.run(entry.clone(), inbox, call, seed.served.profile, dial);
+        Ok(entry)
+    }
+
+    /// Finds a call a place among those of this node, unless the vendor's call is here already.
+    pub(super) fn seat(
+        &self,
+        vendor: &'static Descriptor,
+        served: &Served,
+        row: &CallRow,
+        call_sid: Option<&str>,
+    ) -> Result<Seated, Refusal> {
+        let (commands_tx, commands) = mpsc::channel(COMMANDS);
+        let (microphone_tx, microphone) = mpsc::channel(MICROPHONE);
+        let entry = Arc::new(Entry {
+            call: row.call_id,
+            tenant: served.tenant,
+            vendor,
+            parties: (row.organization_number.clone(), row.customer_number.clone()),
+            inbound: row.inbound,
+            carrier: self.carrier(vendor, served.line.as_deref(), row.call_id, !row.inbound),
+            commands: commands_tx,
+            microphone: microphone_tx,
+            shown: Mutex::default(),
+            leg: Mutex::default(),
+        });
+        let (members, now) = (&self.deps.members, self.clock.now().mono);
+        let entered = match (self.store_keeps_up(), members.is_active(served.tenant)) {
+            (true, true) => self
+                .directory
+                .enter(now, &entry, call_sid, &members.limits(served.tenant)),
+            (true, false) => Entered::Refused(Refusal::TenantDisabled),
+            (false, _) => Entered::Refused(Refusal::StorageBehind),
+        };
+        match entered {
+            Entered::New => Ok(Seated::New(entry, Inbox { commands, microphone })),
+            Entered::Known(known) => Ok(Seated::Known(known)),
+            Entered::Refused(refusal) => {
+                metrics::refused("call", refusal.as_str());
+                Err(refusal)
+            }
+        }
+    }
+
+    /// What the surroundings of a call allow.
+    pub(super) fn terms(&self, entry: &Entry, facts: &Facts, stream_within: Duration) -> Terms {
         // Of a call that the vendor does not carry, it is told nothing; a call of ours is carried by whoever was asked for
         // it. Without credentials nothing can be told, which ends a call that wants a command, unless its stream may come
         // by itself.
-        let carried = !seed.inbound || (!seed.facts.simulated && !seed.facts.unannounced);
+        let carried = !entry.inbound || (!facts.simulated && !facts.unannounced);
         let told = |t: &&Arc<dyn Trunk>| carried && (t.can_dial() || !self.deps.config.accept_unannounced);
         let trunk = entry.carrier.trunk.as_ref().filter(told);
-        let handling = trunk.map(|t| t.handling()).unwrap_or_default();
-        let terms = Terms {
-            vendor: seed.vendor.name,
-            error_code: seed.vendor.error_code,
+        Terms {
+            vendor: entry.vendor.name,
+            error_code: entry.vendor.error_code,
             rest: ends_calls(&entry.carrier),
-            handling,
-            close_ends_call: seed.vendor.caps.close_ends_call,
-            stream_within: life,
+            handling: trunk.map(|t| t.handling()).unwrap_or_default(),
+            close_ends_call: entry.vendor.caps.close_ends_call,
+            stream_within,
             media_grace: self.deps.config.media_grace,
             max_length: self.deps.config.max_length,
-        };
+        }
+    }
+
+    /// Gives a call its task.
+    pub(super) fn run(
+        self: &Arc<Self>,
+        entry: Arc<Entry>,
+        inbox: Inbox,
+        call: Call,
+        profile: Arc<Profile>,
+        dial: Option<Dial>,
+    ) {
+        let row = call.row();
         let span = info_span!("call", id = %row.call_id, session = row.session_id);
-        let call = Call::new(now, row, terms, seed.facts);
-        let talk = Talk::new(
-            self.clone(),
-            entry.clone(),
-            Inbox { commands, microphone },
-            call,
-            seed.served.profile,
-            dial,
-        );
-        tokio::spawn(watch_over(self.clone(), entry.clone(), Box::new(talk)).instrument(span));
-        Ok(entry)
+        let talk = Talk::new(self.clone(), entry.clone(), inbox, call, profile, dial);
+        tokio::spawn(watch_over(self.clone(), entry, Box::new(talk)).instrument(span));
     }
 
     /// Lets one media stream of a call in, for the time that a call which rings for `ring` waits for it.
@@ -441,15 +481,29 @@ impl Shared {
         for number in [&mut arrival.start.from, &mut arrival.start.to] {
             *number = number.take().map(|n| e164(&n).into_owned());
         }
-        match self.called_by(&arrival) {
-            Ok(entry) => {
-                let undelivered = entry.commands.try_send(Command::Arrival(Box::new(arrival)));
-                if let Err(e) = undelivered
-                    && let Command::Arrival(arrival) = e.into_inner()
-                {
-                    refuse_leg(arrival.leg, 1013, "the call is busy or over", "call_busy");
+        if !self.may_be_elsewhere(&arrival) {
+            return self.arrive_here(arrival);
+        }
+        let Ok(place) = self.claims.clone().try_acquire_owned() else {
+            return refuse_leg(arrival.leg, 1013, "too many streams at once", "claims_busy");
+        };
+        let shared = self.clone();
+        tokio::spawn(async move {
+            match shared.claim(&arrival).await {
+                Ok(Some(entry)) => deliver(&entry, arrival),
+                Ok(None) => shared.arrive_here(arrival),
+                Err(fault) => {
+                    warn!(%fault, "a media stream's call is on another node and could not be moved here");
+                    refuse_leg(arrival.leg, 1013, "the call is on another node", "not_given");
                 }
             }
+            drop(place);
+        });
+    }
+
+    fn arrive_here(self: &Arc<Self>, arrival: Arrival) {
+        match self.called_by(&arrival) {
+            Ok(entry) => deliver(&entry, arrival),
             Err((code, reason, why)) => {
                 debug!(vendor = arrival.vendor.name, connection = %arrival.connection, why, "media stream refused");
                 refuse_leg(arrival.leg, code, reason, why);
@@ -529,6 +583,16 @@ impl Shared {
             .map_err(|r| (1013, "no room for another call", r.as_str()))?;
         self.pending.revoke(entry.call);
         Ok(entry)
+    }
+}
+
+/// Gives a call its stream.
+fn deliver(entry: &Entry, arrival: Arrival) {
+    let undelivered = entry.commands.try_send(Command::Arrival(Box::new(arrival)));
+    if let Err(e) = undelivered
+        && let Command::Arrival(arrival) = e.into_inner()
+    {
+        refuse_leg(arrival.leg, 1013, "the call is busy or over", "call_busy");
     }
 }
 

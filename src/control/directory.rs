@@ -246,6 +246,16 @@ impl Directory {
         self.tell(&inner);
     }
 
+    /// A call was let go of: another node has it, or will have.
+    pub(super) fn leave(&self, call: CallId) {
+        let mut inner = lock(&self.inner);
+        inner.release(call);
+        if let Some(sid) = inner.calls.remove(&call).and_then(|slot| slot.sid) {
+            inner.forget(call, &sid);
+        }
+        self.tell(&inner);
+    }
+
     /// A call's task is over.
     pub(super) fn remove(&self, call: CallId) {
         let mut inner = lock(&self.inner);

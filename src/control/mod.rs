@@ -77,6 +77,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LONG_PATIENCE: Duration = Duration::from_secs(60);
 /// Calls that are being rejected at once; more ring until their vendor gives up.
 const MAX_REJECTIONS: usize = 64;
+/// Streams whose calls are looked for on other nodes at once.
+const MAX_CLAIMS: usize = 256;
 /// Streams that may wait for the control plane.
 const MAX_ARRIVALS: usize = 1024;
 /// How long stopped calls may take to close their records.
@@ -143,6 +145,8 @@ struct Shared {
     clock: Clock,
     /// Bounds the rejections that are on their way to vendors.
     rejections: Arc<Semaphore>,
+    /// Bounds the streams whose calls are looked for on other nodes.
+    claims: Arc<Semaphore>,
     /// Where calls of other nodes were found.
     elsewhere: Elsewhere,
 }
@@ -253,6 +257,7 @@ impl Control {
             replies: Replies::default(),
             clock,
             rejections: Arc::new(Semaphore::new(MAX_REJECTIONS)),
+            claims: Arc::new(Semaphore::new(MAX_CLAIMS)),
             elsewhere: Elsewhere::default(),
         });
         let (arrivals, inbox) = mpsc::channel(MAX_ARRIVALS);
@@ -261,6 +266,7 @@ impl Control {
         tokio::spawn(begin::take_arrivals(shared.clone(), inbox));
         if let Some(peers) = control.shared.deps.bus.peers() {
             tokio::spawn(route::serve(shared.clone(), control.arrivals.clone(), peers.clone()));
+            tokio::spawn(roster::follow(shared.clone(), peers.clone()));
             tokio::spawn(survivors::watch(shared, peers.clone()));
         }
         Ok(control)

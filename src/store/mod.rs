@@ -248,6 +248,13 @@ pub enum Write {
     Job(Box<JobRow>),
     /// Work that was taken, done, put off or given up. Makes the whole batch void where somebody else moved it.
     JobMove(Box<JobMove>),
+    /// A live call is this daemon's from now on. Refused (not found) where `from` has it no more, or it is over.
+    Carry {
+        /// Which call.
+        call_id: CallId,
+        /// The daemon that had it.
+        from: String,
+    },
     /// A legal hold on a call. Refused (conflict) where something of it is being erased.
     Hold {
         /// Which call.
@@ -355,6 +362,7 @@ impl Batch {
                 size_of::<ApiKeyRow>() + texts.iter().map(|t| t.len()).sum::<usize>()
             }
             Write::NumberGone(_) | Write::AgentGone(_) | Write::ApiKeyGone(_) => 0,
+            Write::Carry { from, .. } => from.len(),
             Write::Hold { .. } | Write::Erase { .. } | Write::Erased { .. } | Write::Retention { .. } => 0,
         };
         size_of::<Self>() + self.writes.iter().map(|w| size_of::<Write>() + of(w)).sum::<usize>()

@@ -21,6 +21,7 @@ use std::{collections::VecDeque, time::Duration};
 mod arriving;
 mod durable;
 mod ending;
+mod leaving;
 mod ledger;
 mod outbox;
 mod record;
@@ -30,6 +31,7 @@ mod timers;
 mod wishes;
 mod words;
 
+pub(super) use leaving::Left;
 pub(super) use outbox::Done;
 
 use ledger::{Ledger, Spoken};
@@ -232,6 +234,22 @@ pub(super) fn session_id(call_sid: &str, call: CallId) -> String {
 impl Call {
     /// A call that begins as `row` says. A call placed by us is asked of the vendor once its record exists.
     pub(super) fn new(now: Now, row: CallRow, terms: Terms, facts: Facts) -> Self {
+        let mut call = Self::bare(now, row, terms, facts);
+        call.row.metadata = call.facts.to_json();
+        let mut writes = Vec::new();
+        if call.row.inbound {
+            writes.push(Write::Seen {
+                vendor: terms.vendor,
+                key: format!("call:{}:{}", call.row.tenant_id.0, call.row.call_sid),
+            });
+        }
+        writes.push(Write::Call(Box::new(call.row.clone())));
+        call.keep(now, writes, call.status_news(), [Then::Created]);
+        call
+    }
+
+    /// A call of which nothing was said or done yet.
+    fn bare(now: Now, row: CallRow, terms: Terms, facts: Facts) -> Self {
         let mut call = Self {
             terms,
             facts: Box::new(facts),
@@ -264,17 +282,7 @@ impl Call {
             changed: true,
             row,
         };
-        call.row.metadata = call.facts.to_json();
         call.timers.set(Timer::Stream, now.mono + terms.stream_within);
-        let mut writes = Vec::new();
-        if call.row.inbound {
-            writes.push(Write::Seen {
-                vendor: terms.vendor,
-                key: format!("call:{}:{}", call.row.tenant_id.0, call.row.call_sid),
-            });
-        }
-        writes.push(Write::Call(Box::new(call.row.clone())));
-        call.keep(now, writes, call.status_news(), [Then::Created]);
         call
     }
 

@@ -53,9 +53,34 @@ async fn load_once(store: &dyn Store, config: &Config, built_in: &agent::Config,
     let mut writes = Vec::new();
     let agents = write_agents(store.agents(None).await?, built_in, &mut writes);
     let numbers = write_numbers(store.numbers(None).await?, config, &agents, &mut writes);
+    let inner = inner(agents, numbers, built_in, seal, &mut writes);
+    if !writes.is_empty() {
+        store.commit(Batch { writes }).await?;
+    }
+    Ok(Roster {
+        inner: inner.into(),
+        ..Roster::default()
+    })
+}
+
+/// All rows as they are stored.
+pub(super) async fn read(store: &dyn Store, built_in: &agent::Config, seal: &Seal) -> Result<Inner, Fault> {
+    let (agents, numbers) = (store.agents(None).await?, store.numbers(None).await?);
+    // Secrets that were sealed with a former key are sealed anew by whoever starts with them.
+    Ok(inner(agents, numbers, built_in, seal, &mut Vec::new()))
+}
+
+/// The rows ready to serve; what of them is to be written anew is added to `writes`.
+fn inner(
+    agents: Vec<AgentRow>,
+    numbers: Vec<NumberRow>,
+    built_in: &agent::Config,
+    seal: &Seal,
+    writes: &mut Vec<Write>,
+) -> Inner {
     let mut inner = Inner::default();
-    for row in agents.clone() {
-        let row = resealed(row, seal, &mut writes);
+    for row in agents {
+        let row = resealed(row, seal, writes);
         let read = match row.source {
             Source::Config => built_in.get(&row.name).cloned(),
             Source::Api => read_profile(&row, seal),
@@ -64,19 +89,13 @@ async fn load_once(store: &dyn Store, config: &Config, built_in: &agent::Config,
         inner.agents.insert(agent.row.id, Arc::new(agent));
     }
     for row in numbers {
-        let Some(line) = line(row, seal, &mut writes) else {
+        let Some(line) = line(row, seal, writes) else {
             continue;
         };
         inner.called.insert(line.key(), line.row.id);
         inner.lines.insert(line.row.id, Arc::new(line));
     }
-    if !writes.is_empty() {
-        store.commit(Batch { writes }).await?;
-    }
-    Ok(Roster {
-        inner: inner.into(),
-        ..Roster::default()
-    })
+    inner
 }
 
 /// The agents as they shall be stored; what differs from how they are is written.

@@ -8,11 +8,13 @@ mod agents;
 mod keys;
 mod load;
 mod numbers;
+mod sync;
 
 pub use agents::AgentSpec;
 pub use numbers::{NUMBER_STATUSES, NumberSpec};
 
 pub(super) use load::load;
+pub(super) use sync::follow;
 
 use super::Config;
 use crate::{

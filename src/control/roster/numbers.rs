@@ -226,7 +226,9 @@ impl Shared {
     }
 
     pub(super) async fn store_roster(&self, writes: Vec<Write>) -> Result<(), Fault> {
-        self.deps.store.commit(Batch { writes }).await.map(drop)
+        self.deps.store.commit(Batch { writes }).await?;
+        self.tell_roster();
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@
 //! the answer was found is remembered, as a hint. What is on record is read from the store, which all share; only what is live
 //! (where a call streams) is asked for.
 
+mod claim;
 mod wire;
 
 pub(super) use wire::{Order, Told, check_dialable, not_understood};
@@ -348,6 +349,7 @@ impl Control {
                 done.map_or_else(|fault| Said::fault(&fault), Said::Told)
             }
             Asked::Live { tenant, call } => Said::Live(self.live_here(TenantId(tenant), call.as_deref())),
+            Asked::Claim(claim) => self.shared.give(claim).await,
             Asked::News {
                 vendor,
                 line,

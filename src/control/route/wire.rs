@@ -3,6 +3,7 @@
 //! A node that asks has checked its client and names the client's tenant; the node that answers looks for the call among that
 //! tenant's alone. What a call's record says is not sent: both read the same store.
 
+use super::claim::{Claim, Given};
 use crate::{
     base::{
         fault::{Fault, Kind, Origin},
@@ -43,6 +44,8 @@ pub(in crate::control) enum Asked {
     Do { tenant: i64, call: String, order: Order },
     /// What is live of a tenant's calls, or of one of them.
     Live { tenant: i64, call: Option<String> },
+    /// Let go of the call of a stream that came here.
+    Claim(Claim),
     /// News of a call from its vendor, at the path of a number's if one is named. With `answer`, the vendor waits for how to
     /// answer the call.
     News {
@@ -124,6 +127,8 @@ pub(in crate::control) enum Said {
     Live(Vec<Live>),
     /// How the vendor is answered.
     Answer(Connect),
+    /// The call is yours.
+    Given(Given),
 }
 
 /// What is live of a call, beside its record.
@@ -268,7 +273,7 @@ impl Said {
                     None => not_understood(),
                 }))
             }
-            Self::Live(_) | Self::Answer(_) => Some(Err(not_understood())),
+            Self::Live(_) | Self::Answer(_) | Self::Given(_) => Some(Err(not_understood())),
         }
     }
 }

@@ -15,7 +15,7 @@ pub(super) use line::refuse_leg;
 
 use super::{
     Listening, LiveCall, Microphone, Mute, Shared, Silence,
-    call::{Ask, Call, Done, Now, Words},
+    call::{Ask, Call, Done, Left, Now, Words},
     directory::{Entry, lock},
     microphone::Desk,
     waterfall::Waterfall,
@@ -77,8 +77,19 @@ pub(super) enum Command {
     HangUp(Done),
     /// Its vendor was told that it cannot be taken.
     Refused,
+    /// Its media stream came to another node: let go of it, once all is on record.
+    Leave(oneshot::Sender<Result<Left, Fault>>),
     /// The daemon stops.
     Interrupt,
+}
+
+/// How a call's task ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The call is over, and all of it on record.
+    Over,
+    /// Another node may take the call.
+    Left,
 }
 
 /// Everything that can happen to a call.
@@ -140,6 +151,8 @@ pub(super) struct Talk {
     keys_until: Mono,
     /// The recording is stopped.
     paused: bool,
+    /// Who waits until it can be let go of.
+    leaving: Option<oneshot::Sender<Result<Left, Fault>>>,
     ended: bool,
 }
 
@@ -191,6 +204,7 @@ impl Talk {
             jobs: FuturesUnordered::new(),
             keys_until: Mono::ZERO,
             paused: false,
+            leaving: None,
             muted: Mute {
                 inbound: Some(false),
                 outbound: Some(false),
@@ -199,14 +213,36 @@ impl Talk {
         }
     }
 
-    /// Lives until the call is over and all of it on record.
-    pub(super) async fn run(&mut self) {
+    /// Lives until the call is over and all of it on record, or let go of.
+    pub(super) async fn run(&mut self) -> End {
         self.settle(self.shared.clock.now());
         while !self.call.is_over() {
+            if self.has_left() {
+                return End::Left;
+            }
             let event = self.next().await;
             let now = self.shared.clock.now();
             self.handle(now, event);
             self.settle(now);
+        }
+        End::Over
+    }
+
+    /// Lets go of the call, if that is wanted and it can be by now.
+    fn has_left(&mut self) -> bool {
+        match self.leaving.take() {
+            Some(told) if !self.call.may_leave() => {
+                let _ = told.send(Err(Fault::client(
+                    Kind::Conflict,
+                    "the call has its stream, or is over",
+                )));
+                false
+            }
+            Some(told) if self.call.is_settled() => told.send(Ok(self.call.left())).is_ok(),
+            waiting => {
+                self.leaving = waiting;
+                false
+            }
         }
     }
 
@@ -285,6 +321,12 @@ impl Talk {
             Command::Person { takes, by, done } => self.person(now, takes, by, done),
             Command::HangUp(done) => self.call.hang_up(now, Some(done)),
             Command::Refused => self.call.refused(now),
+            Command::Leave(told) => {
+                if self.call.may_leave() {
+                    self.call.give_words_up(now);
+                }
+                self.leaving = Some(told);
+            }
             Command::Interrupt => self.call.interrupt(now),
         }
     }

@@ -120,7 +120,8 @@ impl Kept {
             | Write::ApiKey(_)
             | Write::ApiKeyGone(_)
             | Write::JobMove(_) => return None,
-            // Whether a call is held is for the database to say.
+            // Whether a call is held, and who carries it, is for the database to say.
+            Write::Carry { .. } => return None,
             Write::Hold { .. } | Write::Erase { .. } | Write::Erased { .. } | Write::Retention { .. } => return None,
         })
     }

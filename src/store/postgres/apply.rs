@@ -198,6 +198,12 @@ fn plan(
         )),
         Write::Job(row) => steps.push(insert_job(row, pen.now)),
         Write::JobMove(job) => steps.push(move_job(job, pen.now)),
+        Write::Carry { call_id, from } => steps.push(step(
+            "UPDATE phone_calls SET node = $3, updated_at = $4 WHERE call_id = $1 AND node = $2 AND status <> 'ended'
+             RETURNING 1",
+            vec![text(call_id.as_str()), text(from), text(pen.node), time(pen.now)],
+            Must::Find("call"),
+        )),
         Write::Hold { call_id, held } => steps.push(keeping::hold(*call_id, *held, pen.now)),
         Write::Erase { call_id, scope } => keeping::begin(steps, *call_id, *scope, pen.now),
         Write::Erased { call_id, scope } => keeping::erased(steps, *call_id, *scope, pen.now),

@@ -116,6 +116,8 @@ pub(super) fn batch(db: &Connection, batch: &Batch, now: Wall) -> Result<Committ
             }
             Write::Job(row) => insert_job(db, row, &now)?,
             Write::JobMove(job) => move_job(db, job, &now)?,
+            // One process has this database to itself.
+            Write::Carry { .. } => return Err(NotApplied::Batch(Fault::not_found("call"))),
             Write::Hold { call_id, held } => keeping::hold(db, *call_id, *held, &now)?,
             Write::Erase { call_id, scope } => keeping::begin(db, *call_id, *scope, &now)?,
             Write::Erased { call_id, scope } => keeping::erased(db, *call_id, *scope, &now)?,

@@ -4,11 +4,16 @@ mod cluster;
 
 use crate::{
     daemon::{Daemon, place},
-    nodes::cluster::Cluster,
+    nodes::cluster::{Cluster, Nats},
+    server::Server,
 };
 use serde_json::{Value, json};
 use sidetone::{
-    sim::announce,
+    sim::{
+        announce,
+        caller::{Opening, Plan},
+        report::Report,
+    },
     vendor::{HookKind, VENDORS},
 };
 use std::time::Duration;
@@ -183,6 +188,149 @@ async fn a_webhook_that_is_repeated_at_another_node_gets_the_same_answer() {
     assert_eq!(ended["end_reason"], "completed");
     let calls = "SELECT count(*) FROM phone_calls";
     assert_eq!(cluster.server.psql(&cluster.database, calls), "1");
+}
+
+/// The answer of a vendor's webhook: where the media socket is, and the token in it.
+async fn announced(daemon: &Daemon, call_sid: &str, from: &str) -> (String, String) {
+    let hook = announce::hook_path(VENDORS[0]).unwrap();
+    let from = from.replace('+', "%2B");
+    let form =
+        format!("CallSid={call_sid}&AccountSid=AC1&From={from}&To=%2B15550000001&CallStatus=ringing&Direction=inbound");
+    let reply = daemon.post_form(hook, &form).await;
+    let answer = String::from_utf8(reply.body.to_vec()).unwrap();
+    let url = answer.split("url=\"").nth(1).and_then(|rest| rest.split('"').next());
+    let url = url.unwrap_or_else(|| panic!("{answer}")).to_owned();
+    let token = url.rsplit('/').next().unwrap().to_owned();
+    (url, token)
+}
+
+/// A caller with one second of tone whose media socket comes to this node.
+fn streaming(node: &Daemon, call_sid: &str, from: &str, (url, token): (String, String)) -> Plan {
+    let mut samples = vec![0; 16_000];
+    for (n, sample) in samples[..8000].iter_mut().enumerate() {
+        *sample = if n % 16 < 8 { 6000 } else { -6000 };
+    }
+    Plan {
+        opening: Opening::Announced {
+            call_sid: call_sid.to_owned(),
+            token,
+            url,
+            account: None,
+            signature: Vec::new(),
+        },
+        ..node.plan(from, samples, Duration::from_millis(500))
+    }
+}
+
+fn node_of(daemon: &Daemon) -> String {
+    std::fs::read_to_string(daemon.state().join("journal/node")).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_moves_to_the_node_that_its_media_stream_comes_to() {
+    let cluster = Cluster::start();
+    let (mut a, b) = cluster.pair("echo").await;
+    let mut there = b.frontend().await;
+    let (sid, from) = ("CA901", "+15551234006");
+    let answer = announced(&a, sid, from).await;
+    let call = place(streaming(&b, sid, from, answer));
+    let id = there.call_from(from, "in_progress").await;
+    let owner = format!("SELECT node FROM phone_calls WHERE call_id = '{id}'");
+    assert_eq!(cluster.server.psql(&cluster.database, &owner), node_of(&b));
+    // Its first node is no longer needed.
+    a.kill();
+    let ended = there.until("call_status_update", |m| m["status"] == "ended").await;
+    assert_eq!(
+        (&ended["call_id"], &ended["end_reason"]),
+        (&json!(id), &json!("completed"))
+    );
+    let report = call.await.unwrap().unwrap().report;
+    assert!(report.audio_received_ms > 900, "{report:#?}");
+    let (statuses, ids) = stored(&cluster, &id);
+    assert_eq!(statuses, ["incoming", "answered", "in_progress", "ended"]);
+    assert!(ids.is_sorted_by(|a, b| a < b), "{ids:?}");
+}
+
+/// Where a call stood, and the ids of the events that said so.
+fn stored(cluster: &Cluster, id: &str) -> (Vec<String>, Vec<i64>) {
+    let events = format!(
+        "SELECT id || ' ' || (payload::json->>'status') FROM events WHERE call_id = '{id}' AND payload LIKE '%call_status_update%' ORDER BY id"
+    );
+    let found = cluster.server.psql(&cluster.database, &events);
+    let lines = found.lines().map(|l| l.split_once(' ').unwrap());
+    lines
+        .map(|(id, status)| (status.to_owned(), id.parse::<i64>().unwrap()))
+        .unzip()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_used_at_two_nodes_lets_one_stream_in() {
+    let cluster = Cluster::start();
+    let (a, b) = cluster.pair("echo").await;
+    for n in 0..4 {
+        let (sid, from) = (format!("CA91{n}"), format!("+1555123410{n}"));
+        let answer = announced(&a, &sid, &from).await;
+        let (one, two) = tokio::join!(
+            place(streaming(&a, &sid, &from, answer.clone())),
+            place(streaming(&b, &sid, &from, answer.clone()))
+        );
+        let reports = [one, two].map(|outcome| outcome.unwrap().map(|o| o.report));
+        let heard = |r: &Result<Report, _>| r.as_ref().is_ok_and(|r| r.audio_received_ms > 900);
+        assert_eq!(reports.iter().filter(|r| heard(r)).count(), 1, "{reports:#?}");
+        // Nor is it good once more, anywhere.
+        for node in [&a, &b] {
+            let again = place(streaming(node, &sid, &from, answer.clone())).await.unwrap();
+            assert!(!heard(&again.map(|o| o.report)));
+        }
+    }
+    let calls = "SELECT count(*), count(*) FILTER (WHERE end_reason = 'completed') FROM phone_calls";
+    assert_eq!(cluster.server.psql(&cluster.database, calls), "4|4");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_entered_at_one_node_is_soon_known_to_the_others() {
+    let cluster = Cluster::start();
+    let (a, b) = cluster.pair("echo").await;
+    let number = json!({"phoneNumber": "+14155550123", "provider": VENDORS[0].name, "displayName": "Desk"});
+    let added = a.post("/api/phone-numbers", &number).await;
+    assert!(added.status < 300, "{}", String::from_utf8_lossy(&added.body));
+    let deadline = std::time::Instant::now() + crate::daemon::PATIENCE;
+    loop {
+        let known = b.json("/api/phone-numbers").await;
+        if known.to_string().contains("+14155550123") {
+            return;
+        }
+        assert!(std::time::Instant::now() < deadline, "{known}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_proves_itself_to_the_server_and_without_that_serves_alone() {
+    let server = Server::start(&[]);
+    let (database, nats) = (
+        server.database(),
+        Nats::start(&["--user", "sidetone", "--pass", "right"]),
+    );
+    let node = async |password: &str| {
+        let environment = [
+            ("SIDETONE_STORE_URL", database.as_str()),
+            ("SIDETONE_NODES_URL", &nats.url()),
+            ("SIDETONE_NODES_USER", "sidetone"),
+            ("SIDETONE_NODES_PASSWORD", password),
+        ];
+        Daemon::start(&["--dev", "--agent", "echo"], "", &environment).await
+    };
+    let (known, stranger) = (node("right").await, node("wrong").await);
+    cluster::hears(&known, 0).await;
+    assert_eq!(ready(&known).await, (200, json!({"status": "ready"})));
+    assert_eq!(
+        ready(&stranger).await,
+        (200, json!({"status": "ready", "warnings": ["nodes"]}))
+    );
+    assert!(!stranger.log().contains("wrong"), "{}", stranger.log());
+    let call = place(stranger.plan("+15551234007", vec![0; 1600], Duration::from_millis(100)));
+    call.await.unwrap().unwrap();
 }
 
 #[test]

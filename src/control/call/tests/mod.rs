@@ -14,6 +14,7 @@ use crate::{
 };
 use tokio::sync::oneshot::{self, Receiver};
 
+mod leaving;
 mod model;
 mod rules;
 
