@@ -55,6 +55,8 @@ pub(super) struct Served {
     pub(super) profile: Arc<Profile>,
     /// Our number, if somebody has it.
     pub(super) line: Option<Arc<Line>>,
+    /// The account, where it is not as configured.
+    pub(super) trunk: Option<Arc<dyn Trunk>>,
 }
 
 impl Served {
@@ -251,6 +253,7 @@ impl Shared {
             tenant,
             profile: profile.ok_or(NotServed::NoNumber)?,
             line,
+            trunk: None,
         })
     }
 
@@ -318,13 +321,17 @@ impl Shared {
     ) -> Result<Seated, Refusal> {
         let (commands_tx, commands) = mpsc::channel(COMMANDS);
         let (microphone_tx, microphone) = mpsc::channel(MICROPHONE);
+        let carrier = self.carrier(vendor, served.line.as_deref(), row.call_id, !row.inbound);
         let entry = Arc::new(Entry {
             call: row.call_id,
             tenant: served.tenant,
             vendor,
             parties: (row.organization_number.clone(), row.customer_number.clone()),
             inbound: row.inbound,
-            carrier: self.carrier(vendor, served.line.as_deref(), row.call_id, !row.inbound),
+            carrier: Carrier {
+                trunk: served.trunk.clone().or(carrier.trunk),
+                ..carrier
+            },
             commands: commands_tx,
             microphone: microphone_tx,
             shown: Mutex::default(),
@@ -597,7 +604,7 @@ fn deliver(entry: &Entry, arrival: Arrival) {
 }
 
 /// Whether the vendor ends calls when its REST interface is asked to.
-fn ends_calls(carrier: &Carrier) -> bool {
+pub(super) fn ends_calls(carrier: &Carrier) -> bool {
     let ends = |t: &Arc<dyn Trunk>| t.can_dial() && t.request("call", &CallAction::HangUp).is_some();
     carrier.trunk.as_ref().is_some_and(ends)
 }

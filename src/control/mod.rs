@@ -169,6 +169,8 @@ pub struct DialRequest {
     pub vendor: Option<String>,
     /// The agent that serves the call; the number's when `None`, and under `--dev` when nobody has that name.
     pub agent: Option<String>,
+    /// What its media stream shall be other than configured, in the words of the vendor's API.
+    pub stream: Vec<(&'static str, String)>,
 }
 
 /// Words to say to a caller.
@@ -395,7 +397,8 @@ impl Control {
         {
             return told.map(drop);
         }
-        let worth_a_record = update.inbound && !matches!(update.news, CallNews::Other | CallNews::StreamFailed);
+        let worth_a_record =
+            update.inbound && !matches!(update.news, CallNews::Other | CallNews::StreamFailed | CallNews::Key(_));
         let entry = match known {
             Some(entry) => entry,
             None if worth_a_record => match self.shared.find_or_begin(vendor, &update, line, None)? {
@@ -492,6 +495,14 @@ impl Control {
             CallStatus::Ended => Ok(row),
             _ => Err(fault),
         }
+    }
+
+    /// Whether a call's phone rings on although the call is ended here: nobody has answered it, and its vendor has no command
+    /// that ends it. Who answers it is hung up on.
+    pub fn rings_on(&self, tenant: TenantId, id: &str) -> bool {
+        let entry = self.shared.directory.find(tenant, id);
+        let rings = |row: &CallRow| !row.inbound && row.answered_at.is_none();
+        entry.is_some_and(|e| !begin::ends_calls(&e.carrier) && e.show().is_some_and(|call| rings(&call.row)))
     }
 
     /// Says something to the caller. Returns once it is queued; `News::MessageStatus` tells when it is durable and when it was heard.

@@ -8,6 +8,7 @@ use super::{
     directory::{Carrier, Entry},
     rest,
     roster::Line,
+    route::NOT_E164,
 };
 use crate::{
     access::destinations::Destinations,
@@ -55,6 +56,14 @@ impl Shared {
             let asked: String = request.agent.iter().flat_map(|a| a.chars()).take(64).collect();
             Fault::client(Kind::Invalid, format!("no agent {asked:?}"))
         };
+        if request.to.starts_with("sip:") && !vendor.dials_sip {
+            let message = format!("{NOT_E164}: {} calls no SIP addresses", vendor.title);
+            return Err(Fault::client(Kind::Invalid, message));
+        }
+        let account = self
+            .dials(vendor, line.as_deref())
+            .and_then(|(carrier, _)| carrier.trunk);
+        let trunk = account.map_or(Ok(None), |trunk| trunk.wished(&request.stream))?;
         let seed = Seed {
             vendor,
             inbound: false,
@@ -67,6 +76,7 @@ impl Shared {
                 tenant,
                 profile: self.keyed(tenant, profile.ok_or_else(no_agent)?),
                 line,
+                trunk,
             },
             facts: Facts {
                 simulated,

@@ -55,14 +55,65 @@ pub(super) struct DialBody {
     flow_url: Option<String>,
     /// Taken with a warning: it is not called.
     status_callback_url: Option<String>,
+    /// Whose audio the vendor streams: `inbound_track`, `outbound_track`, `both_tracks`. This and the fields that follow are
+    /// for vendors whose API knows them; without them the account's settings hold.
+    stream_track: Option<Loose>,
+    /// In what it comes.
+    stream_codec: Option<Loose>,
+    /// Its rate in Hz.
+    stream_sample_rate: Option<Loose>,
+    /// `rtp`.
+    stream_bidirectional_mode: Option<Loose>,
+    /// In what we send audio.
+    stream_bidirectional_codec: Option<Loose>,
+    /// Its rate in Hz.
+    stream_bidirectional_sampling_rate: Option<Loose>,
+    /// As `stream_bidirectional_sampling_rate`.
+    stream_bidirectional_sample_rate: Option<Loose>,
 }
 
-fn read_dial(b: DialBody, vendor: Option<&'static Descriptor>, dev: bool) -> Result<Asked, Fault> {
+/// A text, or a number that means its text.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum Loose {
+    Text(String),
+    Number(i64),
+}
+
+impl DialBody {
+    /// What the call's stream shall be other than configured.
+    fn stream(&mut self) -> Vec<(&'static str, String)> {
+        let named = [
+            ("stream_track", self.stream_track.take()),
+            ("stream_codec", self.stream_codec.take()),
+            ("stream_sample_rate", self.stream_sample_rate.take()),
+            ("stream_bidirectional_mode", self.stream_bidirectional_mode.take()),
+            ("stream_bidirectional_codec", self.stream_bidirectional_codec.take()),
+            (
+                "stream_bidirectional_sampling_rate",
+                self.stream_bidirectional_sampling_rate.take(),
+            ),
+            (
+                "stream_bidirectional_sample_rate",
+                self.stream_bidirectional_sample_rate.take(),
+            ),
+        ];
+        let text = |value| match value {
+            Loose::Text(text) => text,
+            Loose::Number(number) => number.to_string(),
+        };
+        let given = named.into_iter().filter_map(|(name, value)| Some((name, text(value?))));
+        given.filter(|(_, value)| !value.is_empty()).collect()
+    }
+}
+
+fn read_dial(mut b: DialBody, vendor: Option<&'static Descriptor>, dev: bool) -> Result<Asked, Fault> {
     if let Some(vendor) = vendor
         && b.provider.as_ref().is_some_and(|p| p != vendor.name)
     {
         return Err(Fault::client(Kind::Invalid, "provider is another than the path's"));
     }
+    let stream = b.stream();
     let dial = DialRequest {
         to: required("to_number", [("to_number", b.to_number), ("to", b.to)])?,
         from: either([("from_number", b.from_number), ("from", b.from)])?.unwrap_or_default(),
@@ -75,6 +126,7 @@ fn read_dial(b: DialBody, vendor: Option<&'static Descriptor>, dev: bool) -> Res
             ("agent_id", b.agent_id),
             ("agent", b.agent),
         ])?,
+        stream,
     };
     if let Some(name) = dial.vendor.as_ref().filter(|n| vendor::by_name(n).is_none()) {
         let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
@@ -155,6 +207,8 @@ pub(super) struct Ended {
     end_reason: Option<&'static str>,
     /// Seconds from answer to end.
     duration: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warnings: Option<Vec<String>>,
 }
 
 /// A call that did as it was asked.
@@ -288,8 +342,16 @@ pub(super) async fn end(vendor: &'static Descriptor, State(shared): State<Shared
     ];
     let id = required(control, names)?;
     of_vendor(&shared, who.tenant, vendor, &id).await?;
+    let rings_on = shared.control.rings_on(who.tenant, &id);
     let row = shared.control.hang_up(who.tenant, &id).await?;
+    let warning = || {
+        let title = vendor.title;
+        format!(
+            "{title} has no command that ends a call which rings: the phone rings on, and whoever answers is hung up on"
+        )
+    };
     let answer = Ended {
+        warnings: rings_on.then(|| vec![warning()]),
         call: Named::from(&row),
         end_reason: row.end_reason.map(|r| r.as_str()),
         duration: row.duration,
@@ -431,6 +493,22 @@ mod tests {
             assert!(!asked.callback);
         }
         assert_eq!(asked(second).unwrap().dial.agent.as_deref(), Some("support"));
+    }
+
+    #[test]
+    fn the_stream_of_a_call_is_wished_for_in_texts_and_numbers() {
+        let body = r#"{"to":"+1","stream_track":"both_tracks","stream_sample_rate":"8000",
+            "stream_bidirectional_sample_rate":8000,"stream_codec":""}"#;
+        let wished = asked(body).unwrap().dial.stream;
+        let wished: Vec<_> = wished.iter().map(|(n, v)| (*n, v.as_str())).collect();
+        assert_eq!(
+            wished,
+            [
+                ("stream_track", "both_tracks"),
+                ("stream_sample_rate", "8000"),
+                ("stream_bidirectional_sample_rate", "8000"),
+            ]
+        );
     }
 
     #[test]

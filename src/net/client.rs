@@ -213,6 +213,27 @@ impl HttpClient {
         Self { client, public_only }
     }
 
+    /// Whether this client would go where `url` leads, as far as can be told now: names may lead elsewhere later, so what is sent
+    /// is checked again. A name that leads nowhere now is let pass.
+    pub async fn may_reach(&self, url: &str) -> Result<(), ClientError> {
+        let uri: Uri = url.parse().map_err(|_| ClientError::Url)?;
+        let name = uri.host().filter(|h| !h.is_empty()).ok_or(ClientError::Url)?;
+        let host = || format!("{name}:{}", uri.port_u16().unwrap_or(443));
+        if !self.public_only {
+            return Ok(());
+        }
+        if !may_be_public(&uri) {
+            return Err(ClientError::NotPublic { host: host() });
+        }
+        let found = tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::lookup_host(host())).await;
+        let Ok(Ok(addresses)) = found else { return Ok(()) };
+        let mut addresses = addresses.map(|a| is_public(a.ip())).peekable();
+        match addresses.peek().is_none() || addresses.any(|public| public) {
+            true => Ok(()),
+            false => Err(ClientError::NotPublic { host: host() }),
+        }
+    }
+
     /// Sends a request and reads the whole reply.
     pub async fn send(&self, request: ApiRequest) -> Result<ApiReply, ClientError> {
         let timeout = request.timeout;
@@ -478,6 +499,30 @@ mod tests {
             assert_eq!(error.was_sent(), sent, "{url}: {text}");
             assert!(!text.contains("hidden") && !text.contains("c2VjcmV0"), "{text}");
         }
+    }
+
+    #[tokio::test]
+    async fn where_a_tenants_url_leads_is_told_before_anything_is_sent() {
+        let (anywhere, public) = (HttpClient::new(), HttpClient::to_public_addresses());
+        for private in [
+            "https://127.0.0.1",
+            "https://10.0.0.8/v2",
+            "https://[::1]:8443",
+            "https://169.254.169.254/latest",
+            "https://localhost/v2",
+            "http://93.184.216.34",
+        ] {
+            assert!(anywhere.may_reach(private).await.is_ok(), "{private}");
+            let refused = public.may_reach(private).await;
+            assert!(
+                matches!(refused, Err(ClientError::NotPublic { .. })),
+                "{private} {refused:?}"
+            );
+        }
+        for fine in ["https://93.184.216.34/v2", "https://nowhere.invalid"] {
+            assert_eq!(public.may_reach(fine).await, Ok(()), "{fine}");
+        }
+        assert_eq!(public.may_reach("no url").await, Err(ClientError::Url));
     }
 
     #[tokio::test]

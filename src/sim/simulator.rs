@@ -99,6 +99,7 @@ impl Inner {
             None => ring(rate),
         };
         let update = CallUpdate {
+            why: None,
             call_sid: announce::new_call_sid(),
             from: request.from.unwrap_or_else(announce::new_number),
             to: request.to.unwrap_or_else(|| CALLED.to_owned()),

@@ -64,6 +64,8 @@ pub struct CallUpdate {
     pub dedup_key: String,
     /// Call length as the vendor counts it, in seconds, on terminal news.
     pub duration_s: Option<u32>,
+    /// Why, in the vendor's own words, where it says.
+    pub why: Option<String>,
 }
 
 /// What happened to a call.
@@ -79,6 +81,8 @@ pub enum CallNews {
     Ended(EndReason),
     /// The vendor could not carry the stream.
     StreamFailed,
+    /// The caller pressed a key: `0-9`, `*`, `#`, `A-D`. The media stream may tell of it as well.
+    Key(char),
     /// Nothing the record needs.
     Other,
 }

@@ -92,6 +92,8 @@ pub struct Descriptor {
     pub claims: fn(&HookRequest<'_>) -> Claim,
     /// Whether it places the calls whose request names neither a vendor nor a number of ours. At most one does.
     pub dials_by_default: bool,
+    /// Whether it calls SIP addresses, too.
+    pub dials_sip: bool,
     /// Builds the codec of one media socket from its upgrade request.
     pub codec: fn(&Upgrade) -> Box<dyn StreamCodec>,
     /// Reads the vendor account from its configuration section.

@@ -1,9 +1,9 @@
 //! A vendor account: what is asked of the vendor about a call, and the trait of who writes, reads and verifies it.
 
 use super::{Admit, Agreed, Answer, ApiRequest, CallDetails, Document, Hook, HookKind, HookRequest};
-use crate::base::fault::Fault;
+use crate::base::fault::{Fault, Kind};
 use http::{HeaderName, HeaderValue};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// What we ask of a vendor about a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,5 +139,17 @@ pub trait Trunk: Send + Sync {
     /// What is agreed about its media streams.
     fn agreed(&self) -> Agreed {
         Agreed::default()
+    }
+
+    /// This account for one call whose media stream is wished to be other than configured: names and values as the vendor's
+    /// API has them. The fault names what the vendor does not know or take.
+    fn wished(&self, wishes: &[(&'static str, String)]) -> Result<Option<Arc<dyn Trunk>>, Fault> {
+        match wishes.first() {
+            None => Ok(None),
+            Some((name, _)) => Err(Fault::client(
+                Kind::Invalid,
+                format!("{name} is no option of calls with this vendor"),
+            )),
+        }
     }
 }

@@ -99,14 +99,24 @@ impl World {
 
     /// Places a call beside what `during` does for Telnyx.
     async fn initiate(&mut self, during: impl AsyncFnOnce(&mut Desk, &mut dyn Peer)) -> (u16, Value) {
+        self.initiate_with(&json!({}), during).await
+    }
+
+    /// The same with more in the request.
+    async fn initiate_with(
+        &mut self,
+        more: &Value,
+        during: impl AsyncFnOnce(&mut Desk, &mut dyn Peer),
+    ) -> (u16, Value) {
         let Self {
             house,
             desk,
             peer,
             token,
         } = self;
-        let body = json!({ "to": CALLER, "from": OURS, "agentId": "echo" });
         let path = "/api/calls/telnyx/initiate";
+        let mut body = json!({ "to": CALLER, "from": OURS, "agentId": "echo" });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let (answer, ()) = tokio::join!(house.post(path, Some(token), &body), during(desk, &mut **peer));
         answer
     }
@@ -269,6 +279,52 @@ async fn a_placed_call_is_asked_for_as_described_and_answers_in_the_seeds_shape(
         answer
     };
     assert_eq!((status, &answer["data"]["status"]), (200, &json!("ended")));
+}
+
+#[tokio::test]
+async fn a_call_may_have_a_stream_of_its_own_in_the_words_of_the_guide_and_of_the_api() {
+    let mut world = World::new().await;
+    let wishes = json!({
+        "stream_track": "both_tracks", "stream_codec": "PCMA", "stream_sample_rate": "8000",
+        "stream_bidirectional_mode": "rtp", "stream_bidirectional_codec": "L16",
+        "stream_bidirectional_sample_rate": 16000,
+    });
+    let mut said = Value::Null;
+    let (status, answer) = world
+        .initiate_with(&wishes, async |desk, peer| {
+            let asked = desk.next().await.unwrap();
+            said = serde_json::from_slice(asked.body()).unwrap();
+            asked.carry_out(peer, Some(&Secret::new(KEY)));
+        })
+        .await;
+    assert_eq!(status, 200, "{answer}");
+    for (name, value) in [
+        ("stream_track", json!("both_tracks")),
+        ("stream_codec", json!("PCMA")),
+        ("stream_bidirectional_mode", json!("rtp")),
+        ("stream_bidirectional_codec", json!("L16")),
+        ("stream_bidirectional_sampling_rate", json!(16000)),
+    ] {
+        assert_eq!(said[name], value, "{name}");
+    }
+    for absent in ["stream_sample_rate", "stream_bidirectional_sample_rate"] {
+        assert_eq!(said.get(absent), None, "the API knows no {absent}");
+    }
+    for (wish, why) in [
+        (json!({"stream_track": "inbound"}), "stream_track is one of"),
+        (
+            json!({"stream_bidirectional_mode": "mp3"}),
+            "stream_bidirectional_mode is rtp",
+        ),
+        (json!({"stream_sample_rate": -8000}), "stream_sample_rate is a rate"),
+        (json!({"stream_tracks": "both_tracks"}), "unknown field: stream_tracks"),
+    ] {
+        let (status, answer) = world.initiate_with(&wish, async |_, _| ()).await;
+        assert_eq!(status, 422, "{answer}");
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(message.contains(why), "{message}");
+    }
+    assert_eq!(world.stored().await, 1, "what is refused leaves no record");
 }
 
 #[tokio::test]

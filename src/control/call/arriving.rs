@@ -1,6 +1,6 @@
 //! What reaches a call from outside: news of its vendor, its media socket, news of its leg.
 
-use super::{Ask, Call, Done, Effect, Leg, MAX_SEEN, Now, Timer, WARN_BEFORE};
+use super::{Ask, Call, Done, Effect, Leg, MAX_SEEN, Now, Teller, Timer, WARN_BEFORE};
 use crate::{
     bus::News,
     media::{LegEnd, LegEvent},
@@ -20,7 +20,8 @@ impl Call {
                     self.vendor_answered();
                 }
                 CallNews::Ended(reason) => self.vendor_ended(now, reason, update.duration_s),
-                CallNews::StreamFailed => self.stream_failed(now),
+                CallNews::StreamFailed => self.stream_failed(now, update.why.as_deref()),
+                CallNews::Key(key) => self.pressed(now, Teller::Webhook, key),
                 CallNews::Initiated | CallNews::Other => {}
             }
         }
@@ -32,6 +33,17 @@ impl Call {
         let wanted = self.terms.handling.stream_after_answer && self.row.inbound;
         if wanted && self.leg == Leg::Awaited && !self.is_ended() {
             self.ask(Ask::StartStream);
+        }
+    }
+
+    /// The caller pressed a key.
+    fn pressed(&mut self, now: Now, teller: Teller, key: char) {
+        if self.is_ended() || !self.keys.press(teller, key) {
+            return;
+        }
+        match self.outbox.is_full() {
+            true => self.lose(),
+            false => self.keep(now, [], News::Dtmf(key), []),
         }
     }
 
@@ -88,8 +100,7 @@ impl Call {
     /// News from the leg.
     pub(in crate::control) fn leg(&mut self, now: Now, event: LegEvent) {
         match event {
-            LegEvent::Dtmf(_) if self.outbox.is_full() => self.lose(),
-            LegEvent::Dtmf(digit) => self.keep(now, [], News::Dtmf(digit), []),
+            LegEvent::Dtmf(key) => self.pressed(now, Teller::Stream, key),
             LegEvent::Complaint(code) => self.complained(now, code),
             LegEvent::Playing(utterance) => self.ledger.playing(utterance),
             LegEvent::Played {

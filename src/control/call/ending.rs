@@ -26,17 +26,16 @@ impl Call {
         self.end(now, reason);
     }
 
-    pub(super) fn stream_failed(&mut self, now: Now) {
+    pub(super) fn stream_failed(&mut self, now: Now, why: Option<&str>) {
         if self.is_ended() {
             return;
         }
         self.facts.vendor_faults += 1;
         let lost_before = !self.facts.lost_streams.is_empty();
         let again = self.leg == Leg::Awaited && !lost_before && !self.restreamed && self.may_restream();
-        let message = match again {
-            true => "the vendor could not carry the media stream and is asked once more",
-            false => "the vendor could not carry the media stream",
-        };
+        let why = why.map_or_else(String::new, |why| format!(": {why}"));
+        let then = if again { "; it is asked once more" } else { "" };
+        let message = format!("the vendor could not carry the media stream{why}{then}");
         self.vendor_fault(now, Fault::new(Origin::Vendor, Kind::BadGateway, message), true);
         if again {
             self.restreamed = true;

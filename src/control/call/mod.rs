@@ -21,6 +21,7 @@ use std::{collections::VecDeque, time::Duration};
 mod arriving;
 mod durable;
 mod ending;
+mod keys;
 mod leaving;
 mod ledger;
 mod outbox;
@@ -34,6 +35,7 @@ mod words;
 pub(super) use leaving::Left;
 pub(super) use outbox::Done;
 
+use keys::{Keys, Teller};
 use ledger::{Ledger, Spoken};
 use outbox::{Outbox, Then};
 use timers::{Timer, Timers};
@@ -208,6 +210,7 @@ pub(super) struct Call {
     waiting_for_ask: Vec<(Ask, Done)>,
     /// Keys of the vendor's latest news.
     seen: VecDeque<String>,
+    keys: Keys,
     stt_out: bool,
     llm_out: bool,
     /// Whether the record exists.
@@ -275,6 +278,7 @@ impl Call {
             waiting_for_end: Vec::new(),
             waiting_for_ask: Vec::new(),
             seen: VecDeque::new(),
+            keys: Keys::default(),
             stt_out: false,
             llm_out: false,
             created: false,

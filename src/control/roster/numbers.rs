@@ -172,6 +172,7 @@ impl Shared {
         };
         if let Some(settings) = account {
             let Account { trunk, open, secret } = own_account(vendor, settings)?;
+            self.check_places(vendor, &open).await?;
             row.secrets = account::seal(&self.deps.seal, row.id, &secret)?;
             row.settings = Value::Object(open);
             secrets = secret.keys().map(|k| camel_case(k)).collect();
@@ -187,6 +188,26 @@ impl Shared {
         self.store_roster(vec![Write::Number(Box::new(line.row.clone()))])
             .await?;
         Ok(self.roster.put_line(line))
+    }
+
+    /// A tenant's account is not at an address that only this machine or its network knows.
+    async fn check_places(&self, vendor: &Descriptor, settings: &Map<String, Value>) -> Result<(), Fault> {
+        for place in PLACES {
+            let Some(text) = settings.get(place).and_then(Value::as_str).filter(|t| !t.is_empty()) else {
+                continue;
+            };
+            // A mere host is asked with TLS.
+            let url = match text.contains("://") {
+                true => text.to_owned(),
+                false => format!("https://{text}"),
+            };
+            self.deps
+                .tenant_http
+                .may_reach(&url)
+                .await
+                .map_err(|why| invalid(format!("{}Config.{}: {why}", vendor.name, camel_case(place))))?;
+        }
+        Ok(())
     }
 
     /// A number has an account to be carried by, and its vendor can be told from anybody.

@@ -155,6 +155,7 @@ impl Shared {
             tenant,
             profile: profile.ok_or_else(|| Fault::not_found("agent"))?,
             line,
+            trunk: None,
         };
         Ok((served, vendor))
     }

@@ -8,7 +8,7 @@
 mod claim;
 mod wire;
 
-pub(super) use wire::{Order, Told, check_dialable, not_understood};
+pub(super) use wire::{NOT_E164, Order, Told, check_dialable, not_understood};
 
 use super::{
     Control, LONG_PATIENCE, LiveCall, Microphone, Mute, PATIENCE, Shared, Silence,

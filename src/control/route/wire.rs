@@ -122,6 +122,8 @@ pub(in crate::control) enum Said {
         origin: String,
         kind: String,
         message: String,
+        #[serde(default)]
+        retry_after_ms: Option<u64>,
     },
     /// What is live here.
     Live(Vec<Live>),
@@ -151,6 +153,10 @@ pub(in crate::control) struct Update {
     end_reason: Option<String>,
     dedup_key: String,
     duration_s: Option<u32>,
+    #[serde(default)]
+    key: Option<char>,
+    #[serde(default)]
+    why: Option<String>,
 }
 
 /// How a vendor is told to connect a call.
@@ -259,6 +265,7 @@ impl Said {
             origin: word(&ORIGINS, &fault.origin).to_owned(),
             kind: word(&KINDS, &fault.kind).to_owned(),
             message: fault.message.chars().take(1000).collect(),
+            retry_after_ms: fault.retry_after.and_then(|wait| wait.as_millis().try_into().ok()),
         }
     }
 
@@ -267,12 +274,18 @@ impl Said {
         match self {
             Self::NotHere => None,
             Self::Told(told) => Some(Ok(told)),
-            Self::Fault { origin, kind, message } => {
-                Some(Err(match meaning(&ORIGINS, &origin).zip(meaning(&KINDS, &kind)) {
-                    Some((origin, kind)) => Fault::new(origin, kind, message),
-                    None => not_understood(),
-                }))
-            }
+            Self::Fault {
+                origin,
+                kind,
+                message,
+                retry_after_ms,
+            } => Some(Err(match meaning(&ORIGINS, &origin).zip(meaning(&KINDS, &kind)) {
+                Some((origin, kind)) => Fault {
+                    retry_after: retry_after_ms.map(Duration::from_millis),
+                    ..Fault::new(origin, kind, message)
+                },
+                None => not_understood(),
+            })),
             Self::Live(_) | Self::Answer(_) | Self::Given(_) => Some(Err(not_understood())),
         }
     }
@@ -349,6 +362,9 @@ impl Order {
     }
 }
 
+/// What is said of a number that nobody can call.
+pub(in crate::control) const NOT_E164: &str = "Destination number must be in E.164 format (e.g., +1234567890)";
+
 /// A number or a SIP address that a vendor may be asked to call.
 pub(in crate::control) fn check_dialable(to: &str) -> Result<(), Fault> {
     let is_sip = to
@@ -357,8 +373,7 @@ pub(in crate::control) fn check_dialable(to: &str) -> Result<(), Fault> {
     if is_e164(to) || is_sip {
         return Ok(());
     }
-    let message = "Destination number must be in E.164 format (e.g., +1234567890)";
-    Err(Fault::client(Kind::Invalid, message))
+    Err(Fault::client(Kind::Invalid, NOT_E164))
 }
 
 impl Told {
@@ -416,7 +431,12 @@ impl From<&CallUpdate> for Update {
     fn from(update: &CallUpdate) -> Self {
         let (news, end_reason) = match update.news {
             CallNews::Ended(reason) => ("ended", Some(reason.as_str().to_owned())),
+            CallNews::Key(_) => ("key", None),
             other => (word(&NEWS, &other), None),
+        };
+        let key = match update.news {
+            CallNews::Key(key) => Some(key),
+            _ => None,
         };
         Self {
             call_sid: update.call_sid.clone(),
@@ -425,8 +445,10 @@ impl From<&CallUpdate> for Update {
             inbound: update.inbound,
             news: news.to_owned(),
             end_reason,
+            key,
             dedup_key: update.dedup_key.clone(),
             duration_s: update.duration_s,
+            why: update.why.clone(),
         }
     }
 }
@@ -436,6 +458,7 @@ impl Update {
     pub(super) fn read(self) -> Option<CallUpdate> {
         let news = match self.news.as_str() {
             "ended" => CallNews::Ended(EndReason::parse(self.end_reason.as_deref()?)?),
+            "key" => CallNews::Key(self.key?),
             other => meaning(&NEWS, other)?,
         };
         Some(CallUpdate {
@@ -446,6 +469,7 @@ impl Update {
             news,
             dedup_key: self.dedup_key,
             duration_s: self.duration_s,
+            why: self.why,
         })
     }
 }
@@ -583,7 +607,10 @@ mod tests {
     fn faults_keep_whose_and_what_they_are() {
         for (_, origin) in ORIGINS {
             for (_, kind) in KINDS {
-                let fault = Fault::new(origin, kind, "because");
+                let fault = Fault {
+                    retry_after: Some(Duration::from_secs(7)),
+                    ..Fault::new(origin, kind, "because")
+                };
                 let read = Said::read(&Said::fault(&fault).write()).unwrap();
                 assert_eq!(read.outcome(), Some(Err(fault)));
             }
@@ -593,7 +620,8 @@ mod tests {
     #[test]
     fn news_of_vendors_come_through() {
         let ends = EndReason::ALL.map(CallNews::Ended);
-        for news in NEWS.iter().map(|(_, news)| *news).chain(ends) {
+        let keys = ['5', '#'].map(CallNews::Key);
+        for news in NEWS.iter().map(|(_, news)| *news).chain(ends).chain(keys) {
             let update = CallUpdate {
                 call_sid: "CA1".into(),
                 from: "+1".into(),
@@ -602,6 +630,7 @@ mod tests {
                 news,
                 dedup_key: "k".into(),
                 duration_s: Some(4),
+                why: Some("because".into()),
             };
             assert_eq!(
                 format!("{:?}", Update::from(&update).read().unwrap()),

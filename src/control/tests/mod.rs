@@ -111,6 +111,7 @@ impl Rest {
 struct Account {
     base: String,
     credentials: bool,
+    hangs_up: bool,
     handling: Handling,
 }
 
@@ -139,6 +140,7 @@ impl Trunk for Account {
         let path = match action {
             CallAction::Dial { to, .. } => format!("/dial/{to}"),
             CallAction::Details => return None,
+            CallAction::HangUp if !self.hangs_up => return None,
             CallAction::HangUp => format!("/hangup/{call_sid}"),
             CallAction::Transfer { to } => format!("/transfer/{to}"),
             CallAction::Digits { digits } if *digits == "*0*" => panic!("a trunk with a bug"),
@@ -268,7 +270,11 @@ struct Setup {
     config: Config,
     agents: Agents,
     credentials: bool,
+    /// Whether the vendor has a command that ends calls.
+    hangs_up: bool,
     handling: Handling,
+    /// The way to what tenants name.
+    tenant_http: HttpClient,
 }
 
 /// A control plane and all it needs.
@@ -349,7 +355,9 @@ impl World {
             },
             agents: agents(),
             credentials: true,
+            hangs_up: true,
             handling: Handling::default(),
+            tenant_http: HttpClient::new(),
         };
         change(&mut setup);
         let folder = tempfile::tempdir().unwrap();
@@ -366,6 +374,7 @@ impl World {
         let trunk: Arc<dyn Trunk> = Arc::new(Account {
             base: rest.serve().await,
             credentials: setup.credentials,
+            hangs_up: setup.hangs_up,
             handling: setup.handling,
         });
         let faults = crate::base::settings::Faults::default();
@@ -384,8 +393,13 @@ impl World {
             trunks: HashMap::from([(vendor().name, trunk)]),
             simulated: HashMap::new(),
             http: HttpClient::new(),
-            tenant_http: HttpClient::new(),
-            seal: Seal::new(None, None),
+            tenant_http: setup.tenant_http,
+            seal: Seal::new(
+                Some(&crate::base::secret::Secret::new(
+                    "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+                )),
+                None,
+            ),
             members: Arc::default(),
         })
         .await
@@ -535,6 +549,7 @@ impl World {
 
 fn update(sid: &str, news: CallNews) -> CallUpdate {
     CallUpdate {
+        why: None,
         call_sid: sid.into(),
         from: CALLER.into(),
         to: OURS.into(),

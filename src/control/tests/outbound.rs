@@ -213,3 +213,70 @@ async fn a_script_transfers_and_listens_on_when_the_vendor_will_not() {
         })
         .await;
 }
+
+#[tokio::test]
+async fn a_call_that_rings_on_is_over_here_and_its_late_answer_gets_nothing() {
+    let mut world = World::with(|s| s.hangs_up = false).await;
+    world.rest.will_reply(200, "sid");
+    let row = world.control.dial(TENANT, to(CALLER)).await.unwrap();
+    assert!(world.control.rings_on(TENANT, "sid") && !world.control.rings_on(OTHER, "sid"));
+    let entry = world.control.shared.directory.get(row.call_id).unwrap();
+    let token = token_of(&world.control.shared.stream_answer(&entry));
+    drop(entry);
+    let ended = world.control.hang_up(TENANT, "sid").await.unwrap();
+    assert_eq!(ended.end_reason, Some(EndReason::Canceled));
+    world.status("ended").await;
+    let late = world
+        .control
+        .incoming(vendor(), outbound("sid", CallNews::Answered))
+        .await;
+    assert_eq!(late, Ok(Answer::HangUp));
+    assert_eq!(world.connect(Some(&token), "sid").await.closed().await, 1008);
+    assert_eq!(world.rest.asked(), [format!("/dial/{CALLER}")]);
+    assert!(!world.control.rings_on(TENANT, "sid"));
+    assert_eq!(world.row("sid").await.answered_at, None);
+}
+
+#[tokio::test]
+async fn an_account_at_an_address_of_this_network_is_refused_when_it_is_written() {
+    let world = World::with(|s| s.tenant_http = HttpClient::to_public_addresses()).await;
+    let spec = |base: &str| {
+        let account =
+            serde_json::json!({"accountSid": "AC00000000000000000000000000000001", "authToken": "x", "baseUrl": base});
+        NumberSpec {
+            number: Some("+14155550111".into()),
+            vendor: Some(vendor().name.into()),
+            account: Some((vendor().name, account.as_object().unwrap().clone())),
+            ..NumberSpec::default()
+        }
+    };
+    for private in [
+        "https://127.0.0.1:8443",
+        "https://10.1.2.3",
+        "https://localhost",
+        "http://93.184.216.34",
+    ] {
+        let fault = world.control.add_number(TENANT, spec(private)).await.unwrap_err();
+        assert_eq!(fault.kind, Kind::Invalid, "{private}");
+        assert!(
+            fault.message.contains("baseUrl") && fault.message.contains("public"),
+            "{fault}"
+        );
+    }
+    let line = world
+        .control
+        .add_number(TENANT, spec("https://93.184.216.34"))
+        .await
+        .unwrap();
+    let mut moved = spec("https://192.168.0.9");
+    (moved.number, moved.vendor) = (None, None);
+    let fault = world
+        .control
+        .change_number(TENANT, line.row.id.as_str(), moved)
+        .await
+        .unwrap_err();
+    assert!(
+        fault.kind == Kind::Invalid && fault.message.contains("baseUrl"),
+        "{fault}"
+    );
+}

@@ -6,7 +6,7 @@ use crate::{
     base::fault::Fault,
     vendor::{
         Answer, CallNews, CallUpdate, Document, EndReason, Hook, HookKind, HookRequest,
-        params::{Params, malformed, with_query},
+        params::{Params, malformed, with_query, words},
     },
     wire::xml::Escaped,
 };
@@ -41,6 +41,10 @@ pub(super) fn parse(kind: HookKind, request: &HookRequest<'_>) -> Result<Hook, F
     let outbound = params.get(&["Direction"]).is_some_and(|d| d.starts_with("outbound"));
     let update = |news, key: String| {
         Ok::<_, Fault>(CallUpdate {
+            why: params
+                .get(&["Stream[Error]", "Stream[DetailedStatus]"])
+                .filter(|_| news == CallNews::StreamFailed)
+                .map(words),
             from: params.text(&["CallFrom", "From"])?,
             to: params.text(&["CallTo", "To"])?,
             inbound: !outbound,

@@ -1,7 +1,7 @@
 //! What Exotel says on a media socket, as serde reads it. Its pages and products disagree about spelling, about what is text and
 //! what a number, and about what stands where; all of it is read, and no counter is worth losing its message.
 
-use crate::wire::json;
+use crate::{vendor::codec, wire::json};
 use serde::{Deserialize, Deserializer, de};
 use std::{borrow::Cow, fmt};
 
@@ -113,8 +113,8 @@ pub(super) struct StartBody<'a> {
     pub(super) to: Text<'a>,
     #[serde(borrow, default, alias = "customParameters")]
     pub(super) custom_parameters: Custom<'a>,
-    #[serde(borrow, default, alias = "mediaFormat")]
-    pub(super) media_format: Option<MediaFormat<'a>>,
+    #[serde(default, alias = "mediaFormat")]
+    pub(super) media_format: Option<MediaFormat>,
 }
 
 /// A greeting, which carries the URL's parameters in some products.
@@ -125,11 +125,11 @@ pub(super) struct ConnectedMessage<'a> {
 }
 
 #[derive(Deserialize)]
-pub(super) struct MediaFormat<'a> {
-    #[serde(borrow, default, deserialize_with = "json::loose_text")]
-    pub(super) encoding: Text<'a>,
-    #[serde(borrow, default, alias = "sampleRate", deserialize_with = "json::loose_text")]
-    pub(super) sample_rate: Text<'a>,
+pub(super) struct MediaFormat {
+    #[serde(default, deserialize_with = "codec::told_text")]
+    pub(super) encoding: Text<'static>,
+    #[serde(default, alias = "sampleRate", deserialize_with = "codec::told_text")]
+    pub(super) sample_rate: Text<'static>,
 }
 
 /// What came along in the URL's query; `null` or a text is nothing.

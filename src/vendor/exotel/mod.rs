@@ -46,6 +46,7 @@ pub static EXOTEL: Descriptor = Descriptor {
     // Its requests bear no mark, and the paths of numbers were its own before they were everybody's.
     claims: |_| Claim::ByDefault,
     dials_by_default: false,
+    dials_sip: false,
     codec: |upgrade| Box::new(stream::Codec::new(upgrade)),
     trunk: |section| Arc::new(Account::new(Config::read(section))),
     peer: |call| Box::new(peer::Peer::new(call)),

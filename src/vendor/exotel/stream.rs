@@ -183,10 +183,13 @@ impl Codec {
     }
 
     /// The format: what `start` says, else what the URL asks for. `base64` and `raw` are no codecs but say that it is PCM.
-    fn agreed(&self, said: Option<MediaFormat<'_>>) -> Result<AudioFormat, WireError> {
+    fn agreed(&self, said: Option<MediaFormat>) -> Result<AudioFormat, WireError> {
         let (encoding, rate) = said.map_or((None, None), |f| (f.encoding, f.sample_rate));
         let name = encoding.as_deref().unwrap_or_default();
         let name = name.split(';').next().unwrap_or_default();
+        if !name.is_empty() && !name.bytes().any(|b| b.is_ascii_alphabetic()) {
+            return Err(WireError::Format);
+        }
         let encoding = Encoding::parse(name).unwrap_or(Encoding::L16Le);
         let rate = match rate.filter(|r| !r.is_empty()) {
             Some(rate) => read_rate(&rate).ok_or(WireError::Format)?,

@@ -36,6 +36,7 @@ pub(super) fn parse(request: &HookRequest<'_>) -> Result<Hook, Fault> {
         false => (caller, called),
     };
     let update = |news, key: &str| CallUpdate {
+        why: None,
         dedup_key: format!("{call_sid}:{key}"),
         duration_s: params.get(&["duration", "call_duration"]).and_then(|d| d.parse().ok()),
         inbound: !outbound,

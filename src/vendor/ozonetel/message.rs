@@ -1,6 +1,6 @@
 //! What Ozonetel says on a media socket, as serde reads it: everything but the event and the call's id may be missing.
 
-use crate::wire::json;
+use crate::{vendor::codec, wire::json};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -27,7 +27,7 @@ pub(super) struct MediaMessage<'a> {
 pub(super) struct MediaBody<'a> {
     #[serde(borrow)]
     pub(super) samples: Option<&'a RawValue>,
-    #[serde(default, deserialize_with = "json::loose_u64")]
+    #[serde(default, deserialize_with = "codec::told_number")]
     pub(super) sample_rate: Option<u64>,
 }
 
@@ -43,9 +43,32 @@ pub(super) struct StartMessage<'a> {
     pub(super) call_id: Option<Cow<'a, str>>,
     #[serde(borrow, default, deserialize_with = "json::loose_text")]
     pub(super) x_account: Option<Cow<'a, str>>,
+    /// The call's other leg, which is of no consequence for the socket's audio.
+    pub(super) media: Option<LegFormat>,
     /// JSON text in a string, or an object.
     #[serde(borrow)]
     pub(super) x_headers: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct LegFormat {
+    #[serde(default, deserialize_with = "codec::told_text")]
+    pub(super) encoding: Option<Cow<'static, str>>,
+    #[serde(default, deserialize_with = "codec::told_number")]
+    pub(super) sample_rate: Option<u64>,
+    #[serde(default, deserialize_with = "codec::told_number")]
+    pub(super) channels: Option<u64>,
+}
+
+impl LegFormat {
+    /// Whether it can be the format of anything.
+    pub(super) fn makes_sense(&self) -> bool {
+        let named = |name: &str| name.is_empty() || name.bytes().any(|b| b.is_ascii_alphabetic());
+        self.encoding.as_deref().is_none_or(named)
+            && self.sample_rate.is_none_or(|rate| (1..=192_000).contains(&rate))
+            && self.channels.is_none_or(|channels| channels == 1)
+    }
 }
 
 /// What our call-flow answer put along, and what the platform knows.

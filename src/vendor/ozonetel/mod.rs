@@ -42,6 +42,7 @@ pub static OZONETEL: Descriptor = Descriptor {
         _ => Claim::No,
     },
     dials_by_default: false,
+    dials_sip: false,
     codec: |upgrade| Box::new(stream::Codec::new(upgrade)),
     trunk: |section| Arc::new(Account::new(Config::read(section))),
     peer: |call| Box::new(peer::Peer::new(call)),

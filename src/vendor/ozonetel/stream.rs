@@ -9,6 +9,7 @@ use super::{
     message::{Head, Headers, MediaMessage, StartMessage},
 };
 use crate::{
+    base::format::AudioFormat,
     vendor::{
         Media, Payload, StreamCodec, StreamCommand, StreamEvent, StreamStart, Upgrade, WireError,
         codec::{dtmf, id, quoted, read},
@@ -133,8 +134,14 @@ impl Codec {
                 let samples = data.samples.ok_or(WireError::Shape("data.samples"))?.get().trim();
                 let samples = samples.strip_prefix('[').and_then(|s| s.strip_suffix(']'));
                 let samples = samples.ok_or(WireError::Shape("data.samples"))?;
-                let rate = data.sample_rate.and_then(|r| r.try_into().ok());
-                Ok(stream.media(samples.as_bytes(), rate.unwrap_or(stream.rate)))
+                let rate = match data.sample_rate {
+                    None => stream.rate,
+                    Some(told) => AudioFormat::RATES
+                        .into_iter()
+                        .find(|rate| u64::from(*rate) == told)
+                        .ok_or(WireError::Format)?,
+                };
+                Ok(stream.media(samples.as_bytes(), rate))
             }
             ("start", _) => self.start(read(message, "start")?),
             // The socket's call ends, whatever call it says: senders are known to invent a new id here.
@@ -152,6 +159,9 @@ impl Codec {
                 true => StreamEvent::Ignored,
                 false => StreamEvent::Stop,
             });
+        }
+        if start.media.is_some_and(|leg| !leg.makes_sense()) {
+            return Err(WireError::Format);
         }
         let headers = start.x_headers.map(Headers::read).unwrap_or_default();
         let text = |t: Option<Cow<'_, str>>| t.filter(|t| !t.is_empty()).map(Cow::into_owned);

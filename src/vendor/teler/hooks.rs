@@ -46,6 +46,7 @@ fn flow_request(request: &HookRequest<'_>) -> Result<Hook, Fault> {
     let params = Params::read(request)?;
     let call_sid = params.id(CALL)?.ok_or_else(|| malformed("call_id is missing"))?;
     Ok(Hook::Call(CallUpdate {
+        why: None,
         from: params.text(&["from_number", "from"])?,
         to: params.text(&["to_number", "to"])?,
         inbound: params.get(&["direction"]) != Some("outbound"),
@@ -81,6 +82,7 @@ fn news(params: &Params) -> Result<Hook, Fault> {
         None => format!("{call_sid}:{event}"),
     };
     Ok(Hook::News(CallUpdate {
+        why: None,
         from: params.text(&["data[from]", "data[from_number]"])?,
         to: params.text(&["data[to]", "data[to_number]"])?,
         // News is about calls that a flow request or we ourselves have begun.

@@ -1,6 +1,6 @@
 //! What Teler says on a media socket, as serde reads it: nested under `data` as documented, or flat.
 
-use crate::wire::json;
+use crate::{vendor::codec, wire::json};
 use serde::Deserialize;
 use std::borrow::Cow;
 
@@ -34,16 +34,15 @@ pub(super) struct StartMessage<'a> {
     pub(super) call_id: Option<Cow<'a, str>>,
     #[serde(borrow, default, deserialize_with = "json::loose_text")]
     pub(super) stream_id: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    pub(super) data: Option<StartBody<'a>>,
+    pub(super) data: Option<StartBody>,
 }
 
 #[derive(Deserialize)]
-pub(super) struct StartBody<'a> {
-    #[serde(borrow, default, deserialize_with = "json::loose_text")]
-    pub(super) encoding: Option<Cow<'a, str>>,
-    #[serde(default, deserialize_with = "json::loose_u64")]
+pub(super) struct StartBody {
+    #[serde(default, deserialize_with = "codec::told_text")]
+    pub(super) encoding: Option<Cow<'static, str>>,
+    #[serde(default, deserialize_with = "codec::told_number")]
     pub(super) sample_rate: Option<u64>,
-    #[serde(default, deserialize_with = "json::loose_u64")]
+    #[serde(default, deserialize_with = "codec::told_number")]
     pub(super) channels: Option<u64>,
 }

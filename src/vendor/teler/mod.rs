@@ -50,6 +50,7 @@ pub static TELER: Descriptor = Descriptor {
         false => Claim::No,
     },
     dials_by_default: true,
+    dials_sip: false,
     codec: |upgrade| Box::new(stream::Codec::new(upgrade)),
     trunk: |section| Arc::new(Account::new(Config::read(section))),
     peer: |call| Box::new(peer::Peer::new(call)),

@@ -2,6 +2,7 @@
 
 use crate::{
     base::{
+        fault::{Fault, Kind},
         format::{AudioFormat, Encoding},
         secret::Secret,
         settings::Section,
@@ -106,6 +107,21 @@ impl Codec {
     pub(super) fn word(self) -> &'static str {
         word(&Self::INBOUND, self)
     }
+
+    /// Rates that it comes in, as the API has them.
+    const fn rates(self) -> &'static [u32] {
+        match self {
+            Self::Pcmu | Self::Pcma | Self::G722 => &[8000],
+            Self::Opus => &[8000, 16_000],
+            Self::L16 | Self::Default => &AudioFormat::RATES,
+        }
+    }
+
+    /// The same in words.
+    fn of_rates(self) -> String {
+        let rates: Vec<_> = self.rates().iter().map(u32::to_string).collect();
+        format!("{} with {}", rates.join(", "), self.word())
+    }
 }
 
 /// How 16-bit samples are written.
@@ -134,6 +150,14 @@ impl ByteOrder {
 
 fn word<T: Copy + PartialEq>(words: &[(&'static str, T)], of: T) -> &'static str {
     words.iter().find(|(_, t)| *t == of).map_or("", |(w, _)| w)
+}
+
+fn choose<T: Copy>(name: &str, word: &str, words: &[(&str, T)]) -> Result<T, Fault> {
+    let found = words.iter().find(|(known, _)| *known == word).map(|(_, t)| *t);
+    found.ok_or_else(|| {
+        let known: Vec<_> = words.iter().map(|(w, _)| *w).collect();
+        Fault::client(Kind::Invalid, format!("{name} is one of {}", known.join(", ")))
+    })
 }
 
 const PUBLIC_API: &str = "https://api.telnyx.com/v2";
@@ -178,6 +202,44 @@ impl Config {
             );
         }
         config
+    }
+
+    /// The same for one call whose stream is wished to be otherwise. Two spellings of a rate are known: the API's, and the
+    /// one of older guides. The rate of what arrives is Telnyx's to tell, so one that is wished need only make sense.
+    pub(super) fn wished(mut self, wishes: &[(&'static str, String)]) -> Result<Self, Fault> {
+        let refused = |name: &str, may: &str| Fault::client(Kind::Invalid, format!("{name} is {may}"));
+        let mut arriving = None;
+        for (name, value) in wishes {
+            let number = || value.parse().map_err(|_| refused(name, "a rate in Hz"));
+            match *name {
+                "stream_track" => self.track = choose(name, value, &Track::WORDS)?,
+                "stream_codec" => self.inbound = choose(name, value, &Codec::INBOUND)?,
+                "stream_sample_rate" => arriving = Some(number()?),
+                "stream_bidirectional_mode" if value != "rtp" => {
+                    return Err(refused(name, "rtp: files are no live audio"));
+                }
+                "stream_bidirectional_mode" => {}
+                "stream_bidirectional_codec" => self.bidirectional = choose(name, value, &Codec::OUTBOUND)?,
+                "stream_bidirectional_sample_rate" | "stream_bidirectional_sampling_rate" => self.rate = number()?,
+                _ => return Err(refused(name, "no option of a stream")),
+            }
+        }
+        if arriving.is_some_and(|rate| !self.inbound.rates().contains(&rate)) {
+            return Err(refused("stream_sample_rate", &self.inbound.of_rates()));
+        }
+        let wished = |name: &str| wishes.iter().any(|(n, _)| *n == name);
+        let rates = self.bidirectional.rates();
+        if !rates.contains(&self.rate) {
+            if wished("stream_bidirectional_sample_rate") || wished("stream_bidirectional_sampling_rate") {
+                return Err(refused(
+                    "stream_bidirectional_sampling_rate",
+                    &self.bidirectional.of_rates(),
+                ));
+            }
+            // The account's rate is that of another codec.
+            self.rate = rates.last().copied().unwrap_or(8000);
+        }
+        Ok(self)
     }
 
     /// The key for REST, if one is configured.
@@ -316,6 +378,61 @@ pub(super) mod tests {
             assert_eq!(faults, [""; 0]);
             assert_eq!(config.outbound(), AudioFormat { encoding, rate }, "{codec} {order}");
             assert_eq!((config.bidirectional_rate(), config.needs_rate()), (told, told != 8000));
+        }
+    }
+
+    #[test]
+    fn a_call_may_have_its_own_stream_and_what_it_cannot_have_is_said() {
+        let wished = |wishes: &[(&'static str, &str)]| {
+            let wishes: Vec<_> = wishes.iter().map(|(n, v)| (*n, (*v).to_owned())).collect();
+            read(&[]).0.wished(&wishes)
+        };
+        let guide = wished(&[
+            ("stream_track", "both_tracks"),
+            ("stream_codec", "PCMU"),
+            ("stream_sample_rate", "8000"),
+            ("stream_bidirectional_mode", "rtp"),
+            ("stream_bidirectional_codec", "PCMU"),
+            ("stream_bidirectional_sample_rate", "8000"),
+        ])
+        .unwrap();
+        assert_eq!((guide.track, guide.outbound()), (Track::Both, AudioFormat::ULAW_8K));
+        let wide = wished(&[
+            ("stream_bidirectional_codec", "L16"),
+            ("stream_bidirectional_sampling_rate", "24000"),
+        ]);
+        let wide = wide.unwrap();
+        assert_eq!((wide.outbound().rate, wide.needs_rate()), (24_000, true));
+        let opus = wished(&[("stream_bidirectional_codec", "OPUS")]).unwrap();
+        assert_eq!(opus.bidirectional_rate(), 16_000);
+        for (bad, why) in [
+            (
+                &[("stream_track", "inbound")][..],
+                "stream_track is one of inbound_track, outbound_track, both_tracks",
+            ),
+            (&[("stream_codec", "pcmu")], "stream_codec is one of PCMU"),
+            (
+                &[("stream_sample_rate", "16000")],
+                "stream_sample_rate is 8000 with PCMU",
+            ),
+            (&[("stream_sample_rate", "-8000")], "stream_sample_rate is a rate in Hz"),
+            (
+                &[("stream_bidirectional_mode", "mp3")],
+                "stream_bidirectional_mode is rtp",
+            ),
+            (&[("stream_bidirectional_sample_rate", "16000")], "8000 with PCMU"),
+            (
+                &[
+                    ("stream_bidirectional_codec", "OPUS"),
+                    ("stream_bidirectional_sampling_rate", "48000"),
+                ],
+                "8000, 16000 with OPUS",
+            ),
+            (&[("stream_url", "wss://x")], "stream_url is no option"),
+        ] {
+            let fault = wished(bad).unwrap_err();
+            assert_eq!(fault.kind, Kind::Invalid);
+            assert!(fault.message.contains(why), "{fault}");
         }
     }
 

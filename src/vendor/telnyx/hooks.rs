@@ -7,7 +7,7 @@ use crate::{
         fault::{Fault, Kind, Origin},
         time::Wall,
     },
-    vendor::{CallNews, CallUpdate, EndReason, Hook, HookRequest},
+    vendor::{CallNews, CallUpdate, EndReason, Hook, HookRequest, codec, params::words},
     wire::json,
 };
 use serde::Deserialize;
@@ -50,6 +50,10 @@ struct Payload<'a> {
     #[serde(borrow, default, deserialize_with = "json::loose_text")]
     hangup_cause: Option<Cow<'a, str>>,
     #[serde(borrow, default, deserialize_with = "json::loose_text")]
+    failure_reason: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "json::loose_text")]
+    digit: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "json::loose_text")]
     start_time: Option<Cow<'a, str>>,
     #[serde(borrow, default, deserialize_with = "json::loose_text")]
     end_time: Option<Cow<'a, str>>,
@@ -71,7 +75,10 @@ pub(super) fn parse(request: &HookRequest<'_>) -> Result<Hook, Fault> {
     if !call_sid.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(malformed("call_control_id is not an id"));
     }
-    let news = news(&kind, payload.hangup_cause.as_deref());
+    let news = match &*kind {
+        "call.dtmf.received" => codec::dtmf(payload.digit).map_or(CallNews::Other, CallNews::Key),
+        kind => news(kind, payload.hangup_cause.as_deref()),
+    };
     if call_sid.is_empty() && news != CallNews::Other {
         return Err(malformed("payload.call_control_id is missing"));
     }
@@ -90,6 +97,10 @@ pub(super) fn parse(request: &HookRequest<'_>) -> Result<Hook, Fault> {
         u32::try_from(seconds).ok()
     };
     let update = CallUpdate {
+        why: payload
+            .failure_reason
+            .filter(|_| news == CallNews::StreamFailed)
+            .map(|why| words(&why)),
         from: value(payload.from, "from")?,
         to: value(payload.to, "to")?,
         inbound,
@@ -186,13 +197,14 @@ mod tests {
                 CallNews::Initiated,
                 CallNews::Answered,
                 other,
-                other,
+                CallNews::Key('1'),
                 CallNews::StreamFailed,
                 other,
                 over
             ]
         );
         let expect = CallUpdate {
+            why: None,
             call_sid: "v3:T02llQxIyaRkhfRKxgAP8nY511EhFLizdvdUKJiSw8d6A9BborherQ".into(),
             from: "+15550100".into(),
             to: "+15550101".into(),
@@ -208,6 +220,14 @@ mod tests {
         );
         assert!(!told[1].inbound, "what carries our state we had a hand in");
         assert_eq!(told[6].duration_s, Some(42));
+        assert_eq!(told[4].why.as_deref(), Some("connection_failed"));
+        assert!(told.iter().filter(|u| u.why.is_some()).count() == 1);
+        let odd = EVENTS
+            .lines()
+            .nth(3)
+            .unwrap()
+            .replace(r#""digit":"1""#, r#""digit":"flash""#);
+        assert_eq!(read(&odd).unwrap().news, other);
     }
 
     #[test]

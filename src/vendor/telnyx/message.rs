@@ -3,7 +3,7 @@
 
 use crate::{
     base::format::{AudioFormat, Encoding},
-    vendor::WireError,
+    vendor::{WireError, codec},
     wire::json,
 };
 use serde::Deserialize;
@@ -78,9 +78,9 @@ pub(super) struct StartBody<'a> {
     #[serde(borrow)]
     pub(super) media_format: Option<MediaFormat<'a>>,
     /// Beside a `media_format` that is mere text.
-    #[serde(default, deserialize_with = "json::loose_u64")]
+    #[serde(default, deserialize_with = "codec::told_number")]
     pub(super) sample_rate: Option<u64>,
-    #[serde(default, deserialize_with = "json::loose_u64")]
+    #[serde(default, deserialize_with = "codec::told_number")]
     pub(super) channels: Option<u64>,
     pub(super) custom_parameters: Option<CustomParameters>,
 }
@@ -91,11 +91,11 @@ pub(super) struct StartBody<'a> {
 pub(super) enum MediaFormat<'a> {
     Named(#[serde(borrow)] Cow<'a, str>),
     Full {
-        #[serde(default)]
-        encoding: Option<String>,
-        #[serde(default, deserialize_with = "json::loose_u64")]
+        #[serde(default, deserialize_with = "codec::told_text")]
+        encoding: Option<Cow<'static, str>>,
+        #[serde(default, deserialize_with = "codec::told_number")]
         sample_rate: Option<u64>,
-        #[serde(default, deserialize_with = "json::loose_u64")]
+        #[serde(default, deserialize_with = "codec::told_number")]
         channels: Option<u64>,
     },
 }
@@ -107,7 +107,7 @@ impl StartBody<'_> {
             None => (None, self.sample_rate, self.channels),
             Some(MediaFormat::Named(text)) => {
                 let (name, parameter) = text.split_once(';').unwrap_or((text, ""));
-                let rate = parameter.trim().strip_prefix("rate=").and_then(|r| r.parse().ok());
+                let rate = parameter.trim().strip_prefix("rate=").map(|r| r.parse().unwrap_or(0));
                 (Some(name), rate.or(self.sample_rate), self.channels)
             }
             Some(MediaFormat::Full {

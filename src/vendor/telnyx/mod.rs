@@ -49,6 +49,7 @@ pub static TELNYX: Descriptor = Descriptor {
         false => Claim::No,
     },
     dials_by_default: false,
+    dials_sip: true,
     codec: |upgrade| Box::new(stream::Codec::new(upgrade)),
     trunk: |section| Arc::new(Account::new(Config::read(section))),
     peer: |call| Box::new(peer::Peer::new(call)),
@@ -158,6 +159,14 @@ impl Trunk for Account {
             enhance: self.config.noise_suppression,
             repeatable: true,
         }
+    }
+
+    fn wished(&self, wishes: &[(&'static str, String)]) -> Result<Option<Arc<dyn Trunk>>, Fault> {
+        if wishes.is_empty() {
+            return Ok(None);
+        }
+        let config = self.config.clone().wished(wishes)?;
+        Ok(Some(Arc::new(Self { config })))
     }
 
     fn agreed(&self) -> Agreed {

@@ -3,7 +3,7 @@
 use super::verify::{malformed, parameters};
 use crate::{
     base::fault::Fault,
-    vendor::{Answer, CallNews, CallUpdate, EndReason, HookKind, HookRequest},
+    vendor::{Answer, CallNews, CallUpdate, EndReason, HookKind, HookRequest, params::words},
     wire::{form::Form, xml::Escaped},
 };
 use http::{HeaderMap, HeaderName};
@@ -22,6 +22,7 @@ pub(super) fn parse(kind: HookKind, request: &HookRequest<'_>) -> Result<CallUpd
     if kind == HookKind::Status && form.get("StreamEvent").is_some() {
         let event = required(&form, "StreamEvent")?;
         return Ok(CallUpdate {
+            why: value(&form, "StreamError")?.map(words),
             dedup_key: format!("{call_sid}:{}:{event}", id(&form, "StreamSid")?),
             call_sid: call_sid.to_owned(),
             from: String::new(),
@@ -45,6 +46,7 @@ pub(super) fn parse(kind: HookKind, request: &HookRequest<'_>) -> Result<CallUpd
     };
     let duration_s = value(&form, "CallDuration")?.and_then(|d| d.parse().ok());
     Ok(CallUpdate {
+        why: None,
         call_sid: call_sid.to_owned(),
         from: text("From")?,
         to: text("To")?,
@@ -171,6 +173,7 @@ mod tests {
     fn a_voice_webhook_is_a_ringing_call() {
         let update = request(HookKind::Call, VOICE, None).unwrap();
         let expect = CallUpdate {
+            why: None,
             call_sid: "CA00000000000000000000000000000002".into(),
             from: "+15550100".into(),
             to: "+15550101".into(),

@@ -3,7 +3,7 @@
 
 use crate::{
     base::format::{AudioFormat, Encoding},
-    vendor::WireError,
+    vendor::{WireError, codec},
     wire::json,
 };
 use serde::Deserialize;
@@ -54,8 +54,7 @@ pub(super) struct StartBody<'a> {
     pub(super) account_sid: Option<Cow<'a, str>>,
     #[serde(borrow, default, deserialize_with = "json::loose_text")]
     pub(super) call_sid: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    pub(super) media_format: Option<MediaFormat<'a>>,
+    pub(super) media_format: Option<MediaFormat>,
     #[serde(borrow)]
     pub(super) custom_parameters: Option<CustomParameters<'a>>,
 }
@@ -63,16 +62,16 @@ pub(super) struct StartBody<'a> {
 /// Documented as always μ-law, 8000, 1; newer TwiML attributes may ask for more, so it is read.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct MediaFormat<'a> {
-    #[serde(borrow, default, deserialize_with = "json::loose_text")]
-    pub(super) encoding: Option<Cow<'a, str>>,
-    #[serde(default, deserialize_with = "json::loose_u64")]
+pub(super) struct MediaFormat {
+    #[serde(default, deserialize_with = "codec::told_text")]
+    pub(super) encoding: Option<Cow<'static, str>>,
+    #[serde(default, deserialize_with = "codec::told_number")]
     pub(super) sample_rate: Option<u64>,
-    #[serde(default, deserialize_with = "json::loose_u64")]
+    #[serde(default, deserialize_with = "codec::told_number")]
     pub(super) channels: Option<u64>,
 }
 
-impl MediaFormat<'_> {
+impl MediaFormat {
     /// The format, if sidetone speaks it.
     pub(super) fn audio(self) -> Result<AudioFormat, WireError> {
         let encoding = match &self.encoding {

@@ -48,6 +48,7 @@ pub static TWILIO: Descriptor = Descriptor {
         false => Claim::No,
     },
     dials_by_default: false,
+    dials_sip: true,
     codec: |_| Box::new(stream::Codec::new()),
     trunk: |section| Arc::new(Account::new(Config::read(section))),
     peer: |call| Box::new(peer::Peer::new(call)),

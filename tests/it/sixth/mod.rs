@@ -34,6 +34,7 @@ pub(crate) static SIXTH: Descriptor = Descriptor {
     }],
     number_hook: HookKind::Mixed,
     dials_by_default: false,
+    dials_sip: false,
     claims: |_| Claim::No,
     codec: |_| Box::new(Codec),
     trunk: |_| Arc::new(Account),
@@ -129,6 +130,7 @@ impl Trunk for Account {
         let over = text("over").is_some();
         let call_sid = text("call").ok_or_else(missing)?;
         let update = CallUpdate {
+            why: None,
             from: text("from").ok_or_else(missing)?,
             to: text("to").ok_or_else(missing)?,
             inbound: true,

@@ -199,6 +199,7 @@ impl Desk {
     fn vendor_request(&mut self, news: CallNews, request: usize) -> Receiver<Result<(), Fault>> {
         let (done, told) = oneshot::channel();
         let update = CallUpdate {
+            why: None,
             call_sid: "sid".into(),
             from: String::new(),
             to: String::new(),

@@ -550,6 +550,34 @@ fn a_call_that_was_seen_before_never_was() {
 }
 
 #[test]
+fn a_key_of_which_stream_and_webhook_both_tell_is_told_once() {
+    let mut desk = Desk::talking(TERMS);
+    let keys = |desk: &Desk| {
+        let key = |e: &Event| match e.news {
+            News::Dtmf(key) => Some(key),
+            _ => None,
+        };
+        desk.published.iter().filter_map(key).collect::<String>()
+    };
+    desk.leg(LegEvent::Dtmf('1'));
+    desk.vendor(CallNews::Key('1'));
+    desk.vendor(CallNews::Key('#'));
+    desk.leg(LegEvent::Dtmf('#'));
+    desk.leg(LegEvent::Dtmf('1'));
+    desk.settle();
+    assert_eq!(keys(&desk), "1#1");
+    // One whose stream tells of no keys is heard all the same, and a repeated webhook changes nothing.
+    desk.vendor_request(CallNews::Key('7'), 70);
+    desk.vendor_request(CallNews::Key('7'), 70);
+    desk.settle();
+    assert_eq!(keys(&desk), "1#17");
+    desk.leg_ends(LegEnd::Stopped);
+    desk.vendor(CallNews::Key('9'));
+    desk.settle();
+    assert_eq!(keys(&desk), "1#17", "the call is over");
+}
+
+#[test]
 fn while_storage_is_away_words_are_refused_and_not_kept_without_bound() {
     let mut desk = Desk::talking(TERMS);
     desk.say("in the air");
