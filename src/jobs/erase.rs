@@ -94,7 +94,7 @@ impl Eraser {
         let mut writes = Vec::new();
         if scope != Scope::All {
             match self.store.call(job.tenant_id, job.call_id.as_str()).await {
-                Ok(Some(call)) => writes.push(files::change(&call, without(&call.metadata, scope))),
+                Ok(Some(call)) => writes.push(files::change(&call, erased(&call.metadata, scope))),
                 Ok(None) => return Outcome::Never("the call is not on record".to_owned(), Vec::new()),
                 Err(fault) => return Outcome::Later(fault.to_string(), Duration::ZERO),
             }
@@ -162,6 +162,17 @@ pub(super) fn audit(what: &'static str, job: &JobRow) {
 
 fn scope(job: &JobRow) -> Option<Scope> {
     job.payload["scope"].as_str().and_then(Scope::parse)
+}
+
+/// The change that leaves the metadata without what is erased: what is gone is null, since members that a change does not name stay.
+fn erased(metadata: &Value, scope: Scope) -> Value {
+    let mut left = without(metadata, scope);
+    for name in metadata.as_object().into_iter().flat_map(|known| known.keys()) {
+        if left.get(name).is_none() {
+            left[name] = Value::Null;
+        }
+    }
+    left
 }
 
 /// The metadata of a call without what goes, and with when it went.

@@ -307,7 +307,7 @@ pub struct CallChange {
     pub duration: Option<i64>,
     /// A recording was made.
     pub recording: Option<String>,
-    /// Members of the metadata that are new or replaced; the others stay.
+    /// Members of the metadata that are new or replaced; the others stay. What is to be gone is null.
     pub metadata: Option<serde_json::Value>,
     /// The agent changed (handed to a person).
     pub agent: Option<String>,

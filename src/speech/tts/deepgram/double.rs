@@ -142,7 +142,8 @@ impl Conversation for Live {
                     let ms = audio.len() / self.format.bytes_of_ms(1).max(1);
                     said.push(Said::json(&json!({
                         "type": "SpeechMetadata", "speech_id": "s", "audio_duration_ms": ms,
-                        "input_character_count": 1, "billable_character_count": 1, "controls_applied": {},
+                        "input_character_count": 1, "billable_character_count": 1,
+                        "controls_applied": { "pronunciations_applied": 0, "breaks_applied": 0, "pronunciation_warnings": 0 },
                     })));
                 } else {
                     said.push(Said::json(&flushed));
