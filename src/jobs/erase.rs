@@ -94,7 +94,7 @@ impl Eraser {
         let mut writes = Vec::new();
         if scope != Scope::All {
             match self.store.call(job.tenant_id, job.call_id.as_str()).await {
-                Ok(Some(call)) => writes.push(files::change(&call, erased(&call.metadata, scope))),
+                Ok(Some(call)) => writes.push(files::change(&call, without(&call.metadata, scope))),
                 Ok(None) => return Outcome::Never("the call is not on record".to_owned(), Vec::new()),
                 Err(fault) => return Outcome::Later(fault.to_string(), Duration::ZERO),
             }
@@ -164,38 +164,25 @@ fn scope(job: &JobRow) -> Option<Scope> {
     job.payload["scope"].as_str().and_then(Scope::parse)
 }
 
-/// The change that leaves the metadata without what is erased: what is gone is null, since members that a change does not name stay.
-fn erased(metadata: &Value, scope: Scope) -> Value {
-    let mut left = without(metadata, scope);
-    for name in metadata.as_object().into_iter().flat_map(|known| known.keys()) {
-        if left.get(name).is_none() {
-            left[name] = Value::Null;
-        }
-    }
-    left
-}
-
-/// The metadata of a call without what goes, and with when it went.
+/// What changes in the metadata of a call: what goes is null, and when it went is there.
 fn without(metadata: &Value, scope: Scope) -> Value {
-    let mut left = metadata.clone();
-    if !left.is_object() {
-        left = json!({});
-    }
-    let Some(fields) = left.as_object_mut() else {
-        return left;
+    let mut changed = serde_json::Map::new();
+    let gone: &[&str] = match scope {
+        Scope::Audio => &["more_recordings"],
+        Scope::Text | Scope::All => &["extracted", "extraction"],
     };
-    match scope {
-        Scope::Audio => drop(fields.remove("more_recordings")),
-        Scope::Text | Scope::All => {
-            fields.remove("extracted");
-            fields.remove("extraction");
-            if let Some(analytics) = fields.get_mut("analytics").and_then(Value::as_object_mut) {
-                analytics.remove("question_answers");
-            }
-        }
+    for name in gone.iter().filter(|name| metadata.get(name).is_some()) {
+        changed.insert((*name).to_owned(), Value::Null);
     }
-    fields.insert(format!("{}_erased_at", scope.as_str()), json!(Wall::now()));
-    left
+    if scope != Scope::Audio
+        && let Some(figures) = metadata.get("analytics").and_then(Value::as_object)
+    {
+        let mut figures = figures.clone();
+        figures.remove("question_answers");
+        changed.insert("analytics".to_owned(), figures.into());
+    }
+    changed.insert(format!("{}_erased_at", scope.as_str()), json!(Wall::now()));
+    changed.into()
 }
 
 /// Removes a file for good. One that is not there is gone already.
@@ -218,14 +205,19 @@ mod tests {
             "extracted": { "name": "Ada" },
             "more_recordings": ["recordings/b.wav"],
         });
-        let mut text = without(&metadata, Scope::Text);
-        assert!(text["text_erased_at"].is_string());
-        text.as_object_mut().unwrap().remove("text_erased_at");
-        let kept = json!({ "analytics": { "duration": 7 }, "more_recordings": ["recordings/b.wav"] });
-        assert_eq!(text, kept);
-        let audio = without(&metadata, Scope::Audio);
-        assert!(audio.get("more_recordings").is_none() && audio["extracted"].is_object());
-        assert!(without(&Value::Null, Scope::Text)["text_erased_at"].is_string());
+        let changed = |metadata: &Value, scope: Scope| {
+            let mut changed = without(metadata, scope);
+            let at = changed
+                .as_object_mut()
+                .unwrap()
+                .remove(&format!("{}_erased_at", scope.as_str()));
+            assert!(at.is_some_and(|at| at.is_string()));
+            changed
+        };
+        let text = json!({ "analytics": { "duration": 7 }, "extracted": null });
+        assert_eq!(changed(&metadata, Scope::Text), text);
+        assert_eq!(changed(&metadata, Scope::Audio), json!({ "more_recordings": null }));
+        assert_eq!(changed(&Value::Null, Scope::Text), json!({}));
     }
 
     #[test]

@@ -36,6 +36,9 @@ impl Scope {
     }
 }
 
+/// Members of a call's metadata that hold what was said.
+pub(super) const SAID: [&str; 3] = ["analytics", "extracted", "extraction"];
+
 /// How long the calls of a tenant are kept after their end. `None` is for ever.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retention {

@@ -24,6 +24,7 @@ mod transfer;
 pub use config::{Config, Engine, Synchronous};
 pub use error::OpenError;
 pub use job::{AFTER_CALL, ERASE, JobFilter, JobMove, JobRow, JobState};
+use keeping::SAID;
 pub use keeping::{Expired, Retention, Scope, TenantRetention};
 pub use roster::{AgentRow, NumberRow, Source};
 pub use tenants::{ApiKeyRow, TenantRow};

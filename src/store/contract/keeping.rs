@@ -96,6 +96,15 @@ pub(in crate::store) async fn what_is_erased_is_gone_and_nothing_else_is(bench: 
     must(&*store, [erased(&row, Scope::Text)]).await;
     assert_eq!(left(&*store, &row).await, (0, 0, vec![ERASE.to_owned()]));
     assert_eq!(read(&*store, &row).await.customer_number, row.customer_number);
+    // Late news of the call, which still has in memory what was read out of it.
+    let late = json!({ "extracted": { "name": "Ada" }, "vendor_duration_s": 7 });
+    let late = change(row.call_id, |c| c.metadata = Some(late));
+    must(&*store, [late]).await;
+    let metadata = read(&*store, &row).await.metadata;
+    assert_eq!(
+        (metadata.get("extracted"), &metadata["vendor_duration_s"]),
+        (None, &json!(7))
+    );
 
     must(&*store, erase(&row, Scope::All)).await;
     let page = store.calls(

@@ -15,7 +15,7 @@ use crate::{
     },
     store::{
         AgentRow, ApiKeyRow, Batch, CallChange, CallRow, CallStatus, ClosedCall, Committed, JobMove, JobRow,
-        MessageRow, NumberRow, TenantRow, Write, interrupted_event,
+        MessageRow, NumberRow, SAID, TenantRow, Write, interrupted_event,
     },
     vendor::EndReason,
 };
@@ -371,7 +371,8 @@ fn change_call(change: &CallChange, now: Wall) -> Result<Step, NotApplied> {
                 duration = coalesce($8, duration),
                 recording = coalesce($9, recording),
                 metadata = CASE WHEN $10::jsonb IS NULL THEN metadata
-                    ELSE coalesce(metadata, '{}'::jsonb) || $10::jsonb END,
+                    ELSE coalesce(metadata, '{}'::jsonb) || ($10::jsonb
+                        - CASE WHEN text_erased_at IS NULL THEN '{}' ELSE $13::text[] END) END,
                 agent = coalesce($11, agent),
                 updated_at = $12
              WHERE call_id = $1 RETURNING 1"
@@ -389,6 +390,8 @@ fn change_call(change: &CallChange, now: Wall) -> Result<Step, NotApplied> {
             json(change.metadata.as_ref().unwrap_or(&serde_json::Value::Null)),
             text_opt(change.agent.as_ref()),
             time(now),
+            // What was said does not come back once it is erased.
+            Box::new(SAID.map(str::to_owned).to_vec()),
         ],
         Must::Find("call"),
     ))

@@ -12,7 +12,7 @@ use crate::{
     },
     store::{
         AgentRow, ApiKeyRow, Batch, CallChange, CallRow, CallStatus, Committed, JobMove, JobRow, MessageRow, NumberRow,
-        TenantRow, Write, interrupted_event,
+        SAID, TenantRow, Write, interrupted_event,
     },
     vendor::EndReason,
 };
@@ -320,19 +320,24 @@ fn change_call(db: &Connection, change: &CallChange, now: &str) -> Result<(), No
     must_exist("call", changed)
 }
 
-/// The metadata of a call with some of its members new or replaced.
+/// The metadata of a call with some of its members new or replaced. What was said does not come back once it is erased.
 fn with_members(db: &Connection, call_id: &str, members: &Value) -> Result<String, NotApplied> {
-    let known: Option<Option<String>> = db
-        .prepare_cached("SELECT metadata FROM phone_calls WHERE call_id = ?1")?
-        .query_row([call_id], |row| row.get(0))
+    let known: Option<(Option<String>, bool)> = db
+        .prepare_cached("SELECT metadata, text_erased_at IS NOT NULL FROM phone_calls WHERE call_id = ?1")?
+        .query_row([call_id], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
-    let known = known.flatten().and_then(|text| serde_json::from_str(&text).ok());
+    let (known, erased) = known.unwrap_or_default();
+    let known = known.and_then(|text| serde_json::from_str(&text).ok());
+    let mut members = members.clone();
+    if let Some(members) = members.as_object_mut().filter(|_| erased) {
+        SAID.iter().for_each(|name| drop(members.remove(*name)));
+    }
     let all = match (known, members) {
         (Some(Value::Object(mut known)), Value::Object(members)) => {
-            known.extend(members.clone());
+            known.extend(members);
             Value::Object(known)
         }
-        (_, members) => members.clone(),
+        (_, members) => members,
     };
     Ok(all.to_string())
 }
