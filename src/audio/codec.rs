@@ -45,6 +45,30 @@ pub fn encode(encoding: Encoding, pcm: &[i16], bytes: &mut [u8]) -> usize {
     encoding.bytes(samples)
 }
 
+/// Puts G.711 codes that stand one in each place into bytes: as many as both slices hold.
+pub fn narrow(wide: &[i16], codes: &mut [u8]) {
+    for (code, wide) in codes.iter_mut().zip(wide) {
+        *code = wide.to_le_bytes()[0];
+    }
+}
+
+/// The other way round.
+pub fn widen(codes: &[u8], wide: &mut [i16]) {
+    for (wide, code) in wide.iter_mut().zip(codes) {
+        *wide = i16::from(*code);
+    }
+}
+
+/// Makes the samples of G.711 codes that stand one in each place, in place.
+pub fn decode_wide(law: Encoding, wide: &mut [i16]) {
+    let mut codes = [0; 256];
+    for piece in wide.chunks_mut(codes.len()) {
+        narrow(piece, &mut codes);
+        // G.711 has a sample for every code.
+        let _ = decode(law, &codes[..piece.len()], piece);
+    }
+}
+
 /// The bytes of one silent sample repeat this one (L16 in either order, μ-law) or are it (A-law). Encodings with a memory
 /// have no such byte; theirs is 0.
 pub const fn silence(encoding: Encoding) -> u8 {

@@ -1,7 +1,7 @@
 //! Lock-free single-producer single-consumer rings between a media thread and the threads that hear and speak.
 //!
-//! Samples are i16, mono, at the rate named when the ring is made. An uplink may carry G.711 codes instead, one in each place,
-//! for ears that take a vendor's codec as it is. Nothing blocks and nothing allocates after construction; a full ring refuses and the refusal is the caller's to count. Built on `rtrb`.
+//! Samples are i16, mono, at the rate named when the ring is made. Either way may carry G.711 codes instead, one in each place, for
+//! ears that take a vendor's codec as it is and mouths that speak it. Nothing blocks and nothing allocates after construction; a full ring refuses and the refusal is the caller's to count. Built on `rtrb`.
 //!
 //! A downlink may carry packets: then each run of samples comes with the packet that says the same, encoded where there is time
 //! for it, and the media thread passes it on. The samples stay beside it for whoever records or listens.
@@ -38,17 +38,22 @@ pub fn uplink(rate: u32, capacity: usize, bell: Option<Arc<Doorbell>>) -> (Uplin
 /// The same for a stream of this format: a ring of its codes where it is G.711, else of samples at its rate.
 pub fn uplink_of(format: AudioFormat, capacity: usize, bell: Option<Arc<Doorbell>>) -> (UplinkTx, UplinkRx) {
     let (tx, rx) = RingBuffer::new(capacity);
-    let encoding = match format.encoding {
-        law @ (Encoding::Ulaw | Encoding::Alaw) => law,
-        _ => Encoding::L16Le,
-    };
-    let format = AudioFormat { encoding, ..format };
+    let format = carried(format);
     let tx = UplinkTx {
         samples: tx,
         bell,
         format,
     };
     (tx, UplinkRx { samples: rx, format })
+}
+
+/// What a ring for a stream of this format carries: codes where that is G.711, else samples.
+const fn carried(format: AudioFormat) -> AudioFormat {
+    let encoding = match format.encoding {
+        law @ (Encoding::Ulaw | Encoding::Alaw) => law,
+        _ => Encoding::L16Le,
+    };
+    AudioFormat { encoding, ..format }
 }
 
 impl UplinkTx {
@@ -129,7 +134,7 @@ pub struct DownlinkTx {
     samples: Producer<i16>,
     spans: Producer<Span>,
     packets: Option<Producer<u8>>,
-    rate: u32,
+    format: AudioFormat,
 }
 
 /// The reading end of audio to the caller (playout).
@@ -139,20 +144,30 @@ pub struct DownlinkRx {
     spans: Consumer<Span>,
     packets: Option<Consumer<u8>>,
     head: Option<Span>,
-    rate: u32,
+    format: AudioFormat,
 }
 
 /// Makes a downlink ring of `capacity` samples at `rate` Hz and room for `spans` descriptors.
 pub fn downlink(rate: u32, capacity: usize, spans: usize) -> (DownlinkTx, DownlinkRx) {
-    make(rate, capacity, spans, None)
+    make(samples_of(rate), capacity, spans, None)
+}
+
+/// The same for a stream of this format: a ring of its codes where it is G.711, else of samples at its rate.
+pub fn downlink_of(format: AudioFormat, capacity: usize, spans: usize) -> (DownlinkTx, DownlinkRx) {
+    make(carried(format), capacity, spans, None)
 }
 
 /// The same with packets beside the samples, `spans` at most and `bytes` of them.
 pub fn downlink_of_packets(rate: u32, capacity: usize, spans: usize, bytes: usize) -> (DownlinkTx, DownlinkRx) {
-    make(rate, capacity, spans, Some(bytes))
+    make(samples_of(rate), capacity, spans, Some(bytes))
 }
 
-fn make(rate: u32, capacity: usize, spans: usize, bytes: Option<usize>) -> (DownlinkTx, DownlinkRx) {
+const fn samples_of(rate: u32) -> AudioFormat {
+    let encoding = Encoding::L16Le;
+    AudioFormat { encoding, rate }
+}
+
+fn make(format: AudioFormat, capacity: usize, spans: usize, bytes: Option<usize>) -> (DownlinkTx, DownlinkRx) {
     let (samples_tx, samples_rx) = RingBuffer::new(capacity);
     let (spans_tx, spans_rx) = RingBuffer::new(spans);
     let (packets_tx, packets_rx) = bytes.map(RingBuffer::new).unzip();
@@ -161,14 +176,14 @@ fn make(rate: u32, capacity: usize, spans: usize, bytes: Option<usize>) -> (Down
             samples: samples_tx,
             spans: spans_tx,
             packets: packets_tx,
-            rate,
+            format,
         },
         DownlinkRx {
             samples: samples_rx,
             spans: spans_rx,
             packets: packets_rx,
             head: None,
-            rate,
+            format,
         },
     )
 }
@@ -235,9 +250,14 @@ impl DownlinkTx {
         if self.spans.is_full() { 0 } else { self.samples.slots() }
     }
 
+    /// What is in it: G.711 codes, or samples, whose encoding is [`Encoding::L16Le`].
+    pub const fn format(&self) -> AudioFormat {
+        self.format
+    }
+
     /// Sample rate in Hz.
     pub const fn rate(&self) -> u32 {
-        self.rate
+        self.format.rate
     }
 
     /// Whether the reader is gone.
@@ -328,9 +348,14 @@ impl DownlinkRx {
         self.head.is_none() && self.spans.is_empty()
     }
 
+    /// What is in it: G.711 codes, or samples, whose encoding is [`Encoding::L16Le`].
+    pub const fn format(&self) -> AudioFormat {
+        self.format
+    }
+
     /// Sample rate in Hz.
     pub const fn rate(&self) -> u32 {
-        self.rate
+        self.format.rate
     }
 }
 

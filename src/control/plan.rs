@@ -101,11 +101,11 @@ pub(super) fn lay(
     }
 }
 
-/// The ring towards a caller who is spoken to in this format: of Opus it holds packets.
+/// The ring towards a caller who is spoken to in this format: of Opus it holds packets, of G.711 codes.
 fn downlink(format: AudioFormat) -> (DownlinkTx, DownlinkRx) {
     let capacity = format.rate as usize * DOWNLINK_SECONDS;
     match format.encoding {
         Encoding::Opus => ring::downlink_of_packets(format.rate, capacity, DOWNLINK_SPANS, DOWNLINK_BYTES),
-        _ => ring::downlink(format.rate, capacity, DOWNLINK_SPANS),
+        _ => ring::downlink_of(format, capacity, DOWNLINK_SPANS),
     }
 }

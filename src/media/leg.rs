@@ -180,6 +180,11 @@ impl Leg {
         }
     }
 
+    /// Whether anybody records or listens.
+    pub(super) const fn is_copied(&self) -> bool {
+        self.tap.is_some() || self.monitor.is_some()
+    }
+
     /// Copies what is sent for those who record and listen.
     pub(super) fn copy(&mut self, at: Mono, samples: &[i16], sent: &[u8]) {
         if let Some(tap) = &mut self.tap {

@@ -14,6 +14,7 @@ use super::{
     timer::Timer,
 };
 use crate::{
+    audio::codec,
     base::{doorbell::Doorbell, time::Mono},
     vendor::{Caps, StreamCodec, StreamCommand, StreamEvent, StreamStart, WireError},
 };
@@ -216,8 +217,20 @@ impl Session {
                 Step::Clear => self.codec.format(StreamCommand::Clear, out),
                 Step::Mark(utterance) => self.codec.format(StreamCommand::Mark(&MarkName::new(utterance)), out),
                 Step::Frame { samples, at } => {
-                    let encoder = self.leg.encoder.as_mut();
-                    let n = encoder.map_or(0, |e| e.encode(&scratch.samples[..samples], &mut scratch.bytes));
+                    let n = match playout.law() {
+                        Some(law) => {
+                            let wide = &mut scratch.samples[..samples];
+                            codec::narrow(wide, &mut scratch.bytes);
+                            if self.leg.is_copied() {
+                                codec::decode_wide(law, wide);
+                            }
+                            samples
+                        }
+                        None => {
+                            let encoder = self.leg.encoder.as_mut();
+                            encoder.map_or(0, |e| e.encode(&scratch.samples[..samples], &mut scratch.bytes))
+                        }
+                    };
                     self.leg.copy(at, &scratch.samples[..samples], &scratch.bytes[..n]);
                     self.codec.format(StreamCommand::Media(&scratch.bytes[..n]), out);
                 }

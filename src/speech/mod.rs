@@ -36,6 +36,7 @@ use crate::{
 };
 use bytes::Bytes;
 use lane::{Command, Lane};
+use mouth::Raw;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
@@ -280,14 +281,24 @@ impl Mouth {
     /// Queues audio as it is, at any rate of `AudioFormat::RATES` (a person's microphone, tones). `last` ends the utterance.
     /// `false` when a minute of it waits already, or the mouth is closed.
     pub fn play(&self, utterance: UtteranceId, samples: Vec<i16>, rate: u32, last: bool) -> bool {
-        if !self.shared.admit_sound(samples.len(), rate) {
+        self.play_raw(utterance, Raw::Samples(samples, rate), last, false)
+    }
+
+    /// Queues speech that a service made by itself. `false` when three minutes of it wait already, or the mouth is closed.
+    fn speak(&self, utterance: UtteranceId, raw: Raw, last: bool) -> bool {
+        self.play_raw(utterance, raw, last, true)
+    }
+
+    fn play_raw(&self, utterance: UtteranceId, raw: Raw, last: bool, speech: bool) -> bool {
+        let most = if speech { mouth::SPEECH_MS } else { mouth::SOUND_MS };
+        if !self.shared.admit_sound(&raw, most) {
             return false;
         }
         let order = mouth::Order::Play {
             utterance,
-            samples,
-            rate,
+            raw,
             last,
+            speech,
         };
         self.orders.send(order).is_ok()
     }

@@ -1,13 +1,17 @@
-//! The writing end of a leg's downlink as who speaks sees it: samples go in, and come out on the ring as they are or, where the
-//! leg wants packets, as Opus of 20 ms. Encoding happens here, on the lane, and never on a media thread.
+//! The writing end of a leg's downlink as who speaks sees it: samples go in, and come out on the ring as it carries them: as they
+//! are, as G.711 codes or, where the leg wants packets, as Opus of 20 ms. Encoding happens here, on the lane, and never on a media thread.
 
 use crate::{
     audio::{
+        codec,
         opus::{Encoder, LOSSY, MAX_PACKET},
         ring::DownlinkTx,
     },
-    base::ids::UtteranceId,
+    base::{format::Encoding, ids::UtteranceId},
 };
+
+/// Samples that are encoded at once.
+const PIECE: usize = 960;
 
 /// A downlink to be spoken into.
 #[derive(Debug)]
@@ -43,9 +47,36 @@ impl Outlet {
     /// `samples.len()` means that the end is still to be written. An empty slice with `last` ends the utterance. The last packet
     /// of an utterance is filled up with silence.
     pub(super) fn push(&mut self, utterance: UtteranceId, samples: &[i16], last: bool) -> usize {
-        match &mut self.packer {
-            None => self.ring.push(utterance, samples, last),
-            Some(packer) => packer.push(&mut self.ring, utterance, samples, last),
+        let law = self.law();
+        match (&mut self.packer, law) {
+            (Some(packer), _) => packer.push(&mut self.ring, utterance, samples, last),
+            (None, None) => self.ring.push(utterance, samples, last),
+            (None, Some(law)) => self.encode(law, utterance, samples, last),
+        }
+    }
+
+    /// The law of the codes that the ring carries, where it carries codes.
+    pub(super) fn law(&self) -> Option<Encoding> {
+        Some(self.ring.format().encoding).filter(|e| *e != Encoding::L16Le)
+    }
+
+    /// The same as [`Outlet::push`] with codes of the ring's law, one in each place, which pass as they are.
+    pub(super) fn pass(&mut self, utterance: UtteranceId, codes: &[i16], last: bool) -> usize {
+        self.ring.push(utterance, codes, last)
+    }
+
+    fn encode(&mut self, law: Encoding, utterance: UtteranceId, samples: &[i16], last: bool) -> usize {
+        let (mut codes, mut wide, mut done) = ([0; PIECE], [0; PIECE], 0);
+        loop {
+            let rest = &samples[done..];
+            let n = rest.len().min(PIECE);
+            codec::encode(law, &rest[..n], &mut codes);
+            codec::widen(&codes[..n], &mut wide);
+            let took = self.ring.push(utterance, &wide[..n], last && n == rest.len());
+            done += took;
+            if took < n || done == samples.len() {
+                return done;
+            }
         }
     }
 
@@ -130,9 +161,10 @@ mod tests {
     use super::*;
     use crate::audio::{
         opus::Decoder,
-        ring::{DownlinkRx, downlink, downlink_of_packets},
+        ring::{DownlinkRx, downlink, downlink_of, downlink_of_packets},
         tone::Sine,
     };
+    use crate::base::format::AudioFormat;
     use proptest::prelude::*;
 
     const U: UtteranceId = UtteranceId(1);
@@ -159,6 +191,43 @@ mod tests {
         let mut outlet = Outlet::new(tx);
         assert_eq!((outlet.room(), outlet.push(U, &[1, 2, 3], true)), (100, 3));
         assert_eq!(rx.pop(&mut [0; 9]), (3, true));
+    }
+
+    #[test]
+    fn a_ring_of_codes_is_given_codes_those_that_are_codes_already_as_they_are() {
+        for law in [Encoding::Ulaw, Encoding::Alaw] {
+            let (tx, mut rx) = downlink_of(
+                AudioFormat {
+                    encoding: law,
+                    rate: 8000,
+                },
+                3000,
+                8,
+            );
+            let mut outlet = Outlet::new(tx);
+            let mut said = vec![0; 2500];
+            Sine::new(8000, 400.0, 9000.0).fill(&mut said);
+            assert_eq!((outlet.law(), outlet.push(U, &said, true)), (Some(law), 2500));
+            let every: Vec<i16> = (0..256).collect();
+            assert_eq!(outlet.pass(U.next(), &every, true), 256);
+            let (mut heard, mut expected) = (vec![0; 2500], vec![0; 2500]);
+            let mut at = 0;
+            let ended = loop {
+                let (n, last) = rx.pop(&mut heard[at..]);
+                at += n;
+                if last || n == 0 {
+                    break last;
+                }
+            };
+            codec::encode(law, &said, &mut expected);
+            assert!(ended && at == 2500 && heard.iter().copied().eq(expected.iter().map(|c| i16::from(*c))));
+            assert_eq!(rx.pop(&mut heard), (256, true));
+            assert_eq!(heard[..256], every);
+            assert_eq!(
+                (outlet.push(U, &[1; 4000], true), outlet.push(U, &[1; 10], true)),
+                (3000, 0)
+            );
+        }
     }
 
     #[test]

@@ -5,10 +5,15 @@
 //! and a cut acts on little. Frames are always whole: the tail of an utterance is padded with silence, a gap inside one waits.
 //!
 //! A ring of packets is passed on packet by packet, each as long as it is; the samples beside them are for those who listen.
+//! A ring of G.711 codes is played code by code, as they are.
 
 use crate::{
-    audio::{opus, resample::Resampler, ring::DownlinkRx},
-    base::{format::AudioFormat, ids::UtteranceId, time::Mono},
+    audio::{codec, opus, resample::Resampler, ring::DownlinkRx},
+    base::{
+        format::{AudioFormat, Encoding},
+        ids::UtteranceId,
+        time::Mono,
+    },
     media::{Accounting, LegEvent},
     vendor::Caps,
 };
@@ -27,7 +32,7 @@ const LATE_WINDOW: Duration = Duration::from_millis(400);
 /// One thing to be written to the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// A frame of so many samples, left in the caller's buffer, that begins to sound at this time.
+    /// A frame of so many samples or codes, left in the caller's buffer, that begins to sound at this time.
     Frame { samples: usize, at: Mono },
     /// A packet of so many bytes and the samples that it says, left in the caller's buffers.
     Packet { samples: usize, bytes: usize, at: Mono },
@@ -64,6 +69,8 @@ impl Spoken {
 pub(super) struct Playout {
     ring: DownlinkRx,
     resampler: Option<Resampler>,
+    /// What stands for nothing said: 0, or the law's code of it.
+    silence: i16,
     /// Samples of a frame at the ring's rate, and what the length of an utterance's last frame is a multiple of.
     frame: usize,
     quantum: usize,
@@ -95,8 +102,13 @@ pub(super) struct Playout {
 
 impl Playout {
     /// Plays `ring` in frames of `ptime_ms` as `caps` and the stream's `format` demand, or in the packets that it holds. `None`
-    /// where no resampler exists between their rates.
+    /// where no resampler exists between their rates, or the ring's codes are not the stream's.
     pub(super) fn new(ring: DownlinkRx, format: AudioFormat, ptime_ms: u32, caps: &Caps, live: bool) -> Option<Self> {
+        let silence = match ring.format().encoding {
+            Encoding::L16Le => 0,
+            _ if ring.format() != format => return None,
+            law => i16::from(codec::silence(law)),
+        };
         let resampler = match ring.rate() {
             rate if rate == format.rate || ring.holds_packets() => None,
             rate => Some(Resampler::new(rate, format.rate).ok()?),
@@ -105,6 +117,7 @@ impl Playout {
         let quantum_ms = caps.chunk_multiple / caps.outbound.bytes_of_ms(1).max(1);
         let quantum = (ring.rate() as usize * quantum_ms / 1000).clamp(1, frame);
         Some(Self {
+            silence,
             frame,
             quantum,
             burst: Duration::from_millis(u64::from(ptime_ms)),
@@ -151,6 +164,11 @@ impl Playout {
     /// Replaces audio by silence, or stops doing so. Time goes on either way.
     pub(super) const fn mute(&mut self, muted: bool) {
         self.muted = muted;
+    }
+
+    /// The law of the codes that it plays, where it plays codes.
+    pub(super) fn law(&self) -> Option<Encoding> {
+        Some(self.ring.format().encoding).filter(|e| *e != Encoding::L16Le)
     }
 
     /// Samples taken up and not sent, for the accounts.
@@ -291,7 +309,7 @@ impl Playout {
         let taken_at = self.taken_at(out);
         let samples = match &mut self.resampler {
             None => {
-                out[real..padded].fill(0);
+                out[real..padded].fill(self.silence);
                 padded
             }
             Some(r) => {
@@ -301,7 +319,7 @@ impl Playout {
             }
         };
         if self.muted {
-            out[..samples].fill(0);
+            out[..samples].fill(self.silence);
         }
         accounts.out_sent += real as u64;
         let at = self.sound(now, utterance, ptime, last, accounts, events);

@@ -3,7 +3,11 @@
 
 use super::*;
 use crate::{
-    audio::{codec, g722, opus, ring::downlink_of_packets, tone::Sine},
+    audio::{
+        codec, g722, opus,
+        ring::{downlink_of, downlink_of_packets},
+        tone::Sine,
+    },
     base::format::{AudioFormat, Encoding},
     vendor::{Media, StreamCodec, StreamCommand, StreamEvent, StreamStart, WireError},
 };
@@ -367,4 +371,44 @@ fn a_caller_who_is_muted_is_not_heard_and_cannot_interrupt() {
         .handle_command(wire.now, mute(false, false), &mut wire.scratch);
     wire.hear(1, &[1; 640]);
     assert_eq!(wire.heard().len(), 320);
+}
+
+#[test]
+fn codes_reach_the_caller_as_they_are_and_what_is_muted_is_the_law_s_silence() {
+    for law in [Encoding::Ulaw, Encoding::Alaw] {
+        let wire = format(law, 8000);
+        let (mut mouth, down) = downlink_of(wire, 1000, 16);
+        let route = Route::Relay {
+            uplink: None,
+            downlink: Some(down),
+        };
+        let mut leg = Wire::routed(wire, wire, route);
+        let codes: Vec<i16> = (0..=255).collect();
+        assert_eq!(mouth.push(UtteranceId(1), &codes, true), 256);
+        let sent = leg.sent().concat();
+        let silence = codec::silence(law);
+        let expected: Vec<u8> = (0..=255).chain([silence; 64]).collect();
+        assert_eq!(sent, expected, "both zeros of the law stay what they were");
+        let mute = LegCommand::Mute {
+            uplink: false,
+            downlink: true,
+        };
+        leg.session.handle_command(leg.now, mute, &mut leg.scratch);
+        mouth.push(UtteranceId(2), &codes[..160], true);
+        assert_eq!(leg.sent().concat(), [silence; 160]);
+        // Codes of another law are not played.
+        let other = if law == Encoding::Ulaw {
+            Encoding::Alaw
+        } else {
+            Encoding::Ulaw
+        };
+        let (mut mouth, down) = downlink_of(format(other, 8000), 1000, 16);
+        let route = Route::Relay {
+            uplink: None,
+            downlink: Some(down),
+        };
+        let mut leg = Wire::routed(wire, wire, route);
+        mouth.push(UtteranceId(1), &codes, true);
+        assert!(leg.sent().is_empty());
+    }
 }

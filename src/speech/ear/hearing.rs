@@ -173,18 +173,6 @@ fn is_codes(encoding: Encoding) -> bool {
     matches!(encoding, Encoding::Ulaw | Encoding::Alaw)
 }
 
-/// Makes the samples of codes, one in each place, in place.
-pub(super) fn decode(encoding: Encoding, wide: &mut [i16]) {
-    let mut codes = [0; 256];
-    for piece in wide.chunks_mut(codes.len()) {
-        for (code, wide) in codes.iter_mut().zip(piece.iter()) {
-            *code = wide.to_le_bytes()[0];
-        }
-        // G.711 has a sample for every code.
-        let _ = codec::decode(encoding, &codes[..piece.len()], piece);
-    }
-}
-
 /// Room for what is kept of audio of this format.
 const fn capacity(format: AudioFormat) -> usize {
     format.rate as usize * KEPT.as_secs() as usize
@@ -257,7 +245,7 @@ impl Hearing {
         let n = self.read_as_kept(out).await;
         let encoding = self.format().encoding;
         if is_codes(encoding) {
-            decode(encoding, &mut out[..n]);
+            codec::decode_wide(encoding, &mut out[..n]);
         }
         n
     }
@@ -374,7 +362,7 @@ impl Hearing {
         let mut samples = vec![0; backlog.len()];
         backlog.read(&mut samples);
         if is_codes(from.encoding) {
-            decode(from.encoding, &mut samples);
+            codec::decode_wide(from.encoding, &mut samples);
         }
         let mut converted = AnyResampler::convert(from.rate, to.rate, &samples).unwrap_or_default();
         if is_codes(to.encoding) {

@@ -12,7 +12,7 @@ use super::{
     stt::{Stt, SttError},
 };
 use crate::{
-    audio::{resample::Resampler, ring::UplinkRx},
+    audio::{codec, resample::Resampler, ring::UplinkRx},
     base::{
         backoff::Backoff,
         format::{AudioFormat, Encoding},
@@ -139,7 +139,7 @@ impl Ear {
                 continue;
             }
             if carried.encoding != Encoding::L16Le {
-                hearing::decode(carried.encoding, heard);
+                codec::decode_wide(carried.encoding, heard);
             }
             let n = self.resampler.process(heard, &mut wanted);
             self.feed.push(&wanted[..n]);

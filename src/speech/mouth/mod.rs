@@ -14,7 +14,11 @@ use super::{
     outlet::Outlet,
     tts::{Pcm, Tts, TtsError, pieces},
 };
-use crate::{audio::resample::any::AnyResampler, base::ids::UtteranceId, metrics};
+use crate::{
+    audio::{codec, resample::any::AnyResampler},
+    base::{format::Encoding, ids::UtteranceId},
+    metrics,
+};
 use futures_util::{FutureExt as _, future::LocalBoxFuture};
 use preview::Preview;
 use std::{
@@ -37,6 +41,9 @@ pub(super) const UTTERANCES: usize = 64;
 
 /// Milliseconds of raw audio that wait at most.
 pub(super) const SOUND_MS: usize = 60_000;
+
+/// Milliseconds of a service's own speech that wait at most: it comes faster than it is heard.
+pub(super) const SPEECH_MS: usize = 180_000;
 
 /// The longest text of one utterance, in characters.
 pub(super) const TEXT: usize = 5000;
@@ -62,10 +69,31 @@ pub(super) enum Order {
     /// Raw audio.
     Play {
         utterance: UtteranceId,
-        samples: Vec<i16>,
-        rate: u32,
+        raw: Raw,
         last: bool,
+        /// Whether it is an agent's speech, which frontends are given too.
+        speech: bool,
     },
+}
+
+/// Audio as it is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Raw {
+    /// Samples at a rate.
+    Samples(Vec<i16>, u32),
+    /// G.711 codes of a law at 8 kHz: as they are where the leg speaks that law.
+    Codes(Vec<u8>, Encoding),
+}
+
+impl Raw {
+    /// Every piece weighs something, so that empty ones are bounded too.
+    fn ms(&self) -> usize {
+        let (samples, rate) = match self {
+            Self::Samples(samples, rate) => (samples.len(), *rate),
+            Self::Codes(codes, _) => (codes.len(), 8000),
+        };
+        samples * 1000 / rate.max(1) as usize + 1
+    }
 }
 
 /// What a mouth shares with its handles.
@@ -92,8 +120,8 @@ impl Shared {
     }
 
     /// Reserves room for raw audio.
-    pub(super) fn admit_sound(&self, samples: usize, rate: u32) -> bool {
-        admit(&self.sound_ms, sound_ms(samples, rate), SOUND_MS)
+    pub(super) fn admit_sound(&self, raw: &Raw, most_ms: usize) -> bool {
+        admit(&self.sound_ms, raw.ms(), most_ms)
     }
 }
 
@@ -102,17 +130,14 @@ fn admit(used: &AtomicUsize, n: usize, most: usize) -> bool {
         .is_ok()
 }
 
-/// Every piece weighs something, so that empty ones are bounded too.
-fn sound_ms(samples: usize, rate: u32) -> usize {
-    samples * 1000 / rate.max(1) as usize + 1
-}
-
 /// An utterance that waits or is being spoken.
 struct Utterance {
     id: UtteranceId,
     source: Source,
     /// Samples at the ring's rate that the ring has not taken.
     backlog: VecDeque<i16>,
+    /// Whether they are codes of the ring's law, one in each place.
+    coded: bool,
     to_ring: Option<(u32, AnyResampler)>,
     /// Whether the source has nothing more to give.
     exhausted: bool,
@@ -122,7 +147,7 @@ struct Utterance {
 
 enum Source {
     Words(Box<Words>),
-    Sound(Sound),
+    Sound(Box<Sound>),
 }
 
 struct Words {
@@ -147,20 +172,19 @@ struct Sound {
     complete: bool,
     /// When the last piece came.
     heard: Instant,
+    /// For frontends, where it is an agent's speech.
+    preview: Option<Preview>,
 }
 
-/// Raw audio as given.
+/// A piece of raw audio.
 struct Piece {
-    samples: Vec<i16>,
-    rate: u32,
+    raw: Raw,
     shared: Arc<Shared>,
 }
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        self.shared
-            .sound_ms
-            .fetch_sub(sound_ms(self.samples.len(), self.rate), Relaxed);
+        self.shared.sound_ms.fetch_sub(self.raw.ms(), Relaxed);
     }
 }
 
@@ -207,14 +231,31 @@ impl Utterance {
             id,
             source,
             backlog: VecDeque::new(),
+            coded: false,
             to_ring: None,
             exhausted: false,
             begun: false,
         }
     }
 
+    /// Appends codes to the backlog: as they are where they are the ring's, and nothing else was said.
+    fn append_codes(&mut self, codes: &[u8], law: Encoding, ring: &Outlet) {
+        if ring.law() == Some(law) && (self.coded || (!self.begun && self.backlog.is_empty())) {
+            self.coded = true;
+            self.backlog.extend(codes.iter().map(|code| i16::from(*code)));
+            return;
+        }
+        let mut samples = vec![0; codes.len()];
+        let n = codec::decode(law, codes, &mut samples).unwrap_or_default();
+        self.append(&samples[..n], 8000, ring.rate());
+    }
+
     /// Appends samples of any rate to the backlog.
     fn append(&mut self, samples: &[i16], rate: u32, ring_rate: u32) {
+        if self.coded {
+            metrics::dropped("tts_chunk", "not_of_its_codes", 1);
+            return;
+        }
         if self.to_ring.as_ref().is_none_or(|(from, _)| *from != rate) {
             self.finish_resampling();
             match AnyResampler::new(rate, ring_rate) {
@@ -325,12 +366,12 @@ impl Speaker {
             }
             Order::Play {
                 utterance,
-                samples,
-                rate,
+                raw,
                 last,
+                speech: is_speech,
             } => {
                 let shared = Arc::clone(&self.shared);
-                let piece = Piece { samples, rate, shared };
+                let piece = Piece { raw, shared };
                 let open = speech
                     .front
                     .iter_mut()
@@ -346,11 +387,12 @@ impl Speaker {
                 } else if utterance <= speech.over {
                     metrics::dropped("sound", "utterance_over", 1);
                 } else {
-                    let sound = Sound {
+                    let sound = Box::new(Sound {
                         pieces: VecDeque::from([piece]),
                         complete: last,
                         heard: Instant::now(),
-                    };
+                        preview: is_speech.then(|| Preview::new(utterance)),
+                    });
                     speech.queue.push_back(Utterance::new(utterance, Source::Sound(sound)));
                 }
             }
@@ -372,8 +414,12 @@ impl Speaker {
             return;
         };
         speech.over = speech.over.max(utterance.id);
-        if let Source::Words(words) = &mut utterance.source {
-            words.preview.cut(&mut self.news);
+        let preview = match &mut utterance.source {
+            Source::Words(words) => Some(&mut words.preview),
+            Source::Sound(sound) => sound.preview.as_mut(),
+        };
+        if let Some(preview) = preview {
+            preview.cut(&mut self.news);
         }
         if utterance.begun {
             speech.ending = Some(utterance.id);
@@ -474,12 +520,21 @@ impl Speaker {
                     };
                     let Some(piece) = sound.pieces.pop_front() else {
                         if complete && !utterance.exhausted {
+                            if let Some(preview) = &mut sound.preview {
+                                preview.finish(&mut self.news);
+                            }
                             utterance.exhausted = true;
                             utterance.finish_resampling();
                         }
                         return;
                     };
-                    utterance.append(&piece.samples, piece.rate, rate);
+                    if let Some(preview) = &mut sound.preview {
+                        preview.add_raw(&piece.raw, &mut self.news);
+                    }
+                    match &piece.raw {
+                        Raw::Samples(samples, from) => utterance.append(samples, *from, rate),
+                        Raw::Codes(codes, law) => utterance.append_codes(codes, *law, &self.ring),
+                    }
                 }
             }
         }
@@ -497,7 +552,10 @@ impl Speaker {
                 return end;
             }
             let last = utterance.exhausted && samples.len() == utterance.backlog.len();
-            let n = self.ring.push(utterance.id, samples, last);
+            let n = match utterance.coded {
+                false => self.ring.push(utterance.id, samples, last),
+                true => self.ring.pass(utterance.id, samples, last),
+            };
             let whole = n == samples.len();
             utterance.begun |= n > 0;
             utterance.backlog.drain(..n);

@@ -1,8 +1,9 @@
 //! Synthesized speech for frontends: μ-law at 8 kHz in numbered chunks, as fast as it is made.
 
+use super::Raw;
 use crate::{
-    audio::{g711, resample::any::AnyResampler},
-    base::ids::UtteranceId,
+    audio::{codec, g711, resample::any::AnyResampler},
+    base::{format::Encoding, ids::UtteranceId},
     metrics,
     speech::{SpeechEvent, outbox::Outbox, tts::Pcm},
 };
@@ -44,11 +45,33 @@ impl Preview {
 
     /// Adds samples as synthesized.
     pub(super) fn add(&mut self, pcm: &Pcm, news: &mut Outbox) {
+        self.add_samples(&pcm.samples, pcm.rate, news);
+    }
+
+    /// Adds audio as it was given; what frontends take already is passed on unread.
+    pub(super) fn add_raw(&mut self, raw: &Raw, news: &mut Outbox) {
+        match raw {
+            Raw::Samples(samples, rate) => self.add_samples(samples, *rate, news),
+            Raw::Codes(codes, Encoding::Ulaw) => {
+                self.silent = false;
+                for piece in codes.chunks(LONGEST) {
+                    self.put(Bytes::copy_from_slice(piece), false, news);
+                }
+            }
+            Raw::Codes(codes, law) => {
+                let mut samples = vec![0; codes.len()];
+                let n = codec::decode(*law, codes, &mut samples).unwrap_or_default();
+                self.add_samples(&samples[..n], RATE, news);
+            }
+        }
+    }
+
+    fn add_samples(&mut self, samples: &[i16], rate: u32, news: &mut Outbox) {
         self.silent = false;
-        if self.resampler.as_ref().is_none_or(|(rate, _)| *rate != pcm.rate) {
+        if self.resampler.as_ref().is_none_or(|(from, _)| *from != rate) {
             self.finish_resampling();
-            match AnyResampler::new(pcm.rate, RATE) {
-                Ok(resampler) => self.resampler = Some((pcm.rate, resampler)),
+            match AnyResampler::new(rate, RATE) {
+                Ok(resampler) => self.resampler = Some((rate, resampler)),
                 Err(_) => {
                     metrics::dropped("tts_chunk", "bad_rate", 1);
                     return;
@@ -56,7 +79,7 @@ impl Preview {
             }
         }
         if let Some((_, resampler)) = &mut self.resampler {
-            resampler.push(&pcm.samples, &mut self.samples);
+            resampler.push(samples, &mut self.samples);
         }
         self.send(ENOUGH, news);
     }

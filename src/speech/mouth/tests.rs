@@ -2,7 +2,11 @@
 
 use super::*;
 use crate::{
-    audio::ring::{DownlinkRx, downlink},
+    audio::{
+        g711,
+        ring::{DownlinkRx, DownlinkTx, downlink, downlink_of},
+    },
+    base::format::AudioFormat,
     speech::tts::fake,
 };
 use tokio::task::LocalSet;
@@ -28,7 +32,14 @@ async fn with_mouth<F: Future<Output = ()>>(capacity: usize, test: impl FnOnce(B
 }
 
 async fn with_tts<F: Future<Output = ()>>(capacity: usize, tts: Option<Rc<dyn Tts>>, test: impl FnOnce(Bench) -> F) {
-    let (tx, ring) = downlink(8000, capacity, 64);
+    with_ring(downlink(8000, capacity, 64), tts, test).await;
+}
+
+async fn with_ring<F: Future<Output = ()>>(
+    (tx, ring): (DownlinkTx, DownlinkRx),
+    tts: Option<Rc<dyn Tts>>,
+    test: impl FnOnce(Bench) -> F,
+) {
     let (sender, events) = mpsc::channel(8);
     let (handle, orders) = mpsc::unbounded_channel();
     let shared = Arc::<Shared>::default();
@@ -85,12 +96,16 @@ impl Bench {
     }
 
     fn play(&self, utterance: UtteranceId, samples: &[i16], rate: u32, last: bool) {
-        assert!(self.shared.admit_sound(samples.len(), rate));
+        self.give(utterance, Raw::Samples(samples.to_vec(), rate), last, false);
+    }
+
+    fn give(&self, utterance: UtteranceId, raw: Raw, last: bool, speech: bool) {
+        assert!(self.shared.admit_sound(&raw, if speech { SPEECH_MS } else { SOUND_MS }));
         let order = Order::Play {
             utterance,
-            samples: samples.to_vec(),
-            rate,
+            raw,
             last,
+            speech,
         };
         self.handle.as_ref().unwrap().send(order).unwrap();
     }
@@ -276,11 +291,13 @@ async fn queues_are_bounded_and_room_comes_back() {
             b.next().await;
         }
         assert!(b.shared.admit_words());
-        assert!(!b.shared.admit_sound(8000 * 61, 8000));
+        let sound = |s: usize| Raw::Samples(vec![0; 8000 * s], 8000);
+        assert!(!b.shared.admit_sound(&sound(61), SOUND_MS));
         b.play(U[1], &vec![0; 8000 * 59], 8000, true);
-        assert!(!b.shared.admit_sound(8000 * 2, 8000));
+        assert!(!b.shared.admit_sound(&sound(2), SOUND_MS));
+        assert!(b.shared.admit_sound(&sound(2), SPEECH_MS));
         b.next().await;
-        assert!(b.shared.admit_sound(8000 * 2, 8000));
+        assert!(b.shared.admit_sound(&sound(2), SOUND_MS));
     })
     .await;
 }
@@ -301,4 +318,51 @@ async fn another_language_gets_another_voice() {
     assert!(same_language("en-GB", "en"));
     assert!(same_language("de", "auto"));
     assert!(!same_language("de", "en-US"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn codes_pass_a_ring_of_their_law_unchanged_and_frontends_get_them_too() {
+    let every: Vec<u8> = (0..=255).cycle().take(1600).collect();
+    with_ring(downlink_of(AudioFormat::ULAW_8K, 4000, 64), None, |mut b| async move {
+        b.give(U[0], Raw::Codes(every.clone(), Encoding::Ulaw), false, true);
+        b.give(U[0], Raw::Codes(every.clone(), Encoding::Ulaw), true, true);
+        let (utterance, heard) = b.next().await;
+        let twice: Vec<i16> = every.iter().chain(&every).map(|c| i16::from(*c)).collect();
+        assert!(utterance == U[0] && heard == twice, "not one code is another");
+        let mut copies = Vec::new();
+        while let SpeechEvent::Audio { audio, last, .. } = b.events.recv().await.unwrap() {
+            copies.extend_from_slice(&audio);
+            if last {
+                break;
+            }
+        }
+        assert_eq!(copies, [&every[..], &every].concat());
+        // Another law is decoded on the lane; so are samples encoded.
+        let mut alaw = [0; 160];
+        g711::alaw_encode(&[1000; 160], &mut alaw);
+        b.give(U[1], Raw::Codes(alaw.to_vec(), Encoding::Alaw), true, false);
+        let (_, heard) = b.next().await;
+        let mut code = [0];
+        g711::ulaw_encode(&[1000], &mut code);
+        let near = heard.iter().all(|c| c.abs_diff(i16::from(code[0])) <= 1);
+        assert!(heard.len() == 160 && near, "{code:?} {heard:?}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn speech_in_codes_is_cut_like_any_other() {
+    with_ring(downlink_of(AudioFormat::ULAW_8K, 800, 64), None, |mut b| async move {
+        b.give(U[0], Raw::Codes(vec![1; 8000], Encoding::Ulaw), false, true);
+        while b.ring.queued() < 800 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        b.shared.cut(U[1]);
+        b.give(U[0], Raw::Codes(vec![2; 8000], Encoding::Ulaw), true, true);
+        b.give(U[1], Raw::Codes(vec![3; 160], Encoding::Ulaw), true, true);
+        let (first, heard) = b.next().await;
+        assert!(first == U[0] && heard.iter().all(|c| *c == 1));
+        assert_eq!(b.next().await, (U[1], vec![3; 160]), "nothing stale follows the cut");
+    })
+    .await;
 }
