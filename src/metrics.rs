@@ -75,6 +75,7 @@ mod names {
         store_commits_total Counter Count "Commits, by outcome";
         speech_faults_total Counter Count "Failures of speech backends, by backend and kind";
         speech_ears_total Counter Count "Ears opened, by backend and whether the vendor's codes are passed through or decoded";
+        duplex_sessions_total Counter Count "Sessions of services that hear and speak, by backend and whether the vendor's codes pass through each way";
         speech_failovers_total Counter Count "Outages that another backend took over, by that backend";
         jobs_total Counter Count "Attempts at jobs, by kind and outcome";
         erased_total Counter Count "Calls of which something was too old and is erased, by scope";

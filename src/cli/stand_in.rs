@@ -1,16 +1,16 @@
-//! `sidetone stand-in stt|tts NAME`: a speech service's stand-in on a socket, to try a configuration without an account.
+//! `sidetone stand-in stt|tts|duplex NAME`: a speech service's stand-in on a socket, to try a configuration without an account.
 
 use crate::speech::{
     double::{Double, Fault, Make, Server},
-    stt, tts,
+    duplex, stt, tts,
 };
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 /// What the command takes.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// What the service does: stt or tts
-    #[arg(value_parser = ["stt", "tts"])]
+    /// What the service does: stt, tts or duplex (both at once)
+    #[arg(value_parser = ["stt", "tts", "duplex"])]
     pub kind: String,
     /// Its name in the configuration, such as deepgram
     pub name: String,
@@ -48,6 +48,7 @@ fn read_fault(text: &str) -> Result<Fault, String> {
 fn find(kind: &str, name: &str, key: &str) -> Result<Arc<dyn Double>, io::Error> {
     let listed: Vec<(&str, Option<Make>)> = match kind {
         "stt" => stt::BACKENDS.iter().map(|d| (d.name, d.double)).collect(),
+        "duplex" => duplex::BACKENDS.iter().map(|d| (d.name, d.double)).collect(),
         _ => tts::BACKENDS.iter().map(|d| (d.name, d.double)).collect(),
     };
     let served: Vec<_> = listed

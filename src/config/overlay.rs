@@ -103,6 +103,11 @@ const ALIASES: &[Alias] = &[
     },
     Alias {
         name: "OPENAI_API_KEY",
+        key: "speech.duplex.openai.key",
+        read: str::to_owned,
+    },
+    Alias {
+        name: "OPENAI_API_KEY",
         key: "llm.openai.api_key",
         read: str::to_owned,
     },

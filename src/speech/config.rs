@@ -1,6 +1,6 @@
 //! The configuration of speech: one section per backend, read by the backend itself.
 
-use super::{stt, tts};
+use super::{duplex, stt, tts};
 use crate::base::{
     keyring::Keyring,
     secret::Secret,
@@ -21,6 +21,8 @@ pub struct Config {
     pub stt: Vec<(&'static str, Arc<dyn stt::Engine>)>,
     /// Synthesizers by name.
     pub tts: Vec<(&'static str, Arc<dyn tts::Engine>)>,
+    /// Services that hear and speak, by name.
+    pub duplex: Vec<(&'static str, Arc<dyn duplex::Engine>)>,
     pub(super) keyed_stt: Arc<Keyed<dyn stt::Engine>>,
     pub(super) keyed_tts: Arc<Keyed<dyn tts::Engine>>,
 }
@@ -50,9 +52,13 @@ impl<T: ?Sized> Keyed<T> {
 }
 
 impl Config {
-    /// Reads `[speech]`: `[speech.stt.NAME]` and `[speech.tts.NAME]` for each backend. An absent section is all defaults.
+    /// Reads `[speech]`: `[speech.stt.NAME]`, `[speech.tts.NAME]` and `[speech.duplex.NAME]` for each backend. An absent section is all defaults.
     pub fn read(section: &Section<'_>) -> Self {
-        let (ears, mouths) = (section.section("stt"), section.section("tts"));
+        let (ears, mouths, both) = (
+            section.section("stt"),
+            section.section("tts"),
+            section.section("duplex"),
+        );
         let stt = stt::BACKENDS.iter().map(|backend| {
             let section = ears.section(backend.name);
             let engine = (backend.read)(&section);
@@ -67,11 +73,20 @@ impl Config {
             (backend.name, engine)
         });
         let tts = tts.collect();
+        let duplex = duplex::BACKENDS.iter().map(|backend| {
+            let section = both.section(backend.name);
+            let engine = (backend.read)(&section);
+            section.finish();
+            (backend.name, engine)
+        });
+        let duplex = duplex.collect();
         ears.finish();
         mouths.finish();
+        both.finish();
         Self {
             stt,
             tts,
+            duplex,
             keyed_stt: Arc::new(Keyed(Mutex::default())),
             keyed_tts: Arc::new(Keyed(Mutex::default())),
         }
@@ -110,6 +125,9 @@ impl fmt::Debug for Config {
         }
         for (name, engine) in &self.tts {
             map.entry(&format_args!("tts.{name}"), engine);
+        }
+        for (name, engine) in &self.duplex {
+            map.entry(&format_args!("duplex.{name}"), engine);
         }
         map.finish()
     }

@@ -1,6 +1,9 @@
-//! What every service-backed recogniser and synthesizer keeps to, against its stand-in on a real socket, whatever goes wrong.
+//! What every service-backed recogniser, synthesizer and service that is both keeps to, against its stand-in on a real socket, whatever
+//! goes wrong.
 //!
 //! Iterates the registries: a backend with a stand-in is tested by being listed.
+
+mod duplex;
 
 use super::{
     Config, EarSpec, MouthSpec, Speech, SpeechEvent, Transcript,
@@ -32,6 +35,7 @@ const QUICK: &[(&str, &str)] = &[
     ("ping_every", "100ms"),
     ("silence", "700ms"),
     ("answer", "1s"),
+    ("ready", "1s"),
     ("first_audio", "1s"),
     ("limit", "5s"),
 ];
@@ -46,16 +50,23 @@ fn table(pairs: Vec<(String, Value)>) -> Table {
 
 /// Speech whose backend `kind.name` is served at `url`.
 fn speech(kind: &str, name: &str, url: &str, more: &[(&str, &str)]) -> Speech {
+    speech_of(kind, &[(name, url)], more)
+}
+
+/// Speech whose backends `kind.name` are served at these URLs.
+fn speech_of(kind: &str, served: &[(&str, &str)], more: &[(&str, &str)]) -> Speech {
     let (faults, catalogue) = (Faults::default(), Catalogue::default());
     Config::read(&Section::root(&Table::new(), &faults).telling(&catalogue));
     let known: Vec<_> = catalogue.take().iter().map(|k| show_path(&k.path)).collect();
-    let here = [("url", url)];
-    let changed = |key: &&(&str, &str)| !more.iter().any(|(other, _)| *other == key.0);
-    let keys = QUICK.iter().filter(changed).chain(more).chain(&here);
-    let keys = keys.filter(|(key, _)| known.contains(&format!("{kind}.{name}.{key}")));
-    let keys = keys.map(|(key, value)| ((*key).to_owned(), Value::String((*value).to_owned())));
-    let backend = table(keys.collect());
-    let backends = table(vec![(name.to_owned(), Value::Table(backend))]);
+    let section = |(name, url): &(&str, &str)| {
+        let here = [("url", *url)];
+        let changed = |key: &&(&str, &str)| !more.iter().any(|(other, _)| *other == key.0);
+        let keys = QUICK.iter().filter(changed).chain(more).chain(&here);
+        let keys = keys.filter(|(key, _)| known.contains(&format!("{kind}.{name}.{key}")));
+        let keys = keys.map(|(key, value)| ((*key).to_owned(), Value::String((*value).to_owned())));
+        ((*name).to_owned(), Value::Table(table(keys.collect())))
+    };
+    let backends = table(served.iter().map(section).collect());
     let root = table(vec![(kind.to_owned(), Value::Table(backends))]);
     let config = Config::read(&Section::root(&root, &faults));
     assert_eq!(faults.take(), []);

@@ -4,7 +4,8 @@
 //! tasks of the lane's own runtime. A panic ends the ear or mouth it happened in, counted, and nothing else.
 
 use super::{
-    Config, EarSpec, MouthSpec, SpeechEvent,
+    Config, EarSpec, Mouth, MouthSpec, SpeechEvent,
+    duplex::{self, Dialogue, Duplex, DuplexSpec, Talker},
     ear::{self, Candidate, Ear},
     echo::echo,
     mouth::{self, Speaker},
@@ -57,6 +58,17 @@ pub(super) enum Command {
         orders: mpsc::UnboundedReceiver<mouth::Order>,
         shared: Arc<mouth::Shared>,
     },
+    /// Hold a conversation.
+    Duplex {
+        spec: Box<DuplexSpec>,
+        audio: UplinkRx,
+        mouth: Mouth,
+        events: mpsc::Sender<SpeechEvent>,
+        orders: mpsc::UnboundedReceiver<duplex::Order>,
+        language: watch::Receiver<String>,
+    },
+    /// Get ready for one.
+    WarmDuplex(Box<DuplexSpec>),
     /// Give back what is heard.
     Echo { from: UplinkRx, to: DownlinkTx },
     /// Get ready.
@@ -120,6 +132,7 @@ struct Backends {
     config: Config,
     stt: Opened<dyn stt::Engine, dyn Stt>,
     tts: Opened<dyn tts::Engine, dyn Tts>,
+    duplex: Vec<(&'static str, Rc<dyn Duplex>)>,
 }
 
 /// Engines that are kept open at once besides those in use; the least lately used go first.
@@ -154,6 +167,7 @@ impl<E: ?Sized, T: ?Sized> Opened<E, T> {
 /// A lane's life, within a [`LocalSet`]: until the sender of `commands` is gone.
 pub(super) async fn run(config: Config, mut commands: mpsc::Receiver<Command>, bell: Arc<Doorbell>) {
     let backends = Backends {
+        duplex: config.duplex.iter().map(|(name, e)| (*name, e.open())).collect(),
         config,
         stt: Opened::new(),
         tts: Opened::new(),
@@ -193,6 +207,10 @@ impl Backends {
         Some((name, self.tts.get(engine, |e| e.open())))
     }
 
+    fn service(&self, name: &str) -> Option<(&'static str, Rc<dyn Duplex>)> {
+        self.duplex.iter().find(|(n, _)| *n == name).cloned()
+    }
+
     fn obey(&self, command: Command, slots: &mut Vec<Slot>) {
         match command {
             Command::Ear {
@@ -200,7 +218,15 @@ impl Backends {
                 audio,
                 events,
                 language,
-            } => slots.extend(self.open_ear(spec, audio, events, language)),
+            } => {
+                let (ring, keys) = (audio.format(), spec.keys.clone());
+                let candidate = |backend: &str| {
+                    self.recogniser(backend, &keys)
+                        .ok_or_else(|| missing("recogniser", backend, &self.config.stt))
+                        .and_then(|(name, stt)| Candidate::new(name, stt, ring))
+                };
+                slots.extend(open_ear(candidate, spec, audio, events, language));
+            }
             Command::Mouth {
                 spec,
                 audio,
@@ -229,6 +255,38 @@ impl Backends {
                 };
                 tokio::task::spawn_local(counting("mouth", speaker.run()));
             }
+            Command::Duplex {
+                spec,
+                audio,
+                mouth,
+                events,
+                orders,
+                language,
+            } => {
+                let ear = EarSpec {
+                    backend: spec.backend.clone(),
+                    fallback: spec.fallback.clone(),
+                    language: spec.language.clone(),
+                    ..EarSpec::default()
+                };
+                let ring = audio.format();
+                let dialogue = Dialogue::new(*spec, orders, mouth, events.clone());
+                let dialogue = Rc::new(tokio::sync::Mutex::new(dialogue));
+                let candidate = |backend: &str| {
+                    self.service(backend)
+                        .ok_or_else(|| missing("realtime service", backend, &self.config.duplex))
+                        .and_then(|(name, service)| {
+                            let talker = Talker::new(service, &dialogue, ring);
+                            Candidate::new(duplex::label(name), talker, ring)
+                        })
+                };
+                slots.extend(open_ear(candidate, ear, audio, events, language));
+            }
+            Command::WarmDuplex(spec) => {
+                if let Some((_, service)) = self.service(&spec.backend) {
+                    service.warm(&spec);
+                }
+            }
             Command::Echo { from, to } => {
                 tokio::task::spawn_local(counting("echo", echo(from, Outlet::new(to))));
             }
@@ -247,47 +305,43 @@ impl Backends {
             }
         }
     }
+}
 
-    fn open_ear(
-        &self,
-        spec: EarSpec,
-        audio: UplinkRx,
-        events: mpsc::Sender<SpeechEvent>,
-        language: watch::Receiver<String>,
-    ) -> Option<Slot> {
-        let ring = audio.format();
-        let candidate = |backend: &str| {
-            self.recogniser(backend, &spec.keys)
-                .ok_or_else(|| missing("recogniser", backend, &self.config.stt))
-                .and_then(|(name, stt)| Candidate::new(name, stt, ring))
-        };
-        let opened = candidate(&spec.backend).and_then(|first| {
-            let (ear, hearing) = Ear::new(audio, &first, events.clone())?;
-            let audio = if first.takes(ring) { "passed_through" } else { "decoded" };
-            let labels = [("backend", first.name), ("audio", audio)];
-            metrics::counter(metrics::speech_ears_total, &labels).increment(1);
-            let second = Some(&spec.fallback).filter(|name| !name.is_empty() && **name != spec.backend);
-            let second = second.and_then(|name| match candidate(name) {
-                Ok(second) => Some(second),
-                Err(message) => {
-                    tracing::warn!(message, "a call has no fallback recogniser");
-                    None
-                }
-            });
-            Ok((ear, hearing, [Some(first), second].into_iter().flatten().collect()))
-        });
-        match opened {
-            Ok((ear, hearing, candidates)) => {
-                let task = ear::listen(candidates, spec, hearing, language);
-                let listening = tokio::task::spawn_local(counting("ear", task));
-                Some(Slot { ear, listening })
-            }
+/// Opens an ear that listens with the candidates of these names.
+fn open_ear(
+    candidate: impl Fn(&str) -> Result<Candidate, String>,
+    spec: EarSpec,
+    audio: UplinkRx,
+    events: mpsc::Sender<SpeechEvent>,
+    language: watch::Receiver<String>,
+) -> Option<Slot> {
+    let ring = audio.format();
+    let opened = candidate(&spec.backend).and_then(|first| {
+        let (ear, hearing) = Ear::new(audio, &first, events.clone())?;
+        let audio = if first.takes(ring) { "passed_through" } else { "decoded" };
+        let labels = [("backend", first.name), ("audio", audio)];
+        metrics::counter(metrics::speech_ears_total, &labels).increment(1);
+        let second = Some(&spec.fallback).filter(|name| !name.is_empty() && **name != spec.backend);
+        let second = second.and_then(|name| match candidate(name) {
+            Ok(second) => Some(second),
             Err(message) => {
-                tokio::task::spawn_local(async move {
-                    let _ = events.send(SpeechEvent::SttFailed { message }).await;
-                });
+                tracing::warn!(message, "a call has no fallback recogniser");
                 None
             }
+        });
+        Ok((ear, hearing, [Some(first), second].into_iter().flatten().collect()))
+    });
+    match opened {
+        Ok((ear, hearing, candidates)) => {
+            let task = ear::listen(candidates, spec, hearing, language);
+            let listening = tokio::task::spawn_local(counting("ear", task));
+            Some(Slot { ear, listening })
+        }
+        Err(message) => {
+            tokio::task::spawn_local(async move {
+                let _ = events.send(SpeechEvent::SttFailed { message }).await;
+            });
+            None
         }
     }
 }

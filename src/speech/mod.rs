@@ -5,6 +5,7 @@
 //! What they learn travels up as [`SpeechEvent`]s.
 
 pub mod double;
+pub mod duplex;
 pub mod link;
 pub mod stt;
 pub mod tts;
@@ -35,6 +36,7 @@ use crate::{
     metrics,
 };
 use bytes::Bytes;
+use duplex::{DuplexHandle, DuplexSpec};
 use lane::{Command, Lane};
 use mouth::Raw;
 use std::sync::Arc;
@@ -89,6 +91,8 @@ pub enum SpeechEvent {
         /// Its name.
         backend: &'static str,
     },
+    /// News of a conversation with a service that hears and speaks.
+    Duplex(duplex::News),
     /// An utterance could not be spoken, or not to its end.
     TtsFailed {
         /// Which.
@@ -221,6 +225,34 @@ impl Speech {
         mouth
     }
 
+    /// Holds a conversation on the lane of `shard` with a service that hears `audio` and speaks through `mouth`. News goes to `events`:
+    /// the caller's words and outages as of an ear, the rest as [`SpeechEvent::Duplex`]. It ends when the ring's writer is gone.
+    pub fn open_duplex(
+        &self,
+        shard: usize,
+        spec: DuplexSpec,
+        audio: UplinkRx,
+        mouth: Mouth,
+        events: mpsc::Sender<SpeechEvent>,
+    ) -> (DuplexHandle, EarHandle) {
+        let failed = events.clone();
+        let (sender, orders) = mpsc::unbounded_channel();
+        let (ear, language) = watch::channel(String::new());
+        let open = Command::Duplex {
+            spec: Box::new(spec),
+            audio,
+            mouth,
+            events,
+            orders,
+            language,
+        };
+        if !self.command(shard, open) {
+            let message = "the speech thread takes no more conversations: it is overloaded".to_owned();
+            let _ = failed.try_send(SpeechEvent::SttFailed { message });
+        }
+        (DuplexHandle(sender), EarHandle(ear))
+    }
+
     /// Gives back what comes by `from` on `to`, on the lane of `shard`, until the leg is gone: the echo of a leg that is spoken to
     /// in packets, which are encoded there. Both rings have one rate.
     pub fn open_echo(&self, shard: usize, from: UplinkRx, to: DownlinkTx) {
@@ -231,6 +263,16 @@ impl Speech {
     /// call. `ear` comes with the format in which the caller is expected.
     pub fn warm(&self, shard: usize, ear: Option<(EarSpec, AudioFormat)>, mouth: Option<MouthSpec>) {
         self.command(shard, Command::Warm { ear, mouth });
+    }
+
+    /// Gets a service ready for a conversation, as when a webhook announces a call.
+    pub fn warm_duplex(&self, shard: usize, spec: DuplexSpec) {
+        self.command(shard, Command::WarmDuplex(Box::new(spec)));
+    }
+
+    /// The names of configured services that hear and speak.
+    pub fn duplexes(&self) -> Vec<&'static str> {
+        self.config.duplex.iter().map(|(name, _)| *name).collect()
     }
 
     /// The names of configured recognisers and synthesizers.

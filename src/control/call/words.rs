@@ -21,7 +21,7 @@ impl Call {
     /// News from the ear or mouth of the call, or (`sender` and words alone) from that of a frontend's microphone.
     pub(in crate::control) fn speech(&mut self, now: Now, sender: Sender, event: SpeechEvent) {
         match event {
-            SpeechEvent::Started | SpeechEvent::Connected { .. } => {}
+            SpeechEvent::Started | SpeechEvent::Connected { .. } | SpeechEvent::Duplex(_) => {}
             SpeechEvent::Transcript(words) => self.transcript(now, sender, words),
             SpeechEvent::Audio {
                 utterance,
@@ -119,6 +119,11 @@ impl Call {
         if !std::mem::replace(&mut self.llm_out, true) {
             self.speech_fault(now, "CONNECTION_FAILED", message, None);
         }
+    }
+
+    /// The language model, or the service that holds the conversation, works again.
+    pub(in crate::control) const fn mind_works(&mut self) {
+        self.llm_out = false;
     }
 
     /// The language model answered, and used so much.

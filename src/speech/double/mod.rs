@@ -105,6 +105,11 @@ pub trait Conversation: Send {
 
     /// Takes a text or binary message.
     fn hear(&mut self, message: Message) -> Vec<Said>;
+
+    /// Audio that was in text messages since this was asked last.
+    fn take_audio(&mut self) -> Vec<u8> {
+        Vec::new()
+    }
 }
 
 /// What goes wrong with a connection.
@@ -243,7 +248,7 @@ impl Server {
         lock(&self.state).exchanged.iter().cloned().collect()
     }
 
-    /// The binary messages of each WebSocket, one after the other.
+    /// The binary messages of each WebSocket, one after the other, and the audio in its text messages.
     pub fn heard(&self) -> Vec<Vec<u8>> {
         lock(&self.state).heard.clone()
     }
@@ -391,6 +396,8 @@ async fn converse(
                     other => lock(&state).heard[place].extend_from_slice(&other.clone().into_data()),
                 }
                 to_say.extend(timed(conversation.hear(message)));
+                let audio = conversation.take_audio();
+                lock(&state).heard[place].extend(audio);
                 continue;
             }
             Some(Some(Ok(Message::Close(_)) | Err(_)) | None) => return,

@@ -345,7 +345,7 @@ impl Hearing {
 
     /// Begins another session after a broken one. Returns whether that one had been ready. What broke two that were is not heard a
     /// third time: it may be what broke them.
-    pub(super) fn rewind(&mut self) -> bool {
+    pub(in crate::speech) fn rewind(&mut self) -> bool {
         let was_ready = std::mem::take(&mut self.ready);
         self.shared.backlog.borrow_mut().rewind(was_ready);
         was_ready

@@ -27,7 +27,7 @@ const STRANGE: u32 = 3;
 const LAST: Duration = Duration::from_secs(5);
 
 /// Root mean square above which audio counts as a voice that a service should have something to say about: −35 dBFS.
-const LOUD: i64 = 583;
+pub(in crate::speech) const LOUD: i64 = 583;
 
 /// Words of a service.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,7 +102,7 @@ pub(super) struct Patience {
 
 /// Where the audio of a session lies among what the ear heard.
 #[derive(Debug, Default)]
-struct Timeline {
+pub(in crate::speech) struct Timeline {
     /// Samples that the service has been given, silence of ours included.
     sent: u64,
     /// From this many sent on, the next one has this position; until the next entry.
@@ -114,7 +114,7 @@ const RUNS: usize = 64;
 
 impl Timeline {
     /// `samples` ending at `position` were sent.
-    fn sent(&mut self, samples: u64, position: u64) {
+    pub(in crate::speech) fn sent(&mut self, samples: u64, position: u64) {
         let from = position - samples;
         let continues = self
             .runs
@@ -142,7 +142,7 @@ impl Timeline {
     }
 
     /// The position of what was sent as the `n`-th sample.
-    fn position(&self, n: u64) -> u64 {
+    pub(in crate::speech) fn position(&self, n: u64) -> u64 {
         let n = n.min(self.sent);
         let run = self
             .runs
@@ -405,7 +405,7 @@ impl Session<'_> {
 }
 
 /// Mean square of audio.
-fn loudness(encoding: Encoding, bytes: &[u8]) -> i64 {
+pub(in crate::speech) fn loudness(encoding: Encoding, bytes: &[u8]) -> i64 {
     let mut samples = vec![0; bytes.len() / encoding.sample_bytes()];
     let n = codec::decode(encoding, bytes, &mut samples).unwrap_or_default();
     samples[..n].iter().map(|&s| i64::from(s).pow(2)).sum::<i64>() / n.max(1) as i64

@@ -3,7 +3,7 @@
 pub mod deepgram;
 pub mod elevenlabs;
 pub mod fake;
-mod live;
+pub(super) mod live;
 pub mod openai;
 pub mod pocketsphinx;
 pub mod segment;
