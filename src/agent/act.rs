@@ -1,6 +1,9 @@
 //! What a mind asks for: words for the caller, an answer of the language model, deeds.
 
-use crate::llm::{Prompt, ToolCall, scripted::Action};
+use crate::{
+    llm::{Prompt, ToolCall, scripted::Action},
+    speech::duplex::Order,
+};
 
 /// The next thing to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +20,15 @@ pub enum Act {
     Do(Action),
     /// Ask the web, and tell the mind the result.
     Fetch(ToolCall),
+    /// Tell the service that holds the conversation.
+    Tell(Order),
+    /// Make a reply of that service an utterance, then tell the mind which (`voiced`).
+    Voice {
+        /// The service's number of it.
+        reply: u32,
+        /// Whether the caller cannot talk over it.
+        protected: bool,
+    },
 }
 
 /// Words for the caller.

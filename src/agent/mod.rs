@@ -9,13 +9,17 @@ use crate::{
         scripted::{Rules, Script},
     },
     record::Format,
-    speech::{EarSpec, MouthSpec},
+    speech::{
+        EarSpec, MouthSpec,
+        duplex::{self as duplex_service, DuplexSpec},
+    },
 };
 use serde_json::Value;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 pub mod act;
 pub mod cache;
+pub mod duplex;
 pub mod mind;
 pub mod pipeline;
 pub mod sentence;
@@ -37,16 +41,19 @@ pub enum Kind {
     Scripted,
     /// A language model answers, or rules in its place.
     Pipeline,
+    /// A service hears and answers by itself, speech to speech.
+    Realtime,
 }
 
 impl Kind {
     /// The kinds by their words.
-    pub const WORDS: [(&str, Self); 5] = [
+    pub const WORDS: [(&str, Self); 6] = [
         ("echo", Self::Echo),
         ("listen", Self::Listen),
         ("human", Self::Human),
         ("scripted", Self::Scripted),
         ("pipeline", Self::Pipeline),
+        ("realtime", Self::Realtime),
     ];
 
     /// The word in the configuration.
@@ -59,7 +66,7 @@ impl Kind {
 
     /// Whether the agent can say something to the caller.
     pub const fn speaks(self) -> bool {
-        matches!(self, Self::Human | Self::Scripted | Self::Pipeline)
+        matches!(self, Self::Human | Self::Scripted | Self::Pipeline | Self::Realtime)
     }
 
     /// Whether the caller is transcribed.
@@ -89,6 +96,10 @@ pub struct Profile {
     pub stt_fallback: String,
     /// The synthesizer that speaks where that one fails; empty is none.
     pub tts_fallback: String,
+    /// The service that holds the conversation (`realtime`), perhaps with `/MODEL`.
+    pub realtime: String,
+    /// The service that takes over where that one fails; empty is none.
+    pub realtime_fallback: String,
     /// Playout is cut when the caller has spoken this long over it; `None` lets it play.
     pub barge_in_after: Option<Duration>,
     /// Whether its calls are recorded.
@@ -99,7 +110,7 @@ pub struct Profile {
     pub free_speech: bool,
     /// Its rules (`scripted`, or `pipeline` with rules for a model).
     pub script: Arc<Script>,
-    /// What it thinks with (`pipeline`).
+    /// What it thinks with, and how it behaves (`pipeline`, `realtime`).
     pub wits: Arc<Wits>,
     /// The JSON schema of the data that is read out of its calls.
     pub schema: Option<Arc<Value>>,
@@ -126,6 +137,8 @@ impl Profile {
             tts: "espeak".to_owned(),
             stt_fallback: String::new(),
             tts_fallback: String::new(),
+            realtime: "openai".to_owned(),
+            realtime_fallback: String::new(),
             barge_in_after: kind.speaks().then_some(Duration::from_millis(200)),
             record: false,
             record_format: None,
@@ -160,6 +173,8 @@ impl Profile {
             tts: section.text("tts", &base.tts),
             stt_fallback: section.text("stt_fallback", ""),
             tts_fallback: section.text("tts_fallback", ""),
+            realtime: section.text("realtime", &base.realtime),
+            realtime_fallback: section.text("realtime_fallback", ""),
             barge_in_after: (kind.speaks() && !barge_in.is_zero()).then_some(barge_in),
             record: section.bool("record", false),
             record_format: section.choice("record_format", None, &Format::CHOICES),
@@ -196,11 +211,18 @@ impl Profile {
                 "set kind = \"scripted\", or llm = \"scripted\" of a pipeline",
             );
         }
+        if self.kind == Kind::Realtime && self.wits.interrupt_words > 0 {
+            section.fault(
+                "interrupt_words",
+                "a realtime agent is interrupted by speech, not by words",
+                "leave it out; barge_in_after = \"0s\" lets it finish",
+            );
+        }
         if !self.kind.speaks() && !self.greeting.is_empty() {
             section.fault(
                 "greeting",
                 "this kind of agent has no voice",
-                "use kind human, scripted or pipeline, or leave it out",
+                "use kind human, scripted, pipeline or realtime, or leave it out",
             );
         }
     }
@@ -249,14 +271,48 @@ impl Profile {
         })
     }
 
-    /// What its mouth speaks with, if it speaks.
+    /// What its mouth speaks with, if it speaks. Of a service that speaks itself, that is what people type.
     pub fn mouth(&self) -> Option<MouthSpec> {
+        let voice = match self.kind {
+            Kind::Realtime => String::new(),
+            _ => self.voice.clone(),
+        };
         self.kind.speaks().then(|| MouthSpec {
             backend: self.tts.clone(),
             fallback: self.tts_fallback.clone(),
-            voice: self.voice.clone(),
+            voice,
             language: self.language.clone(),
             keys: self.keys.clone(),
+        })
+    }
+
+    /// The service that holds its conversations and its model, where one does.
+    pub fn service(&self) -> Option<(&str, Option<&str>)> {
+        let (name, model) = match self.realtime.split_once('/') {
+            Some((name, model)) => (name, Some(model)),
+            None => (self.realtime.as_str(), None),
+        };
+        (self.kind == Kind::Realtime).then_some((name, model))
+    }
+
+    /// What its conversations are held with, where a service holds them.
+    pub fn duplex(&self) -> Option<DuplexSpec> {
+        let (backend, model) = self.service()?;
+        let tools = self.wits.tools().into_iter().map(|tool| duplex_service::Tool {
+            name: tool.name,
+            description: tool.description,
+            parameters: tool.parameters,
+        });
+        Some(DuplexSpec {
+            backend: backend.to_owned(),
+            fallback: self.realtime_fallback.clone(),
+            model: model.map(str::to_owned),
+            voice: self.voice.clone(),
+            language: self.language.clone(),
+            instructions: duplex::instructions(self),
+            tools: tools.collect(),
+            interruptible: self.barge_in_after.is_some() && !self.wits.protect_greeting,
+            ..DuplexSpec::default()
         })
     }
 }
@@ -377,7 +433,7 @@ mod tests {
         for (pairs, part) in [
             (
                 vec![("kind", text("robot"))],
-                "one of echo, listen, human, scripted, pipeline",
+                "one of echo, listen, human, scripted, pipeline, realtime",
             ),
             (vec![("kind", text("scripted"))], "a scripted agent needs rules"),
             (vec![("kind", text("echo")), ("greeting", text("Hi"))], "no voice"),

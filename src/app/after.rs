@@ -19,12 +19,16 @@ impl Agents for Roster {
         let Some(profile) = self.control.agent_of_call(tenant, agent) else {
             return Wishes::default();
         };
+        let backends = match profile.service() {
+            Some((name, _)) => (format!("{name}-realtime"), format!("{name}-realtime")),
+            None => (profile.stt.clone(), profile.tts.clone()),
+        };
         Wishes {
             schema: profile.schema.as_deref().cloned(),
             webhook_url: profile.webhook_url.clone(),
             min_messages: profile.min_messages_to_keep,
             chat: profile.reader(&self.llm),
-            backends: (profile.stt.clone(), profile.tts.clone()),
+            backends,
         }
     }
 }

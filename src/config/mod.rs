@@ -214,7 +214,13 @@ impl Config {
             };
             let stt: Vec<_> = self.speech.stt.iter().map(|(n, e)| (*n, e.lacks())).collect();
             let tts: Vec<_> = self.speech.tts.iter().map(|(n, e)| (*n, e.lacks())).collect();
-            if let Some(ear) = agent.ear() {
+            if let Some((service, _)) = agent.service() {
+                let duplex: Vec<_> = self.speech.duplex.iter().map(|(n, e)| (*n, e.lacks())).collect();
+                known("realtime", service, &duplex);
+                if !agent.realtime_fallback.is_empty() {
+                    known("realtime_fallback", &agent.realtime_fallback, &duplex);
+                }
+            } else if let Some(ear) = agent.ear() {
                 known("stt", &ear.backend, &stt);
                 if !ear.fallback.is_empty() {
                     known("stt_fallback", &ear.fallback, &stt);

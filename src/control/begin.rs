@@ -403,6 +403,10 @@ impl Shared {
             .ear()
             .map(|spec| (EarSpec { tenant, ..spec }, vendor.caps.inbound));
         let mouth = profile.mouth();
+        if let Some(spec) = profile.duplex() {
+            self.deps.speech.warm_duplex(0, spec);
+            return self.deps.speech.warm(0, None, mouth.as_ref());
+        }
         if ear.is_some() || mouth.is_some() {
             self.deps.speech.warm(0, ear, mouth);
         }

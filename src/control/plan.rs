@@ -9,7 +9,10 @@ use crate::{
     },
     media::{Arrival, LegEvent, Plan, Route},
     record::TapTx,
-    speech::{EarHandle, EarSpec, Mouth, Speech, SpeechEvent},
+    speech::{
+        EarHandle, EarSpec, Mouth, Speech, SpeechEvent,
+        duplex::{DuplexHandle, DuplexSpec, Memory},
+    },
 };
 use tokio::sync::mpsc;
 
@@ -33,15 +36,17 @@ pub(super) struct Laid {
     pub(super) speech: Option<mpsc::Receiver<SpeechEvent>>,
     pub(super) mouth: Option<Mouth>,
     pub(super) ear: Option<EarHandle>,
+    pub(super) conversation: Option<DuplexHandle>,
 }
 
-/// Opens what the agent needs, on the lane of the leg's shard.
+/// Opens what the agent needs, on the lane of the leg's shard. `memory` is what a conversation of the call remembers.
 pub(super) fn lay(
     speech: &Speech,
     profile: &Profile,
     (call, tenant): (CallId, TenantId),
     arrival: &Arrival,
     tap: Option<TapTx>,
+    memory: Option<&Memory>,
 ) -> Laid {
     let (events, leg) = mpsc::channel(NEWS);
     let plan = |route| Plan {
@@ -73,22 +78,36 @@ pub(super) fn lay(
             speech: None,
             mouth: None,
             ear: None,
+            conversation: None,
         };
     }
     let (news_tx, news) = mpsc::channel(NEWS);
-    let (uplink, ear) = profile
-        .ear()
-        .map(|spec| {
-            let room = inbound.rate as usize * UPLINK_MS / 1000;
-            let (tx, rx) = ring::uplink_of(inbound, room, Some(speech.bell(arrival.shard)));
-            let spec = EarSpec { tenant, ..spec };
-            (tx, speech.open_ear(arrival.shard, spec, rx, news_tx.clone()))
-        })
-        .unzip();
     let (tx, downlink) = downlink(outbound);
     // An agent that says nothing presses keys, which need no voice.
     let voice = profile.mouth().unwrap_or_default();
-    let mouth = speech.open_mouth(arrival.shard, voice, tx, news_tx);
+    let mouth = speech.open_mouth(arrival.shard, voice, tx, news_tx.clone());
+    let uplink = || {
+        let room = inbound.rate as usize * UPLINK_MS / 1000;
+        ring::uplink_of(inbound, room, Some(speech.bell(arrival.shard)))
+    };
+    let (uplink, ear, conversation) = match (profile.duplex(), profile.ear()) {
+        (Some(spec), _) => {
+            let (tx, rx) = uplink();
+            let spec = DuplexSpec {
+                outbound: Some(outbound),
+                history: memory.cloned().unwrap_or_default(),
+                ..spec
+            };
+            let (conversation, ear) = speech.open_duplex(arrival.shard, spec, rx, mouth.clone(), news_tx);
+            (Some(tx), Some(ear), Some(conversation))
+        }
+        (None, Some(spec)) => {
+            let (tx, rx) = uplink();
+            let spec = EarSpec { tenant, ..spec };
+            (Some(tx), Some(speech.open_ear(arrival.shard, spec, rx, news_tx)), None)
+        }
+        (None, None) => (None, None, None),
+    };
     Laid {
         plan: plan(Route::Relay {
             uplink,
@@ -98,6 +117,7 @@ pub(super) fn lay(
         speech: Some(news),
         mouth: Some(mouth),
         ear,
+        conversation,
     }
 }
 

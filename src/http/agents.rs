@@ -86,7 +86,7 @@ pub(super) struct AgentBody {
     id: Option<String>,
     /// Its name; required when an agent is added.
     name: Option<String>,
-    /// How it deals with a call: echo, listen, human, scripted, pipeline.
+    /// How it deals with a call: echo, listen, human, scripted, pipeline, realtime.
     kind: Option<String>,
     /// Said when the call is answered.
     greeting: Option<String>,
@@ -118,6 +118,10 @@ pub(super) struct AgentBody {
     prompt: Option<String>,
     /// The language model that answers: `scripted`, or a service, perhaps with `/MODEL`.
     llm: Option<String>,
+    /// The service that hears and answers by itself (`realtime`), perhaps with `/MODEL`.
+    realtime: Option<String>,
+    /// The service that takes over where that one fails; empty is none.
+    realtime_fallback: Option<String>,
     /// Asked when that one fails before it has said anything.
     llm_fallback: Option<String>,
     /// What a language model may do: hang_up, handoff, transfer, send_digits.
@@ -263,6 +267,8 @@ async fn read(shared: &Shared, request: Request) -> Result<(Identity, Ids, Agent
 
 /// Settings that are shown as they were set.
 const CONVERSATION: &[&str] = &[
+    "realtime",
+    "realtime_fallback",
     "stt_fallback",
     "tts_fallback",
     "extract_after",

@@ -25,6 +25,7 @@ mod opus;
 mod outage;
 mod outbound;
 mod process;
+mod realtime;
 mod recordings;
 mod replay;
 mod rest;

@@ -545,7 +545,7 @@ fn words(text: &str) -> usize {
 }
 
 /// A call of the model as a deed, or what is wrong with it.
-fn deed(call: &ToolCall, profile: &Profile) -> Result<Action, &'static str> {
+pub(super) fn deed(call: &ToolCall, profile: &Profile) -> Result<Action, &'static str> {
     let allowed = profile.wits.deeds.contains(&call.name);
     let text = |name: &str| call.arguments.get(name).and_then(Value::as_str).unwrap_or_default();
     match call.name.as_str() {

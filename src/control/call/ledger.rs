@@ -84,6 +84,20 @@ impl Ledger {
         self.lines.get(&utterance)?.spoken.as_ref()
     }
 
+    /// What an open line speaks is known better now.
+    pub(in crate::control) fn reword(&mut self, utterance: UtteranceId, text: &str) {
+        if let Some(spoken) = self.lines.get_mut(&utterance).and_then(|line| line.spoken.as_mut()) {
+            spoken.text = text.into();
+        }
+    }
+
+    /// A message that came to nothing: its line goes on as a sound.
+    pub(in crate::control) fn forget(&mut self, message: MessageId) {
+        for line in self.lines.values_mut() {
+            line.spoken.take_if(|spoken| spoken.message_id == message);
+        }
+    }
+
     /// Its first byte went out.
     pub(in crate::control) fn playing(&mut self, utterance: UtteranceId) {
         if let Some(line) = self.lines.get_mut(&utterance) {

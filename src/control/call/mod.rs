@@ -18,6 +18,7 @@ use crate::{
 };
 use std::{collections::VecDeque, time::Duration};
 
+mod answers;
 mod arriving;
 mod durable;
 mod ending;
@@ -35,6 +36,7 @@ mod words;
 pub(super) use leaving::Left;
 pub(super) use outbox::Done;
 
+use answers::Answer;
 use keys::{Keys, Teller};
 use ledger::{Ledger, Spoken};
 use outbox::{Outbox, Then};
@@ -183,6 +185,8 @@ pub(super) struct Call {
     timers: Timers,
     outbox: Outbox,
     ledger: Ledger,
+    /// What a service says of its own accord, until its words are on record.
+    answers: Vec<Answer>,
     retry: Backoff,
     effects: VecDeque<Effect>,
     seq: i64,
@@ -259,6 +263,7 @@ impl Call {
             timers: Timers::default(),
             outbox: Outbox::default(),
             ledger: Ledger::default(),
+            answers: Vec::new(),
             retry: retry_schedule(),
             effects: VecDeque::new(),
             seq: 0,
@@ -368,6 +373,7 @@ impl Call {
                 Timer::Linger => {
                     self.lingered = true;
                     self.settle_rest(now);
+                    self.settle_answers(now);
                 }
             }
         }

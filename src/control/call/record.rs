@@ -78,7 +78,17 @@ impl Call {
         }
     }
 
+    /// No more words will come: those of a service's answers that did are stored.
+    pub(in crate::control) fn settle_answers(&mut self, now: Now) {
+        for answer in std::mem::take(&mut self.answers) {
+            self.record_answer(now, answer, None);
+        }
+    }
+
     pub(super) fn settle(&mut self, now: Now, settled: Settled) {
+        let Some(settled) = self.settle_later(settled) else {
+            return;
+        };
         let Settled {
             spoken,
             delivery,

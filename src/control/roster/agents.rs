@@ -125,9 +125,13 @@ impl Shared {
 
     fn check_backends(&self, profile: &Profile) -> Result<(), Fault> {
         let (stt, tts) = self.deps.speech.backends();
+        let duplex = self.deps.speech.duplexes();
+        let fallback = Some(profile.realtime_fallback.clone()).filter(|f| !f.is_empty());
         for (field, asked, known) in [
             ("stt", profile.ear().map(|e| e.backend), stt),
             ("tts", profile.mouth().map(|m| m.backend), tts),
+            ("realtime", profile.service().map(|(s, _)| s.to_owned()), duplex.clone()),
+            ("realtimeFallback", fallback, duplex),
         ] {
             if asked.is_some_and(|asked| !known.contains(&asked.as_str())) {
                 return Err(invalid(format!("{field} is one of {}", known.join(", "))));
@@ -210,14 +214,24 @@ pub(super) fn settings_of(profile: &Profile) -> Map<String, Value> {
     let Value::Object(mut settings) = settings else {
         return Map::new();
     };
-    if profile.kind == Kind::Pipeline {
-        let wits = &profile.wits;
+    let wits = &profile.wits;
+    if matches!(profile.kind, Kind::Pipeline | Kind::Realtime) {
         settings.extend([
             ("prompt".to_owned(), json!(wits.prompt)),
-            ("llm".to_owned(), json!(wits.llm)),
-            ("llm_fallback".to_owned(), json!(wits.llm_fallback)),
             ("tools".to_owned(), json!(wits.deeds)),
             ("transfers".to_owned(), json!(wits.transfers)),
+        ]);
+    }
+    if profile.kind == Kind::Realtime {
+        settings.extend([
+            ("realtime".to_owned(), json!(profile.realtime)),
+            ("realtime_fallback".to_owned(), json!(profile.realtime_fallback)),
+        ]);
+    }
+    if profile.kind == Kind::Pipeline {
+        settings.extend([
+            ("llm".to_owned(), json!(wits.llm)),
+            ("llm_fallback".to_owned(), json!(wits.llm_fallback)),
         ]);
     }
     settings

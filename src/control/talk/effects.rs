@@ -86,6 +86,12 @@ impl Talk {
             Act::StopAsking => self.thinking = None,
             Act::Cut => self.call.cut(now),
             Act::Fetch(call) => self.fetch(call),
+            Act::Tell(order) => {
+                if let Some(conversation) = &self.conversation {
+                    conversation.tell(order);
+                }
+            }
+            Act::Voice { reply, protected } => self.voice(now, reply, protected),
             Act::Do(Action::HangUp) => self.call.hang_up(now, None),
             Act::Do(Action::Handoff) => self.take_over(now, None),
             Act::Do(Action::Transfer(to)) => match self.shared.may_call(self.entry.tenant, &to) {
@@ -119,6 +125,19 @@ impl Talk {
             }
         }
         self.mind.said(now.mono, said);
+    }
+
+    /// Makes a reply of the service that holds the conversation an utterance.
+    fn voice(&mut self, now: Now, reply: u32, protected: bool) {
+        let utterance = self.call.answer();
+        if let Some(utterance) = utterance {
+            self.waterfall.said(now.mono, utterance);
+            if protected {
+                self.protected.push(utterance);
+                self.send_leg(LegCommand::Protect(true));
+            }
+        }
+        self.mind.voiced(now.mono, reply, utterance, protected);
     }
 
     /// An utterance is over: once no other has to be heard to its end, the caller may interrupt again.

@@ -7,6 +7,7 @@ use crate::{
     media::{Arrival, LegCommand, LegEnd, LegEvent, LegHandle, LegSendError, monitor::monitor},
     metrics,
     record::TapTx,
+    speech::duplex::Order,
 };
 use std::{collections::VecDeque, time::Duration};
 use tokio::sync::mpsc;
@@ -52,8 +53,13 @@ impl Talk {
             return refuse_leg(arrival.leg, 1008, "the call has its media stream", "second_stream");
         }
         let tap = self.open_recording();
+        // A service that holds the conversation hears on while a person has the call.
+        let is_service = self.mind.is_service();
+        let memory = is_service.then(|| self.memory.get_or_insert_default().clone());
+        let profile = if is_service { &self.own } else { &self.profile };
         let whose = (self.entry.call, self.entry.tenant);
-        let laid = plan::lay(&self.shared.deps.speech, &self.profile, whose, &arrival, tap);
+        let speech = &self.shared.deps.speech;
+        let laid = plan::lay(speech, profile, whose, &arrival, tap, memory.as_ref());
         *lock(&self.entry.leg) = Some(arrival.leg.clone());
         self.line = Some(Line {
             handle: arrival.leg,
@@ -71,6 +77,10 @@ impl Talk {
         self.speech = laid.speech;
         self.mouth = laid.mouth;
         self.ear = laid.ear;
+        self.conversation = laid.conversation;
+        if let Some(conversation) = self.conversation.as_ref().filter(|_| self.has_person()) {
+            conversation.tell(Order::Pause(true));
+        }
         if let Some((ear, language)) = self.ear.as_ref().zip(self.language.as_ref()) {
             ear.listen_in(language);
         }
@@ -173,6 +183,7 @@ impl Talk {
             self.line = None;
             self.mouth = None;
             self.ear = None;
+            self.conversation = None;
         }
     }
 

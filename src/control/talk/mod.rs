@@ -28,10 +28,13 @@ use crate::{
         ids::{ConnectionId, MessageId, UtteranceId},
         time::Mono,
     },
-    llm::{ChatError, Piece, ToolCall},
+    llm::{ChatError, Piece, ToolCall, Usage},
     media::{Arrival, LegCommand, LegEvent},
     metrics,
-    speech::{EarHandle, Mouth, SpeechEvent},
+    speech::{
+        EarHandle, Mouth, SpeechEvent,
+        duplex::{DuplexHandle, Memory, News},
+    },
     store::{CallStatus, Committed, Sender},
     vendor::CallUpdate,
 };
@@ -141,6 +144,9 @@ pub(super) struct Talk {
     outbound: AudioFormat,
     mouth: Option<Mouth>,
     ear: Option<EarHandle>,
+    /// The service that holds the conversation, where one does, and what it remembers.
+    conversation: Option<DuplexHandle>,
+    memory: Option<Memory>,
     /// The language that frontends asked for.
     language: Option<String>,
     speech: Option<mpsc::Receiver<SpeechEvent>>,
@@ -198,6 +204,8 @@ impl Talk {
             outbound: AudioFormat::ULAW_8K,
             mouth: None,
             ear: None,
+            conversation: None,
+            memory: None,
             language: None,
             speech: None,
             desk: Desk::new(tenant),
@@ -276,7 +284,10 @@ impl Talk {
             Event::Command(command) => self.command(now, command),
             Event::Leg(event) => self.leg(now, event),
             Event::Speech(Some(event)) => self.heard(now, Sender::Customer, event),
-            Event::Speech(None) => self.speech = None,
+            Event::Speech(None) => {
+                self.speech = None;
+                self.call.settle_answers(now);
+            }
             Event::Microphone(audio) => self.hear_frontend(now, *audio),
             Event::Overheard(Some(event)) => self.heard(now, self.desk.sender, event),
             Event::Overheard(None) => self.desk.news = None,
@@ -356,7 +367,7 @@ impl Talk {
             );
             return Err(Fault::client(Kind::Conflict, message));
         }
-        let text = self.has_person().then(|| words.text.clone());
+        let text = (self.has_person() || self.mind.is_service()).then(|| words.text.clone());
         let said = self.call.say(now, words).map(|(message, _)| message)?;
         if let Some(text) = text {
             self.mind.person_said(&text);
@@ -372,8 +383,39 @@ impl Talk {
         }
     }
 
+    /// News of the service that holds the conversation.
+    fn conversed(&mut self, now: Now, news: News) {
+        match &news {
+            News::Stopped { to_ms } => {
+                self.waterfall.heard(now.mono, *to_ms);
+                self.waterfall.asked(now.mono);
+            }
+            News::Words { utterance, text, last } => {
+                // The agent's own words, also while a person has the call.
+                let name = last.then(|| self.own.name.clone());
+                self.call.answer_words(now, *utterance, text, name);
+            }
+            News::Used { service, input, output } => {
+                let (input, output) = (*input, *output);
+                self.call.thought(service, Usage { input, output });
+            }
+            News::Begins { .. } => self.waterfall.worded(now.mono),
+            News::Wants(_) | News::Answered => {}
+        }
+        self.mind.news(now.mono, news);
+    }
+
     fn heard(&mut self, now: Now, sender: Sender, event: SpeechEvent) {
         let customer = sender == Sender::Customer;
+        let event = match event {
+            SpeechEvent::Duplex(news) => return self.conversed(now, news),
+            SpeechEvent::SttFailed { message } if customer && self.mind.is_service() => {
+                self.call.mind_failed(now, message);
+                return self.mind.failed(now.mono);
+            }
+            SpeechEvent::SttRecovered if customer && self.mind.is_service() => return self.call.mind_works(),
+            event => event,
+        };
         let words = match &event {
             SpeechEvent::Transcript(words) if customer => Some(words.clone()),
             SpeechEvent::Connected { kind, backend } => {
@@ -404,7 +446,7 @@ impl Talk {
         }
         self.call.speech(now, sender, event);
         let Some(words) = words else { return };
-        if words.is_final && !words.text.trim().is_empty() {
+        if words.is_final && !words.text.trim().is_empty() && !self.mind.is_service() {
             self.waterfall.heard(now.mono, words.to_ms);
         }
         self.mind
