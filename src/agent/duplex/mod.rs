@@ -51,6 +51,7 @@ struct Reply {
 pub struct Duplex {
     profile: Arc<Profile>,
     replies: Vec<Reply>,
+    greeted: bool,
     /// The next reply is the greeting, and may not be talked over.
     greeting: bool,
     protected: Option<UtteranceId>,
@@ -80,6 +81,7 @@ impl Duplex {
         Self {
             profile,
             replies: Vec::new(),
+            greeted: false,
             greeting: false,
             protected: None,
             answering: false,
@@ -114,9 +116,12 @@ impl Duplex {
         self.tell(Order::Respond { how, tools });
     }
 
-    /// The caller can hear from now on.
+    /// The caller can hear from now on, perhaps again: what an earlier stream's session was about to say is not coming.
     pub fn answered(&mut self, now: Mono) {
-        if self.paused || self.profile.greeting.is_empty() {
+        (self.answering, self.talking, self.owed) = (false, false, false);
+        self.open.clear();
+        let greeted = std::mem::replace(&mut self.greeted, true);
+        if greeted || self.paused || self.profile.greeting.is_empty() {
             return self.watch_silence(now);
         }
         self.greeting = self.profile.wits.protect_greeting;

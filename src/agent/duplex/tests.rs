@@ -102,6 +102,8 @@ fn the_greeting_is_asked_for_word_by_word_and_heard_to_its_end_where_it_is_prote
     assert_eq!(b.acts(), [], "it may not be talked over");
     b.duplex.over(at(900), U, true, 800);
     assert_eq!(b.acts(), [over(true, 800)]);
+    b.duplex.answered(at(1000));
+    assert_eq!(b.acts(), [], "a caller whose stream broke is not greeted again");
 }
 
 #[test]

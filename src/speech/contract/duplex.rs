@@ -9,6 +9,12 @@ use crate::{
         duplex::{self, Memory, News, Order, Role},
     },
 };
+use std::sync::{Arc, Mutex};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    task::AbortHandle,
+};
 
 const L16: AudioFormat = AudioFormat {
     encoding: Encoding::L16Le,
@@ -457,5 +463,68 @@ async fn a_session_that_was_opened_ahead_is_used_on_whichever_lane_the_call_land
         timeout(PATIENCE, used)
             .await
             .unwrap_or_else(|_| panic!("{name}: it never is"));
+    }
+}
+
+/// A way to a service that can be cut.
+struct Way {
+    url: String,
+    open: Arc<Mutex<Vec<AbortHandle>>>,
+}
+
+impl Way {
+    async fn to(server: &Server) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let there = server.url().trim_start_matches("http://").to_owned();
+        let open = Arc::<Mutex<Vec<AbortHandle>>>::default();
+        let opened = Arc::clone(&open);
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let there = there.clone();
+                let task = tokio::spawn(async move {
+                    let mut far = TcpStream::connect(there).await.unwrap();
+                    let _ = copy_bidirectional(&mut near, &mut far).await;
+                });
+                opened.lock().unwrap().push(task.abort_handle());
+            }
+        });
+        Self { url, open }
+    }
+
+    fn cut(&self) {
+        self.open.lock().unwrap().drain(..).for_each(|task| task.abort());
+    }
+}
+
+#[tokio::test]
+async fn a_reply_that_breaks_off_in_the_middle_ends_there_and_is_gone_on_with() {
+    for (name, double) in services() {
+        let server = serve(double, &[]).await;
+        let way = Way::to(&server).await;
+        let speech = speech("duplex", name, &way.url, &[]);
+        let mut call = Call::open(&speech, name, "", ULAW);
+        // Half a minute of speech, which takes three seconds to make.
+        let words = (0..100).map(|n| format!("word{n}")).collect::<Vec<_>>().join(" ");
+        let how = Some(format!("Say exactly: \"{words}\""));
+        call.handle.tell(Order::Respond { how, tools: true });
+        call.until("a second of it", |c| c.heard >= 8000).await;
+        way.cut();
+        call.until("the next reply", |c| c.held.replies.len() == 2).await;
+        call.until("its sound", |c| {
+            c.held.played.len() == 2 && !c.held.played[1].is_empty()
+        })
+        .await;
+        let held = call.end().await;
+        let [first, second] = &held.replies[..] else {
+            panic!("{held:?}")
+        };
+        assert!(
+            words.starts_with(first.as_str()) && first.len() < words.len(),
+            "{name}: {first}"
+        );
+        assert_eq!(second, "well", "{name}: it is asked to go on");
+        assert_eq!((held.told.failures.len(), held.told.recoveries), (1, 1), "{name}");
+        assert_eq!(server.complaints(), Vec::<String>::new(), "{name}");
     }
 }

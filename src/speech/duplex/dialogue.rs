@@ -16,6 +16,9 @@ use tokio::sync::mpsc;
 /// Replies that are not over at once; more are dropped.
 const REPLIES: usize = 16;
 
+/// Bytes of one reply's words.
+const TEXT: usize = 64 * 1024;
+
 /// Forgotten replies whose names are kept.
 const GONE: usize = 32;
 
@@ -194,12 +197,13 @@ impl Dialogue {
         if self.find(item).is_none() {
             self.open(item);
         }
-        let Some(reply) = self.find(item).filter(|r| !r.worded) else {
+        let Some(reply) = self.replies.iter_mut().find(|r| r.item == item && !r.worded) else {
             return;
         };
-        reply.text.push_str(more);
-        if let Place::Named(utterance) = reply.place {
-            let text = reply.text.clone();
+        let room = TEXT.saturating_sub(reply.text.len());
+        reply.text.push_str(&more[..more.floor_char_boundary(room)]);
+        if let (Place::Named(utterance), true) = (&reply.place, self.news.is_empty()) {
+            let (utterance, text) = (*utterance, reply.text.clone());
             self.tell(News::Words {
                 utterance,
                 text,

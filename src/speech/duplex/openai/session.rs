@@ -92,6 +92,7 @@ pub(super) async fn converse(
             said: VecDeque::new(),
             answering: None,
             asked: None,
+            begun: None,
             items: VecDeque::new(),
             generating: Vec::new(),
             calls: Vec::new(),
@@ -110,6 +111,10 @@ pub(super) async fn converse(
             Err(error) => Err(error),
         };
         session.flush_words();
+        // An answer of which nothing came is asked for again.
+        if let Some(asked) = session.asked.take().or(session.begun.take()) {
+            session.dialogue.wanted.get_or_insert(asked);
+        }
         works = session.works;
         link.close();
         match outcome? {
@@ -173,6 +178,8 @@ struct Session<'a> {
     answering: Option<String>,
     /// An answer that was asked for and has not begun.
     asked: Option<(Option<String>, bool)>,
+    /// The same once it has begun, until something of it came.
+    begun: Option<(Option<String>, bool)>,
     /// Replies of this session, and those of the answer in progress.
     items: VecDeque<String>,
     generating: Vec<String>,

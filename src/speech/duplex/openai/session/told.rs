@@ -73,12 +73,12 @@ impl Session<'_> {
             Told::Unheard { item } => self.final_words(&item, "").await,
             Told::Answering { response } => {
                 self.answering = Some(response.into_owned());
-                self.asked = None;
+                self.begun = self.asked.take();
                 self.generating.clear();
                 self.answer_by.get_or_insert(Instant::now() + self.config.answer);
             }
             Told::Audio { item, data } => {
-                self.answer_by = None;
+                self.answers();
                 self.note_item(&item);
                 let bytes = base64::decode_vec(data.as_bytes(), MOST)
                     .map_err(|_| link.service.strange("audio that is not base64"))?;
@@ -87,13 +87,17 @@ impl Session<'_> {
             }
             Told::AudioOver { item } => self.dialogue.whole(&item),
             Told::Words { item, delta } => {
-                self.answer_by = None;
+                self.answers();
                 self.note_item(&item);
                 self.dialogue.words(&item, &delta);
             }
             Told::WordsOver { item, text } => self.worded(item.into_owned(), text.map(Into::into)),
             Told::Wants(asked) => {
-                self.answer_by = None;
+                self.answers();
+                if self.calls.len() >= ITEMS {
+                    metrics::dropped("backend_message", "too_many_requests", 1);
+                    return Ok(());
+                }
                 self.calls.push((asked.id.clone(), asked.name.clone()));
                 self.dialogue.wants(asked);
             }
@@ -107,6 +111,12 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Something of an answer came.
+    fn answers(&mut self) {
+        self.answer_by = None;
+        self.begun = None;
+    }
+
     fn answered(
         &mut self,
         response: &str,
@@ -116,7 +126,7 @@ impl Session<'_> {
     ) -> Result<(), LinkError> {
         if response.is_empty() || self.answering.as_deref().is_some_and(|r| r == response) {
             self.answering = None;
-            self.answer_by = None;
+            self.answers();
         }
         for item in std::mem::take(&mut self.generating) {
             self.dialogue.whole(&item);
@@ -177,7 +187,7 @@ impl Session<'_> {
     }
 
     fn note_item(&mut self, item: &str) {
-        if !self.generating.iter().any(|i| i == item) {
+        if self.generating.len() < ITEMS && !self.generating.iter().any(|i| i == item) {
             self.generating.push(item.to_owned());
         }
         if !self.items.iter().any(|i| i == item) {
@@ -208,7 +218,7 @@ impl Session<'_> {
             return;
         }
         self.in_order.push((item, text));
-        if self.said.iter().any(|s| s.to.is_some() && !s.told) {
+        if self.in_order.len() < ITEMS && self.said.iter().any(|s| s.to.is_some() && !s.told) {
             self.words_by.get_or_insert(Instant::now() + IN_ORDER);
         } else {
             self.flush_words();
