@@ -309,6 +309,7 @@ impl Profile {
             model: model.map(str::to_owned),
             voice: self.voice.clone(),
             language: self.language.clone(),
+            keys: self.keys.clone(),
             instructions: duplex::instructions(self),
             tools: tools.collect(),
             interruptible: self.barge_in_after.is_some() && !self.wits.protect_greeting,

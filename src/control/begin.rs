@@ -405,7 +405,7 @@ impl Shared {
         let mouth = profile.mouth();
         if let Some(spec) = profile.duplex() {
             self.deps.speech.warm_duplex(0, spec);
-            return self.deps.speech.warm(0, None, mouth.as_ref());
+            return self.deps.speech.warm(0, None, mouth);
         }
         if ear.is_some() || mouth.is_some() {
             self.deps.speech.warm(0, ear, mouth);

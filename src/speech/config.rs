@@ -25,6 +25,7 @@ pub struct Config {
     pub duplex: Vec<(&'static str, Arc<dyn duplex::Engine>)>,
     pub(super) keyed_stt: Arc<Keyed<dyn stt::Engine>>,
     pub(super) keyed_tts: Arc<Keyed<dyn tts::Engine>>,
+    pub(super) keyed_duplex: Arc<Keyed<dyn duplex::Engine>>,
 }
 
 /// An engine by its name and key.
@@ -89,6 +90,7 @@ impl Config {
             duplex,
             keyed_stt: Arc::new(Keyed(Mutex::default())),
             keyed_tts: Arc::new(Keyed(Mutex::default())),
+            keyed_duplex: Arc::new(Keyed(Mutex::default())),
         }
     }
 
@@ -107,6 +109,15 @@ impl Config {
         let own = keys
             .get(name)
             .and_then(|key| self.keyed_tts.get(name, key, || engine.with_key(key)));
+        Some((name, own.unwrap_or_else(|| engine.clone())))
+    }
+
+    /// The service of that name that hears and speaks, likewise.
+    pub fn conversations(&self, name: &str, keys: &Keyring) -> Option<(&'static str, Arc<dyn duplex::Engine>)> {
+        let (name, engine) = self.duplex.iter().find(|(n, _)| *n == name)?;
+        let own = keys
+            .get(name)
+            .and_then(|key| self.keyed_duplex.get(name, key, || engine.with_key(key)));
         Some((name, own.unwrap_or_else(|| engine.clone())))
     }
 }

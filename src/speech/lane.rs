@@ -132,7 +132,7 @@ struct Backends {
     config: Config,
     stt: Opened<dyn stt::Engine, dyn Stt>,
     tts: Opened<dyn tts::Engine, dyn Tts>,
-    duplex: Vec<(&'static str, Rc<dyn Duplex>)>,
+    duplex: Opened<dyn duplex::Engine, dyn Duplex>,
 }
 
 /// Engines that are kept open at once besides those in use; the least lately used go first.
@@ -167,10 +167,10 @@ impl<E: ?Sized, T: ?Sized> Opened<E, T> {
 /// A lane's life, within a [`LocalSet`]: until the sender of `commands` is gone.
 pub(super) async fn run(config: Config, mut commands: mpsc::Receiver<Command>, bell: Arc<Doorbell>) {
     let backends = Backends {
-        duplex: config.duplex.iter().map(|(name, e)| (*name, e.open())).collect(),
         config,
         stt: Opened::new(),
         tts: Opened::new(),
+        duplex: Opened::new(),
     };
     let mut slots: Vec<Slot> = Vec::new();
     loop {
@@ -207,8 +207,9 @@ impl Backends {
         Some((name, self.tts.get(engine, |e| e.open())))
     }
 
-    fn service(&self, name: &str) -> Option<(&'static str, Rc<dyn Duplex>)> {
-        self.duplex.iter().find(|(n, _)| *n == name).cloned()
+    fn service(&self, name: &str, keys: &Keyring) -> Option<(&'static str, Rc<dyn Duplex>)> {
+        let (name, engine) = self.config.conversations(name, keys)?;
+        Some((name, self.duplex.get(engine, |e| e.open())))
     }
 
     fn obey(&self, command: Command, slots: &mut Vec<Slot>) {
@@ -269,11 +270,11 @@ impl Backends {
                     language: spec.language.clone(),
                     ..EarSpec::default()
                 };
-                let ring = audio.format();
+                let (ring, keys) = (audio.format(), spec.keys.clone());
                 let dialogue = Dialogue::new(*spec, orders, mouth, events.clone());
                 let dialogue = Rc::new(tokio::sync::Mutex::new(dialogue));
                 let candidate = |backend: &str| {
-                    self.service(backend)
+                    self.service(backend, &keys)
                         .ok_or_else(|| missing("realtime service", backend, &self.config.duplex))
                         .and_then(|(name, service)| {
                             let talker = Talker::new(service, &dialogue, ring);
@@ -283,7 +284,7 @@ impl Backends {
                 slots.extend(open_ear(candidate, ear, audio, events, language));
             }
             Command::WarmDuplex(spec) => {
-                if let Some((_, service)) = self.service(&spec.backend) {
+                if let Some((_, service)) = self.service(&spec.backend, &spec.keys) {
                     service.warm(&spec);
                 }
             }

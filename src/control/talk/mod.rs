@@ -419,6 +419,12 @@ impl Talk {
         let words = match &event {
             SpeechEvent::Transcript(words) if customer => Some(words.clone()),
             SpeechEvent::Connected { kind, backend } => {
+                // A service that holds the conversation sits in a recogniser's place.
+                let kind = if customer && self.mind.is_service() && *kind == "stt" {
+                    "realtime"
+                } else {
+                    kind
+                };
                 info!(backend, kind, "backend_connected");
                 None
             }

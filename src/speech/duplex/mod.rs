@@ -20,6 +20,8 @@ use super::{
 use crate::base::{
     format::{AudioFormat, Encoding},
     ids::UtteranceId,
+    keyring::Keyring,
+    secret::Secret,
     settings::Section,
 };
 use futures_util::{FutureExt as _, future::LocalBoxFuture};
@@ -64,6 +66,11 @@ pub trait Engine: fmt::Debug + Send + Sync {
         None
     }
 
+    /// The same with another account's key. `None` where it takes none.
+    fn with_key(&self, _key: &Secret) -> Option<Arc<dyn Engine>> {
+        None
+    }
+
     /// Opens it on a lane, within the lane's runtime. Once per lane; must not wait.
     fn open(&self) -> Rc<dyn Duplex>;
 }
@@ -105,6 +112,8 @@ pub struct DuplexSpec {
     pub tools: Vec<Tool>,
     /// Whether the caller's speech ends a reply at once, as the service itself sees to it.
     pub interruptible: bool,
+    /// Keys that go before the operator's.
+    pub keys: Keyring,
     /// What the leg plays to the caller.
     pub outbound: Option<AudioFormat>,
     /// What was said before; kept for as long as the call lasts.

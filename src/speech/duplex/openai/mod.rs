@@ -12,6 +12,7 @@ use super::{Descriptor, Dialogue, Duplex, DuplexSpec, Engine};
 use crate::{
     base::{
         format::{AudioFormat, Encoding},
+        secret::Secret,
         settings::Section,
         time::Wall,
     },
@@ -72,7 +73,7 @@ struct Labels {
 }
 
 /// `[speech.duplex.openai]` and `[speech.duplex.compatible]`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Config {
     service: Service,
     labels: Labels,
@@ -186,6 +187,14 @@ impl Engine for Realtime {
             .is_at("api.openai.com")
             .then(|| service.lacks_key("OPENAI_API_KEY"))
             .flatten()
+    }
+
+    fn with_key(&self, key: &Secret) -> Option<Arc<dyn Engine>> {
+        let config = &self.0.config;
+        Some(Arc::new(Self::new(Config {
+            service: config.service.with_key(key),
+            ..config.clone()
+        })))
     }
 
     fn open(&self) -> Rc<dyn Duplex> {
