@@ -488,7 +488,7 @@ impl Link<'_> {
 impl Line {
     /// Whether it is still open and has nothing to say, as one that is put aside should be. A few texts of a `fresh` one are kept
     /// for who will use it: some services greet.
-    fn is_quiet(&mut self, fresh: bool) -> bool {
+    pub(in crate::speech) fn is_quiet(&mut self, fresh: bool) -> bool {
         loop {
             match self.socket.next().now_or_never() {
                 None => return true,

@@ -246,7 +246,7 @@ impl Inner {
             let Some(mut opened) = found else {
                 return self.dial(path).await;
             };
-            if opened.began.elapsed() < WAITS && opened.line.is_quiet() {
+            if opened.began.elapsed() < WAITS && opened.line.is_quiet(false) {
                 return Ok(opened);
             }
         }

@@ -399,7 +399,7 @@ impl Session<'_> {
         let Some(Fresh::Waits(opened)) = &mut self.fresh else {
             return None;
         };
-        if !opened.line.is_quiet() {
+        if !opened.line.is_quiet(false) {
             // It was closed while it waited.
             self.fresh = None;
             self.renew_at = Instant::now() + AGAIN;
