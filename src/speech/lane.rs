@@ -277,7 +277,7 @@ impl Backends {
                     self.service(backend, &keys)
                         .ok_or_else(|| missing("realtime service", backend, &self.config.duplex))
                         .and_then(|(name, service)| {
-                            let talker = Talker::new(service, &dialogue, ring);
+                            let talker = Talker::stt(service, &dialogue, ring);
                             Candidate::new(duplex::label(name), talker, ring)
                         })
                 };

@@ -250,7 +250,7 @@ pub(super) struct Talker {
 
 impl Talker {
     /// A service's turn in a conversation whose leg brings this.
-    pub(super) fn new(duplex: Rc<dyn Duplex>, dialogue: &Rc<Turns<Dialogue>>, inbound: AudioFormat) -> Rc<dyn Stt> {
+    pub(super) fn stt(duplex: Rc<dyn Duplex>, dialogue: &Rc<Turns<Dialogue>>, inbound: AudioFormat) -> Rc<dyn Stt> {
         Rc::new(Self {
             hears: duplex.format(inbound),
             duplex,

@@ -122,7 +122,7 @@ pub(super) async fn converse(
             Some(next) => {
                 dialogue.break_off();
                 hearing.rewind();
-                opened = next;
+                opened = *next;
             }
         }
     }
@@ -203,15 +203,15 @@ struct Session<'a> {
 }
 
 enum Fresh {
-    Opening(JoinHandle<Result<Opened, LinkError>>),
-    Waits(Opened),
+    Opening(JoinHandle<Result<Box<Opened>, LinkError>>),
+    Waits(Box<Opened>),
 }
 
 enum Step {
     Frame(Frame),
     Audio(usize),
     Order(Order),
-    Opened(Result<Opened, LinkError>),
+    Opened(Result<Box<Opened>, LinkError>),
     Renew,
     Again,
     WordsLate,
@@ -303,7 +303,12 @@ impl Session<'_> {
     }
 
     /// To the end of the audio (`None`), or until another session takes over.
-    async fn run(&mut self, link: &mut Link<'_>, inner: &Rc<Inner>, path: &str) -> Result<Option<Opened>, LinkError> {
+    async fn run(
+        &mut self,
+        link: &mut Link<'_>,
+        inner: &Rc<Inner>,
+        path: &str,
+    ) -> Result<Option<Box<Opened>>, LinkError> {
         let (least, most) = (self.heard.rate as usize / 50, self.heard.rate as usize / 5);
         let mut audio = Vec::new();
         let mut unanswered = Unanswered::default();
@@ -382,7 +387,7 @@ impl Session<'_> {
                 }
                 Step::Renew => {
                     let (inner, path) = (Rc::clone(inner), path.to_owned());
-                    let opening = tokio::task::spawn_local(async move { inner.dial(&path).await });
+                    let opening = tokio::task::spawn_local(async move { inner.dial(&path).await.map(Box::new) });
                     self.fresh = Some(Fresh::Opening(opening));
                 }
                 Step::Again => self.hold_until = None,
@@ -395,7 +400,7 @@ impl Session<'_> {
     }
 
     /// The session that is to follow, once it may.
-    fn takes_over(&mut self) -> Option<Opened> {
+    fn takes_over(&mut self) -> Option<Box<Opened>> {
         let Some(Fresh::Waits(opened)) = &mut self.fresh else {
             return None;
         };
@@ -488,7 +493,7 @@ impl Session<'_> {
 }
 
 /// The session that is being opened.
-async fn opening(fresh: &mut Option<Fresh>) -> Result<Opened, LinkError> {
+async fn opening(fresh: &mut Option<Fresh>) -> Result<Box<Opened>, LinkError> {
     match fresh {
         Some(Fresh::Opening(task)) => match task.await {
             Ok(outcome) => outcome,
