@@ -13,7 +13,7 @@ use super::{
 use crate::{
     access::Identity,
     base::{
-        fault::{Fault, Kind},
+        fault::{Fault, Kind, Origin},
         ids::CallId,
         time::{Mono, Wall},
     },
@@ -146,6 +146,11 @@ impl Watcher<'_> {
                 client.outbox.release(last, &HashMap::new());
             }
             Sight::Audio(settings) => {
+                let control = &self.desk.hub.deps.control;
+                if row.is_some_and(|row| control.is_elsewhere(&row)) {
+                    let message = "the call's audio is on another node: connect again to reach it";
+                    return Err(Fault::new(Origin::Us, Kind::Unavailable, message));
+                }
                 client.outbox.release(None, &HashMap::new());
                 self.desk.answer(settings.connected());
                 let (deps, audience) = (&self.desk.hub.deps, &self.desk.hub.audience);

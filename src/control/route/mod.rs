@@ -29,7 +29,7 @@ use crate::{
         peers::{AskError, Question},
     },
     metrics,
-    store::{CallFilter, CallStatus},
+    store::{CallFilter, CallRow, CallStatus},
     vendor::{self, Answer, CallUpdate, Descriptor},
 };
 use futures_util::StreamExt;
@@ -231,6 +231,11 @@ impl Control {
         Ok(())
     }
 
+    /// Whether a call that is on record and not over is another node's.
+    pub fn is_elsewhere(&self, row: &CallRow) -> bool {
+        self.peers().is_some() && row.status != CallStatus::Ended && self.shared.directory.get(row.call_id).is_none()
+    }
+
     /// Live calls of a tenant on every node, newest first.
     pub async fn active_everywhere(&self, tenant: TenantId) -> Result<Vec<LiveCall>, Fault> {
         let mut calls = self.active(tenant);
@@ -418,7 +423,7 @@ pub(super) fn hear(entry: &Entry, audio: Microphone) {
 }
 
 /// A call of which only the record is known.
-pub(super) const fn on_record(row: crate::store::CallRow) -> LiveCall {
+pub(super) const fn on_record(row: CallRow) -> LiveCall {
     LiveCall {
         row,
         connection: None,

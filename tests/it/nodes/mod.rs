@@ -7,6 +7,7 @@ use crate::{
     nodes::cluster::{Cluster, Nats},
     server::Server,
 };
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 use sidetone::{
     sim::{
@@ -17,6 +18,7 @@ use sidetone::{
     vendor::{HookKind, VENDORS},
 };
 use std::time::Duration;
+use tokio_tungstenite::tungstenite::Message;
 
 /// The places in which a call stood, as a frontend was told them, up to `last`, with the ids of the events.
 async fn told(frontend: &mut crate::daemon::Frontend, number: &str, last: &str) -> (Vec<String>, Vec<i64>) {
@@ -118,6 +120,20 @@ async fn a_call_is_steered_from_another_node_and_its_death_is_told_there() {
     ] {
         assert_eq!(b.post(path, &json!({})).await.status, status, "{path}");
     }
+
+    // Who wants to listen in is sent away to come to the call's own node.
+    let url = format!("ws://{}/frontend-audio?call_id={id}", b.address);
+    let (mut listener, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+    let closed = async {
+        loop {
+            match listener.next().await {
+                Some(Ok(Message::Close(frame))) => return frame.map(|f| u16::from(f.code)),
+                Some(Ok(_)) => {}
+                _ => return None,
+            }
+        }
+    };
+    assert_eq!(closed.await, Some(1013));
 
     // Typed here, heard there.
     there
