@@ -137,6 +137,11 @@ impl House {
         Self::build(&format!("{BASICS}\n{more}"), false).await
     }
 
+    /// A daemon with this configuration and nothing beside it.
+    pub(crate) async fn of(toml: &str) -> Self {
+        Self::build(toml, false).await
+    }
+
     /// A daemon on `--dev`.
     pub(crate) async fn dev() -> Self {
         Self::build(BASICS, true).await
