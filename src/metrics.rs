@@ -110,7 +110,7 @@ pub fn refused(what: &'static str, reason: &'static str) {
     metrics::counter!(refused_total, "what" => what, "reason" => reason).increment(1);
 }
 
-/// Counts things dropped, off the media threads.
+/// Counts things dropped. Looks the counter up: on a media thread only where a leg ends or stalls, never for a frame.
 pub fn dropped(kind: &'static str, reason: &'static str, n: u64) {
     metrics::counter!(dropped_total, "kind" => kind, "reason" => reason).increment(n);
 }

@@ -348,3 +348,21 @@ fn every_setting_of_the_shipped_file_is_explained() {
         explained = line.starts_with("# ");
     }
 }
+
+#[test]
+fn what_is_opened_for_development_has_no_bound_on_calls_that_a_user_would_meet() {
+    let mut config = load("", &[], &[]).unwrap();
+    config.open_for_dev().unwrap();
+    let c = &config.calls;
+    let bounds = [
+        c.max_calls,
+        c.max_calls_per_tenant,
+        c.max_calls_per_number,
+        c.max_outbound_per_tenant,
+        c.calls_per_second as usize,
+        c.tenant_calls_per_second as usize,
+        c.tenant_calls_per_minute as usize,
+        c.tenant_outbound_per_minute as usize,
+    ];
+    assert!(bounds.iter().all(|n| *n >= 1_000_000), "{bounds:?}");
+}

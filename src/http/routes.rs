@@ -306,7 +306,8 @@ pub fn table(deps: &Deps) -> Vec<Route> {
         route(post, "/api/keys", OWN, keys::add)
             .says::<Done<keys::NewKey>>("Make an API key")
             .asks(&[TENANT])
-            .takes::<keys::KeyBody>(),
+            .takes::<keys::KeyBody>()
+            .needs(Needs::All(&["name"])),
         route(delete, "/api/keys/{id}", OWN, keys::revoke)
             .says::<Done<keys::ShownKey>>("Revoke an API key, and close what it has open")
             .asks(&[TENANT]),

@@ -128,6 +128,8 @@ pub(super) struct Leg {
     pub(super) strikes: u32,
     pub(super) bad: (Mono, u32),
     pub(super) end: Option<LegEnd>,
+    /// What the peer was told when it was closed.
+    pub(super) reason: &'static str,
     /// The vendor is yet to be told that the call is over.
     pub(super) hang_up: bool,
     /// The vendor is yet to be told not to play this chunk.
@@ -174,6 +176,7 @@ impl Leg {
             strikes: 0,
             bad: (now, 0),
             end: None,
+            reason: "",
             hang_up: false,
             interrupt: None,
             wake_ear: false,
@@ -205,7 +208,7 @@ impl Leg {
         }
         match self.rate.take(now) {
             Verdict::Pass => return true,
-            Verdict::Drop => self.accounts.in_bad += 1,
+            Verdict::Drop => self.accounts.in_flooded += 1,
             Verdict::Flood => self.close(now, 1008, "too many messages", LegEnd::Violation(1008)),
         }
         false
@@ -546,6 +549,7 @@ impl Leg {
             return;
         }
         self.end.get_or_insert(end);
+        self.reason = reason;
         // A refused socket (1008) must not end the call that it is not.
         self.hang_up = self.end == Some(LegEnd::Closed) && matches!(code, 1000 | 1001);
         self.timers.stop_all();

@@ -226,6 +226,8 @@ pub struct Accounting {
     pub in_dropped_full: u64,
     /// Messages dropped because they could not be read.
     pub in_bad: u64,
+    /// Messages dropped because there were too many in a second.
+    pub in_flooded: u64,
     /// Messages dropped because they came after their turn, or again.
     pub in_late: u64,
     /// Messages whose time was so far from ours that it was not believed.
@@ -246,6 +248,20 @@ pub struct Accounting {
     pub out_queued: u64,
     /// Frames written.
     pub out_frames: u64,
+}
+
+impl Accounting {
+    /// What was dropped, by kind and reason, for the process's counters.
+    pub const fn drops(&self) -> [(&'static str, &'static str, u64); 6] {
+        [
+            ("media_message", "unreadable", self.in_bad),
+            ("media_message", "too_many", self.in_flooded),
+            ("media_message", "late", self.in_late),
+            ("caller_samples", "ring_full", self.in_dropped_full),
+            ("agent_samples", "peer_not_reading", self.out_dropped_stalled),
+            ("key", "not_taken", self.keys_dropped),
+        ]
+    }
 }
 
 #[cfg(test)]

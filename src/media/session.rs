@@ -183,6 +183,11 @@ impl Session {
         self.leg.timers.next().unwrap_or(now)
     }
 
+    /// How the leg ended, once it has, and what its peer was told.
+    pub const fn outcome(&self) -> (Option<LegEnd>, &'static str) {
+        (self.leg.end, self.leg.reason)
+    }
+
     /// Whether the leg is over and the socket may be dropped.
     pub const fn is_closed(&self) -> bool {
         matches!(self.leg.state, State::Closed)

@@ -470,7 +470,7 @@ fn a_flood_is_dropped_and_counted_and_closes_after_ten_seconds() {
         }
     }
     assert!(closed_at.is_some_and(|ms| ms > 10_000), "{closed_at:?}");
-    assert!(d.end().unwrap().1.in_bad > 1000);
+    assert!(d.end().unwrap().1.in_flooded > 1000);
 }
 
 #[test]

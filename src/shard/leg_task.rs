@@ -8,7 +8,7 @@
 use super::thread::{Handover, Seat};
 use crate::{
     base::{ids::ConnectionId, time::Mono},
-    media::{Arrival, LegCommand, LegEvent, LegHandle, Output, Session},
+    media::{Arrival, LegCommand, LegEnd, LegEvent, LegHandle, Output, Session},
     metrics,
     net::{
         listen::Permit,
@@ -71,6 +71,17 @@ pub(super) async fn run(seat: Seat, handover: Handover, handle: LegHandle, shard
     };
     poll_fn(|cx| leg.turn(cx)).await;
     leg.tell_end().await;
+}
+
+/// What a close code says (RFC 6455 §7.4.1), for a label.
+const fn word_of(code: u16) -> &'static str {
+    match code {
+        1002 => "protocol",
+        1003 => "not_text",
+        1007 => "not_utf8",
+        1009 => "too_large",
+        _ => "rules",
+    }
 }
 
 impl Leg {
@@ -149,10 +160,24 @@ impl Leg {
         }
     }
 
+    /// Counts what was dropped, and tells of a socket that broke the rules before a call had it: nobody else learns of that.
+    fn count_end(&self) {
+        for (kind, reason, n) in self.session.accounting().drops() {
+            if n > 0 {
+                metrics::dropped(kind, reason, n);
+            }
+        }
+        if let (None, (Some(LegEnd::Violation(code)), reason)) = (&self.events, self.session.outcome()) {
+            metrics::refused("media_socket", word_of(code));
+            tracing::info!(connection = %self.connection, vendor = self.vendor.name, peer = %self.peer, code, reason, "a media socket was closed before it had a call");
+        }
+    }
+
     /// What happened last must reach the call, however long its queue is. A caller may be gone before the call has said, with
     /// its plan, where that queue is.
     async fn tell_end(&mut self) {
         self.ws.disconnect();
+        self.count_end();
         let Self { seat, session, .. } = self;
         if let Some(arrival) = self.arrival.take() {
             match seat.desk.arrivals.reserve().await {

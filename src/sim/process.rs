@@ -37,14 +37,14 @@ impl Process {
         Ok(threads)
     }
 
-    /// Resident memory.
+    /// Memory of its own that is resident. Pages of files, such as the program itself, are left out: they come as they are first used.
     pub(super) fn resident_bytes(self) -> io::Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0))?;
         let kib = status
             .lines()
-            .find_map(|l| l.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok());
+            .find_map(|l| l.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB")?.parse().ok());
         kib.map(|kib: u64| kib * 1024)
-            .ok_or_else(|| io::Error::other("no VmRSS: is it a process of this machine?"))
+            .ok_or_else(|| io::Error::other("no RssAnon: is it a process of this machine?"))
     }
 }
 

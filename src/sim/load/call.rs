@@ -31,7 +31,6 @@ pub(super) struct Tally {
     pub(super) doubled: u64,
     pub(super) reordered: u64,
     pub(super) changed: u64,
-    pub(super) broken: u64,
     pub(super) echo: Vec<u32>,
     pub(super) pacing: Vec<u32>,
 }
@@ -281,9 +280,12 @@ impl Call {
     }
 
     fn broke(&mut self) {
-        if !std::mem::replace(&mut self.over, true) {
-            self.tally.borrow_mut().broken += 1;
-        }
+        self.over = true;
+    }
+
+    /// Whether its socket is gone.
+    pub(super) const fn is_over(&self) -> bool {
+        self.over
     }
 
     /// Says goodbye.

@@ -85,7 +85,7 @@ pub struct Measure {
     pub reordered: u64,
     /// Frames that came back as nothing that was sent.
     pub changed: u64,
-    /// Sockets that broke.
+    /// Sockets that broke or were closed before the end, those of calls that were refused among them.
     pub broken: u64,
     /// Messages with audio that came, of whatever length.
     pub heard: u64,
@@ -114,7 +114,7 @@ pub struct Measure {
     pub cpu_us_per_frame: Option<f64>,
     /// The same by thread, the busiest first.
     pub threads: Vec<ThreadShare>,
-    /// Growth of the measured process's resident memory per call, in bytes.
+    /// Growth of the measured process's own resident memory per call, in bytes: without the pages of files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_per_call: Option<i64>,
 }
@@ -246,6 +246,7 @@ async fn measure(plan: &Plan) -> io::Result<Measure> {
     while Mono::now() < deadline && calls.iter().any(|c| c.borrow().in_flight() > 0) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    let broken = calls.iter().filter(|c| c.borrow().is_over()).count() as u64;
     for call in &calls {
         let mut call = call.borrow_mut();
         call.hang_up();
@@ -268,7 +269,7 @@ async fn measure(plan: &Plan) -> io::Result<Measure> {
         doubled: t.doubled,
         reordered: t.reordered,
         changed: t.changed,
-        broken: t.broken,
+        broken,
         heard: t.heard,
         viewers: plan.viewers,
         viewed: viewed.media,
