@@ -315,7 +315,7 @@ async fn a_recording_in_opus_is_paused_served_whole_and_in_part() {
         status == 416 && headers.contains(&format!("content-range: bytes */{size}")),
         "{headers}"
     );
-    assert_eq!(steer("pause").await.status, 404, "the call is over");
+    assert_eq!(steer("pause").await.status, 409, "the call is over");
 }
 
 /// What a request for a range is answered: status, headers in lower case, bytes.
