@@ -9,7 +9,10 @@ use crate::{
         secret::Secret,
         settings::Section,
     },
-    wire::{base64, form::Form},
+    wire::{
+        base64,
+        form::{Form, percent_encode},
+    },
 };
 use http::{HeaderMap, header};
 
@@ -111,10 +114,15 @@ impl Gate {
         in_url || in_header
     }
 
-    /// A URL of ours as the vendor is given it.
+    /// A URL of ours as the vendor is given it: with the secret, or with the credentials where there is no secret (RFC 3986
+    /// §3.2.1).
     pub(super) fn sealed(&self, url: &str) -> String {
-        match &self.secret {
-            Some(secret) if !url.is_empty() => with_query(url, SECRET, secret.expose()),
+        match (&self.secret, &self.basic, url.split_once("://")) {
+            (Some(secret), _, _) if !url.is_empty() => with_query(url, SECRET, secret.expose()),
+            (None, Some((user, password)), Some((scheme, rest))) => {
+                let (user, password) = (percent_encode(user), percent_encode(password.expose()));
+                format!("{scheme}://{user}:{password}@{rest}")
+            }
             _ => url.to_owned(),
         }
     }
@@ -186,6 +194,26 @@ mod tests {
             });
         }
         assert_eq!((gate.unguarded(), gate.sealed("").as_str()), (None, ""));
+    }
+
+    #[test]
+    fn urls_that_we_hand_out_bring_what_the_gate_asks_for() {
+        let url = "https://relay.example.com/hook?x=1";
+        let credentials = Some(("relay", "p:w/"));
+        for (gate, sealed) in [
+            (gate(None, None), url),
+            (
+                gate(Some("s"), credentials),
+                "https://relay.example.com/hook?x=1&secret=s",
+            ),
+            (
+                gate(None, credentials),
+                "https://relay:p%3Aw%2F@relay.example.com/hook?x=1",
+            ),
+        ] {
+            assert_eq!(gate.sealed(url), sealed);
+            assert_eq!(gate.sealed(""), "");
+        }
     }
 
     #[test]

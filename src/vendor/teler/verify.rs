@@ -45,8 +45,8 @@ impl Verifier {
                     )
                 })
             }
-            // A number's path is known to whoever may list numbers: where events are signed, they must be.
-            Some(_) if request.by_number && self.gate.is_open() && !self.gate.insecure() && is_event(request) => {
+            // Where events are signed they must be, whatever the URL brings: else leaving the signature out would do.
+            Some(_) if !self.gate.insecure() && is_event(request) => {
                 Err(Fault::client(
                     Kind::Forbidden,
                     "the event is not signed: attach teler.signing_secret to the voice app",
@@ -138,23 +138,25 @@ mod tests {
         code.iter().map(|b| format!("{b:02x}")).collect()
     }
 
+    const FLOW: &str = r#"{"call_id":"1","from_number":"+1","to_number":"+2"}"#;
+
     #[test]
-    fn an_event_at_a_numbers_path_is_signed_where_events_are() {
-        let verifier = verifier(&[("signing_secret", "topsecret")]);
-        let believed = |body: &str| {
-            asked(
-                "POST",
-                "/api/telephony/webhook/num_1/status",
-                "application/json",
-                body,
-                |r| verifier.check(&HookRequest { by_number: true, ..*r }).is_ok(),
-            )
-        };
-        assert!(!believed(BODY));
-        assert!(
-            believed(r#"{"call_id":"1","from_number":"+1","to_number":"+2"}"#),
-            "flow requests are never signed"
-        );
+    fn an_event_is_signed_where_events_are_whatever_the_url_brings() {
+        let signing = ("signing_secret", "topsecret");
+        let number = ("/api/telephony/webhook/num_1/status", true);
+        for (pairs, (path, by_number)) in [
+            (&[signing][..], number),
+            (&[signing, ("webhook_secret", "w")], ("/webhook?secret=w", false)),
+        ] {
+            let verifier = verifier(pairs);
+            let believed = |body: &str| {
+                asked("POST", path, "application/json", body, |r| {
+                    verifier.check(&HookRequest { by_number, ..*r }).is_ok()
+                })
+            };
+            assert!(!believed(BODY), "{path}");
+            assert!(believed(FLOW), "flow requests are never signed: {path}");
+        }
     }
 
     #[test]
@@ -207,8 +209,9 @@ mod tests {
     #[test]
     fn what_is_not_signed_needs_the_secret_of_the_url() {
         let verifier = verifier(&[("signing_secret", "s"), ("webhook_secret", "w")]);
-        assert!(believed(&verifier, "/flow?secret=w", &[]));
-        assert!(!believed(&verifier, "/flow", &[]) && !believed(&verifier, "/flow?secret=s", &[]));
+        let flow = |path| asked("POST", path, "application/json", FLOW, |r| verifier.check(r).is_ok());
+        assert!(flow("/flow?secret=w"));
+        assert!(!flow("/flow") && !flow("/flow?secret=s"));
         assert!(believed(
             &self::verifier(&[("insecure", "true")]),
             "/flow",
