@@ -47,6 +47,8 @@ pub fn run(args: &Args) -> ExitCode {
         }
     };
     app::log::start(&config.log);
+    // What callers said is nobody else's on this machine, whoever starts the daemon.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let welcome = args.dev.then(|| welcome(&config));
     let announce = |address: SocketAddr| {
         if let Some(welcome) = welcome {
